@@ -1,0 +1,29 @@
+"""Parameter fields: a frozen dataclass field that knows its meaning and its bounds.
+
+The dataclass of a room's settings lives in that room; ``mirasol.params`` composes them into the
+schema of ``params.yaml``, checks values against the bounds and writes ``docs/params.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+def param(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A dataclass field with its documentation and allowed values in ``metadata``.
+
+    ``default`` is the value of the built-in world; ``params.yaml`` must still state it, so that
+    nothing that shapes a result hides in code.
+    """
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)

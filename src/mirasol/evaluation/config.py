@@ -1,0 +1,19 @@
+"""Settings of the evaluation. No torch here: ``params check`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirasol.core.fields import param
+
+
+@dataclass(frozen=True)
+class EvaluateSpec:
+    """The `evaluate` section."""
+
+    split: str = param("test", "split that is scored", choices=("val", "test"))
+    batch_size: int = param(32, "clips per batch", ge=1)
+    max_answer: int = param(8, "longest answer in tokens", ge=1)
+    resamples: int = param(2000, "bootstrap resamples of the interval, over groups", ge=100)
+    seed: int = param(7, "seed of the bootstrap and of the swapped sound", ge=0)
+    gallery: int = param(12, "clips shown in the report", ge=0, le=200)

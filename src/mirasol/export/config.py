@@ -1,0 +1,24 @@
+"""Settings of the export. No torch here: ``params check`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirasol.core.fields import param
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """The `export` section."""
+
+    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20", ge=18, le=20)
+    tolerance: float = param(1e-5, "largest relative difference to torch over a chained clip", gt=0)
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """The `benchmark` section."""
+
+    rounds: int = param(5, "rounds of each measurement", ge=3)
+    clips: int = param(8, "clips of the split that are streamed per round", ge=1)
+    threads: int = param(2, "CPU threads of onnxruntime", ge=1, le=1024)

@@ -1,0 +1,97 @@
+"""Sizes of the model. No torch here: ``params check`` reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from mirasol.core.fields import param
+
+COMBINERS = ("transformer", "ttm")
+LATENTS = ("causal",)
+PRESETS = ("demo", "small", "base")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The `model` section of params.yaml: a preset, and what experiments change about it."""
+
+    preset: str = param("demo", "sizes of every part", choices=PRESETS)
+    combiner: str = param("transformer", "how video and audio features are fused (P 3.2)", choices=COMBINERS)
+    latent: str = param("causal", "the model over chunks (P 3.3)", choices=LATENTS)
+    combined: int = param(4, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
+    queries: str = param(
+        "pooled",
+        "where the m combined features start: `last`, the last m features of the chunk (the paper); "
+        "`pooled`, m added ones that start from pooled bands of the chunk's features",
+        choices=("last", "pooled"),
+    )
+    max_chunks: int = param(16, "chunks of the past that a stream remembers", ge=1, le=65536)
+    dropout: float = param(0.0, "dropout rate, training only", ge=0, lt=1)
+    feature_mask: float = param(0.0075, "share of combiner features masked in training (P 3.6)", ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A transformer: layers, width, hidden width of the MLP, heads, width of a head."""
+
+    layers: int
+    width: int
+    hidden: int
+    heads: int
+    head: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shape of the weights; saved beside them as JSON."""
+
+    # inputs
+    size: int
+    frames_per_chunk: int
+    mels: int
+    audio_columns: int
+    vocabulary: int
+    # parts
+    tubes: tuple[tuple[int, int, int], ...]  # (frames, height, width) of each 3D tube, strides = shape
+    patch: int  # side of the 2D patches of a chunk's first frame, 0 for none
+    audio_patch: tuple[int, int]  # (columns, mels)
+    vit: Sizes
+    audio_layers: int  # the audio branch's own ViT blocks
+    combiner_sizes: Sizes
+    latent_sizes: Sizes
+    reconstruction_sizes: Sizes
+    text: Sizes
+    reconstruction_size: int  # side of v_small in pixels
+    ttm_memory: int
+    ttm_read: int
+    # choices
+    combiner: str
+    latent: str
+    combined: int
+    queries: str
+    max_chunks: int
+    dropout: float
+    feature_mask: float
+    max_text: int  # L, longest text in tokens
+
+    def to_dict(self) -> dict[str, object]:
+        """A JSON-ready mapping."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> ModelConfig:
+        """The inverse of :meth:`to_dict`, for values read back from JSON.
+
+        Raises:
+            ValueError: a key is missing or unknown.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if names != set(values):
+            raise ValueError(f"model config: missing {sorted(names - set(values))}, unknown {sorted(set(values) - names)}")
+        fixed = dict(values)
+        for name in ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text"):
+            fixed[name] = Sizes(**fixed[name])  # type: ignore[arg-type]
+        fixed["tubes"] = tuple(tuple(t) for t in fixed["tubes"])  # type: ignore[union-attr, attr-defined]
+        fixed["audio_patch"] = tuple(fixed["audio_patch"])  # type: ignore[arg-type]
+        return cls(**fixed)  # type: ignore[arg-type]

@@ -1,0 +1,41 @@
+"""Settings of a training phase (S 4). No torch here: ``params check`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirasol.core.fields import param
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One of the sections `pretrain`, `audio_pretrain`, `finetune`."""
+
+    steps: int = param(1000, "optimiser steps", ge=1)
+    batch_size: int = param(16, "clips per step", ge=1)
+    lr: float = param(1e-3, "peak learning rate", gt=0)
+    warmup: int = param(100, "steps of linear warm-up", ge=0)
+    weight_decay: float = param(0.01, "AdamW weight decay", ge=0)
+    clip_norm: float = param(1.0, "gradients are scaled down to this norm, 0 for never", ge=0)
+    text_weight: float = param(1.0, "weight of the text loss (P 3.5)", ge=0)
+    latent_weight: float = param(0.03, "weight of the latent loss (P 3.5)", ge=0)
+    video_weight: float = param(0.03, "weight of the video reconstruction loss (P 3.5)", ge=0)
+    caption_weight: float = param(0.3, "weight of a caption among a clip's texts, 0 leaves captions out", ge=0)
+    label_smoothing: float = param(0.0, "label smoothing of the text loss", ge=0, lt=1)
+    texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)
+    mute: float = param(0.05, "share of clips whose sound is silenced", ge=0, lt=1)
+    blank: float = param(0.05, "share of clips whose picture is blanked", ge=0, lt=1)
+    checkpoint_every: int = param(200, "steps between checkpoints in runs/", ge=1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The `training` section: what the three phases share."""
+
+    seed: int = param(1, "seed of initialisation, order and masking", ge=0)
+    threads: int = param(2, "CPU threads of torch: part of the result, bit for bit", ge=1, le=1024)
+    workers: int = param(1, "loader processes", ge=0, le=256)
+    devices: int = param(1, "devices per node", ge=1)
+    nodes: int = param(1, "nodes; start one process per node with torchrun or Slurm", ge=1)
+    accelerator: str = param("auto", "where to train", choices=("auto", "cpu", "gpu"))
+    precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))
