@@ -1,1 +1,1 @@
-"""The floor of the house: standard library only, imported by every room."""
+"""The floor of the house, imported by every room: standard library only (rich inside the progress bar)."""

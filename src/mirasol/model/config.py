@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from mirasol.core.fields import param
 
@@ -53,7 +54,8 @@ class ModelConfig:
     audio_columns: int
     vocabulary: int
     # parts
-    tubes: tuple[tuple[int, int, int], ...]  # (frames, height, width) of each 3D tube, strides = shape
+    tubes: tuple[tuple[int, int, int], ...]  # (frames, height, width) of each 3D tube
+    tube_strides: tuple[tuple[int, int, int], ...]  # how far apart the tubes of each shape start
     patch: int  # side of the 2D patches of a chunk's first frame, 0 for none
     audio_patch: tuple[int, int]  # (columns, mels)
     vit: Sizes
@@ -63,8 +65,10 @@ class ModelConfig:
     reconstruction_sizes: Sizes
     text: Sizes
     reconstruction_size: int  # side of v_small in pixels
-    ttm_memory: int
-    ttm_read: int
+    reconstruction_tube: tuple[int, int, int]  # (frames, height, width) of v_small that one token predicts
+    ttm_sizes: Sizes  # the `Process` transformer of the TTM combiner
+    ttm_memory: int  # memory tokens, the output of `Write`
+    ttm_read: int  # tokens that `Read` hands to `Process`
     # choices
     combiner: str
     latent: str
@@ -88,10 +92,13 @@ class ModelConfig:
         """
         names = {f.name for f in dataclasses.fields(cls)}
         if names != set(values):
-            raise ValueError(f"model config: missing {sorted(names - set(values))}, unknown {sorted(set(values) - names)}")
-        fixed = dict(values)
-        for name in ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text"):
-            fixed[name] = Sizes(**fixed[name])  # type: ignore[arg-type]
-        fixed["tubes"] = tuple(tuple(t) for t in fixed["tubes"])  # type: ignore[union-attr, attr-defined]
-        fixed["audio_patch"] = tuple(fixed["audio_patch"])  # type: ignore[arg-type]
-        return cls(**fixed)  # type: ignore[arg-type]
+            missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+            raise ValueError(f"model config: missing {missing}, unknown {unknown}")
+        fixed: dict[str, Any] = dict(values)
+        for name in ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text", "ttm_sizes"):
+            fixed[name] = Sizes(**fixed[name])
+        for name in ("tubes", "tube_strides"):
+            fixed[name] = tuple(tuple(shape) for shape in fixed[name])
+        for name in ("audio_patch", "reconstruction_tube"):
+            fixed[name] = tuple(fixed[name])
+        return cls(**fixed)

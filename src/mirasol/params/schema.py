@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
 
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.evaluation.config import EvaluateSpec
@@ -10,19 +13,131 @@ from mirasol.export.config import BenchmarkSpec, ExportSpec
 from mirasol.model.config import ModelSpec
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
+T = TypeVar("T")
+
+
+def section(kind: type[T], doc: str) -> T:
+    """A field of :class:`Params`: one section of the file and what it is for."""
+    field: T = dataclasses.field(default_factory=kind, metadata={"doc": doc})
+    return field
+
 
 @dataclass(frozen=True)
 class Params:
     """All of params.yaml. Every key must be stated there; a key that is not here is an error."""
 
-    clip: ClipSpec = field(default_factory=ClipSpec)
-    tokenizer: TokenizerSpec = field(default_factory=TokenizerSpec)
-    shards: ShardsSpec = field(default_factory=ShardsSpec)
-    model: ModelSpec = field(default_factory=ModelSpec)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    pretrain: PhaseConfig = field(default_factory=PhaseConfig)
-    audio_pretrain: PhaseConfig = field(default_factory=PhaseConfig)
-    finetune: PhaseConfig = field(default_factory=PhaseConfig)
-    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
-    export: ExportSpec = field(default_factory=ExportSpec)
-    benchmark: BenchmarkSpec = field(default_factory=BenchmarkSpec)
+    clip: ClipSpec = section(ClipSpec, "how a clip is cut into chunks of picture and sound (P 3.1)")
+    tokenizer: TokenizerSpec = section(TokenizerSpec, "how text becomes tokens")
+    shards: ShardsSpec = section(ShardsSpec, "how clips are stored for training")
+    model: ModelSpec = section(ModelSpec, "the model's sizes and choices (P 3)")
+    training: TrainingConfig = section(TrainingConfig, "what the three training phases share")
+    pretrain: PhaseConfig = section(PhaseConfig, "first phase: captions, the text backbone frozen (S 4)")
+    audio_pretrain: PhaseConfig = section(
+        PhaseConfig, "second phase: class names of sounds, only the audio weights train"
+    )
+    finetune: PhaseConfig = section(PhaseConfig, "third phase: questions and answers, everything trains")
+    evaluate: EvaluateSpec = section(EvaluateSpec, "how the answers are scored")
+    export: ExportSpec = section(ExportSpec, "the ONNX bundle")
+    benchmark: BenchmarkSpec = section(BenchmarkSpec, "how streaming is timed")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a section: its type (str, int, float or bool), default, meaning and bounds."""
+
+    name: str
+    kind: type
+    default: Any
+    doc: str
+    ge: float | None
+    gt: float | None
+    le: float | None
+    lt: float | None
+    choices: tuple[Any, ...] | None
+
+    def allowed(self) -> str:
+        """The values it may take, in words: ``one of demo, small``, ``an integer from 1 to 9``."""
+        if self.choices is not None:
+            return "one of " + ", ".join(str(choice) for choice in self.choices)
+        words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}[self.kind]
+        if self.ge is not None and self.le is not None:
+            return f"{words} from {self.ge:g} to {self.le:g}"
+        bounds = {"from": self.ge, "above": self.gt, "up to": self.le, "below": self.lt}
+        limits = [f"{word} {_plain(bound)}" for word, bound in bounds.items() if bound is not None]
+        return " ".join([words, " and ".join(limits)]) if limits else words
+
+    def holds(self, value: Any) -> bool:
+        """Whether ``value``, of the right type, is one of :meth:`allowed`."""
+        return (
+            (self.choices is None or value in self.choices)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+
+def sections() -> dict[str, tuple[type, str]]:
+    """Name of each section -> its dataclass and its meaning, in the order of the file."""
+    types = get_type_hints(Params)
+    return {field.name: (types[field.name], field.metadata["doc"]) for field in dataclasses.fields(Params)}
+
+
+def keys(kind: type) -> dict[str, Key]:
+    """Name -> key of one section's dataclass, in its order."""
+    types = get_type_hints(kind)
+    return {
+        field.name: Key(name=field.name, kind=types[field.name], default=field.default, **field.metadata)
+        for field in dataclasses.fields(kind)
+    }
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on several keys together, reported at the first of them."""
+
+    paths: tuple[str, ...]
+    holds: Callable[..., bool]
+    rule: str  # what must hold, in words
+
+    def message(self, *values: object) -> str:
+        """What was got, and the rule."""
+        others = [f"{path} = {value}" for path, value in zip(self.paths[1:], values[1:], strict=True)]
+        return f"got {values[0]}{' with ' + ', '.join(others) if others else ''}, {self.rule}"
+
+
+PHASES = ("pretrain", "audio_pretrain", "finetune")
+CHECKS = (
+    Check(("clip.size",), lambda size: size % 8 == 0, "must be a multiple of 8: whole patches, even U and V planes"),
+    Check(
+        ("model.max_chunks", "clip.chunks"),
+        lambda most, chunks: most >= chunks,
+        "must be at least `clip.chunks`: a stream remembers a whole clip",
+    ),
+    Check(
+        ("evaluate.max_answer", "tokenizer.max_text"),
+        lambda answer, text: answer < text,
+        "must be less than `tokenizer.max_text`: the prompt needs room too",
+    ),
+    *(
+        Check(
+            (f"{phase}.warmup", f"{phase}.steps"),
+            lambda warmup, steps: warmup < steps,
+            "must be less than the phase's `steps`",
+        )
+        for phase in PHASES
+    ),
+    *(
+        Check(
+            (f"{phase}.mute", f"{phase}.blank"),
+            lambda mute, blank: mute + blank < 1,
+            "must be less than 1 together with the phase's `blank`: some clips keep sound and picture",
+        )
+        for phase in PHASES
+    ),
+)
+
+
+def _plain(number: float) -> str:
+    """A bound without a needless exponent or decimal point."""
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"

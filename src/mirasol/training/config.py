@@ -25,7 +25,8 @@ class PhaseConfig:
     texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)
     mute: float = param(0.05, "share of clips whose sound is silenced", ge=0, lt=1)
     blank: float = param(0.05, "share of clips whose picture is blanked", ge=0, lt=1)
-    checkpoint_every: int = param(200, "steps between checkpoints in runs/", ge=1)
+    checkpoint_every: int = param(200, "steps between evaluations on the val split and checkpoints in runs/", ge=1)
+    val_clips: int = param(256, "clips of the val split that each evaluation scores", ge=1)
 
 
 @dataclass(frozen=True)

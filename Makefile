@@ -1,0 +1,82 @@
+# mirasol: `make demo` runs the whole pipeline, `make test` the tests. `make help` lists the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# awk: pip's output as a line every twenty packages
+COUNT := \
+  function count(name) { sub(/[<>=!~;[].*/, "", name); sub(/.*\//, "", name); sub(/-[0-9].*/, "", name); \
+    name = tolower(name); gsub(/[_.]/, "-", name); if (!(name in seen)) { seen[name]; n++; \
+    if (n % 20 == 0) { print "[setup] fetched " n "/" all; fflush() } } } \
+  /^(Collecting|Processing) / { count($$2) } \
+  /^Requirement already satisfied: / { count($$4) } \
+  /^Installing collected/ { print "[setup] unpacking: a minute or two"; fflush() }
+DATA ?=
+PARAMS ?=
+
+.PHONY: help setup demo real test test-all test-gpu lint types bench report lock
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## install everything into .venv: minutes once, a second after
+
+# torch comes first, in a call of its own: then nothing else decides which build of it is taken.
+$(READY): requirements.lock pyproject.toml
+	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { \
+	  echo "mirasol needs Python 3.11 or 3.12, and $(if $(PYTHON),$(PYTHON) is none,none was found)." >&2; \
+	  echo "Install one, then name it: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "[setup] making .venv with $$("$(PYTHON)" --version)"; "$(PYTHON)" -m venv .venv || { \
+	  rm -rf .venv; echo "No virtual environment could be made: on Debian and Ubuntu install python3-venv" >&2; exit 2; }; }
+	@echo "[setup] torch (about 200 MB, more with CUDA)"
+	@$(PIP) install -c requirements.lock "$$(grep -E '^torch==' requirements.lock)"
+	@echo "[setup] all other packages"
+	@$(PIP) install --progress-bar off -r requirements.lock 2>&1 | tee .venv/setup.log \
+	  | awk -v all="$$(grep -cE '^[A-Za-z]' requirements.lock)" '$(COUNT)' \
+	  || { tail -n 20 .venv/setup.log >&2; echo "[setup] failed: the whole log is in .venv/setup.log" >&2; exit 1; }
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $(READY)
+	@echo "[setup] ready: $(BIN)/mirasol --help"
+
+demo: setup ## the whole pipeline on the built-in world; DATA=dir [PARAMS=file]: on your own
+ifeq ($(DATA),)
+	@test -f data/manifest.jsonl || $(BIN)/mirasol world --out data
+	@$(BIN)/python -m flows.pipeline
+	@$(BIN)/mirasol report
+else
+	@$(BIN)/mirasol workspace demo-$(notdir $(abspath $(DATA))) --data "$(DATA)" $(if $(PARAMS),--params "$(PARAMS)") --run
+endif
+
+test: setup ## the tests that a change must pass
+	@$(BIN)/python -m pytest
+
+test-all: setup ## every test that needs no GPU, the slow ones too
+	@$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: setup ## the tests that need a GPU
+	@$(BIN)/python -m pytest -m gpu
+
+lint: setup ## ruff: rules and layout
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## mypy: strict where users build on it (pyproject.toml)
+	@$(BIN)/mypy
+
+bench: setup ## every benchmark of benchmarks/, each a ratio with its spread
+	@for file in benchmarks/*.py; do echo "[bench] $$file"; $(BIN)/python "$$file"; done
+
+report: setup ## build/report/index.html from what stands in build/ and reports/
+	@$(BIN)/mirasol report
+
+lock: ## write requirements.lock from what .venv holds
+	@{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable \
+	  | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|wheel)==' | sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; } > .lock.tmp
+	@mv .lock.tmp requirements.lock

@@ -1,0 +1,92 @@
+"""Prefect's server for one command, so that a laptop needs none.
+
+Prefect starts one by itself where no server is configured, but a SIGTERM or SIGKILL to the flow leaves
+that one running for ever. This one is a child like every other: nothing outlives us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from mirasol.core.errors import MirasolError
+from mirasol.ops.process import supervised
+
+START_LIMIT = 90.0
+"""Seconds; the first start makes the database and takes several times as long as later ones."""
+
+# What only schedules and automations need; it would take turns with the training on a small machine.
+_OFF = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
+
+
+@contextlib.contextmanager
+def embedded() -> Iterator[str]:
+    """Use the configured Prefect server if there is one, else one of our own until the block ends.
+
+    Its database is in PREFECT_HOME, so runs are remembered from one command to the next.
+
+    Yields:
+        The API's address.
+
+    Raises:
+        MirasolError: our own did not start.
+    """
+    configured = PREFECT_API_URL.value()
+    if configured:
+        yield configured
+        return
+    home = Path(PREFECT_HOME.value())
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "server.log"
+    port = _free_port()
+    env = dict(os.environ) | {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _OFF}
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--no-ui",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    with log.open("w") as file, supervised(command, output=file, env=env, grace=3.0) as child:
+        address = f"http://127.0.0.1:{port}/api"
+        _wait_for(address, child, log)
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield address
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(address: str, child: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while True:
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(f"{address}/health", timeout=5),
+        ):
+            return
+        if child.poll() is not None or time.monotonic() > deadline:
+            what = (
+                f"exited with {child.returncode}" if child.returncode is not None else f"took over {START_LIMIT:.0f} s"
+            )
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise MirasolError(f"the embedded Prefect server {what}; plain `dvc repro` needs none. {log} ends:\n{last}")
+        time.sleep(0.1)

@@ -1,0 +1,257 @@
+"""Your own videos: a CSV or JSONL file of annotations and a folder of media to a data folder.
+
+One row is one example. Columns (JSONL: keys):
+
+======== ======== ===========================================================================================
+media    required path below the media folder
+answers  required CSV: separated by ``|``; JSONL: a list, or one text. The first is learnt, any counts as right
+start    optional seconds; empty: the beginning
+end      optional seconds; empty: the end
+prompt   optional empty: the task's own, for ``qa`` the classification prompt
+task     optional ``qa`` (default), ``caption`` or ``audio_class``
+group    optional source video, if several files or clips were cut from one; empty: the media path
+split    optional ``train``, ``val`` or ``test``; empty: by a hash of the group, 80/10/10
+family   optional kind of question, for the report
+licence  optional
+id       optional empty: the annotation file's name and the row's number
+======== ======== ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import disk_error
+from mirasol.core.progress import Progress
+from mirasol.data.manifest import (
+    AUDIO_PROMPT,
+    CAPTION_PROMPT,
+    CLASSIFY_PROMPT,
+    FIELDS,
+    Example,
+    check_field,
+    clips_of,
+    listing,
+    write_manifest,
+)
+
+REQUIRED = ("media", "answers")
+PROMPTS = {"qa": CLASSIFY_PROMPT, "caption": CAPTION_PROMPT, "audio_class": AUDIO_PROMPT}
+TENTHS = ("train",) * 8 + ("val", "test")  # of the groups without a split
+SHOWN_MISSING = 10
+
+
+def import_generic(
+    annotations: Path, media: Path, out: Path, *, link: str = "copy", skip_missing: bool = False
+) -> dict[str, Any]:
+    """Write ``out/manifest.jsonl`` and ``out/media/...``; files that are there already are not copied again.
+
+    Args:
+        annotations: a ``.csv`` or ``.jsonl`` file, UTF-8.
+        media: the folder that the rows' paths start from.
+        link: ``copy``, or ``hardlink`` to take no room on the same disk.
+        skip_missing: leave out rows whose file is missing, and count them, instead of failing.
+
+    Returns:
+        Numbers of examples, clips, media, groups, splits, tasks, distinct answers, skipped rows, and of
+        files in ``out/media`` that no row names.
+
+    Raises:
+        MirasolError: rows are wrong or name missing files (each listed as ``file:line``), ``out`` holds
+            another kind of data set, or it cannot be written.
+    """
+    if link not in ("copy", "hardlink"):
+        raise MirasolError(f"link: {link!r} is not one of copy, hardlink")
+    if not media.is_dir():
+        raise MirasolError(
+            f"{media}: no such folder: --media names the folder that the paths of {annotations} start from"
+        )
+    if (out / "families.json").exists():
+        raise MirasolError(
+            f"{out} holds the built-in world (families.json describes its questions): "
+            "choose an empty folder with --out, or move the old data away"
+        )
+    rows = list(_rows(annotations))
+    examples, missing = _examples(annotations, media, rows)
+    if missing and not skip_missing:
+        title = (
+            f"{len(missing)} of {len(rows)} rows name a file that is not below {media}: bring the files, "
+            "mend the paths, or leave these rows out with --skip-missing"
+        )
+        raise MirasolError(listing(title, missing, SHOWN_MISSING))
+    if not examples:
+        raise MirasolError(
+            f"{annotations}: no row is left, {len(missing)} name missing files: is --media {media} right?"
+        )
+    paths = sorted({e.media.removeprefix("media/") for e in examples})
+    with Progress("import", len(paths), "files") as progress:
+        for path in paths:
+            _place(media / path, out / "media" / path, link)
+            progress.advance()
+    write_manifest(out / "manifest.jsonl", examples)
+    kept = {out / "media" / path for path in paths}
+    return {
+        "examples": len(examples),
+        "clips": len(clips_of(examples)),
+        "media": len(paths),
+        "groups": len({e.group for e in examples}),
+        "splits": dict(Counter(e.split for e in examples)),
+        "tasks": dict(Counter(e.task for e in examples)),
+        "answers": len({e.answers[0] for e in examples}),
+        "skipped_rows": len(missing),
+        "unused_media": sum(p.is_file() and p not in kept for p in (out / "media").rglob("*")),
+    }
+
+
+def split_of(group: str) -> str:
+    """The split of a group that the annotations give none: the same on every machine, 80/10/10."""
+    return TENTHS[int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 10]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, row) of every row; empty cells are left out."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise MirasolError(
+            f"{path}: annotations are a .csv file with a header, or a .jsonl file with one object a line"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MirasolError(f"{path}: no such file: --annotations names a .csv or .jsonl file") from None
+    except UnicodeDecodeError as error:
+        raise MirasolError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    yield from _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    try:
+        _check_columns(f"{path}:1", list(reader.fieldnames or []))
+        for row in reader:
+            if None in row or None in row.values():
+                raise MirasolError(
+                    f"{path}:{reader.line_num}: {len(reader.fieldnames or [])} columns in the header, but another "
+                    'number here: put texts with commas in quotes, "like, this"'
+                )
+            cells: dict[str, Any] = {name: cell.strip() for name, cell in row.items() if cell.strip()}
+            for name in ("start", "end"):
+                if name in cells:
+                    cells[name] = _number(cells[name])
+            if "answers" in cells:
+                cells["answers"] = [a.strip() for a in cells["answers"].split("|") if a.strip()]
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise MirasolError(f"{path}:{reader.line_num}: no CSV: {error}") from error
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise MirasolError(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise MirasolError(f'{path}:{number}: expected one JSON object, like {{"media": …, "answers": […]}}')
+        _check_columns(f"{path}:{number}", [*row, *(name for name in REQUIRED if name not in row)])
+        row = {name: value for name, value in row.items() if value not in (None, "")}
+        if isinstance(row.get("answers"), str):
+            row["answers"] = [row["answers"]]
+        yield number, row
+
+
+def _check_columns(where: str, names: list[str]) -> None:
+    wrong = []
+    for name in names:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1)
+            wrong.append(f"unknown column {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    wrong += [f"no column {name!r}" for name in REQUIRED if name not in names]
+    if wrong:
+        raise MirasolError(f"{where}: {'; '.join(wrong)}. Columns: {', '.join(FIELDS)}")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the check of the field says what is wrong with it
+
+
+def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -> tuple[list[Example], list[str]]:
+    """Examples of the rows whose file is there, and ``file:line`` of the others."""
+    splits = {row.get("group", row.get("media")): row["split"] for _, row in rows if "split" in row}
+    examples: list[Example] = []
+    missing: list[str] = []
+    wrong: list[str] = []
+    lines: dict[str, int] = {}
+    there: dict[str, bool] = {}
+    for number, (line, row) in enumerate(rows):
+        name = row.get("media", "")
+        group = row.get("group", name)
+        values = {
+            "id": f"{path.stem}-{number:06d}",
+            "start": None,
+            "end": None,
+            "task": "qa",
+            "prompt": PROMPTS.get(row.get("task", "qa"), CLASSIFY_PROMPT),
+            "answers": [],
+            "group": group,
+            "split": splits.get(group) or split_of(str(group)),
+            "family": "",
+            "licence": "",
+        } | row
+        errors = [error for field in FIELDS if (error := check_field(field, values.get(field)))]
+        if not errors and values["end"] is not None and values["end"] <= (values["start"] or 0.0):
+            errors.append(f"end {values['end']:g} is not after start {values['start'] or 0:g}")
+        if not errors and lines.setdefault(values["id"], line) != line:
+            errors.append(f"id {values['id']!r} stands in line {lines[values['id']]} already")
+        if not errors and values["split"] != splits.setdefault(group, values["split"]):
+            errors.append(f"group {group!r} is in the splits {values['split']!r} and {splits[group]!r}: choose one")
+        wrong += [f"{path}:{line}: {error}" for error in errors]
+        if errors:
+            continue
+        if name not in there:
+            there[name] = (media / name).is_file()
+        if not there[name]:
+            missing.append(f"{path}:{line}: {name}")
+            continue
+        for field in ("start", "end"):
+            values[field] = None if values[field] is None else float(values[field])
+        examples.append(Example(**(values | {"media": f"media/{name}", "answers": tuple(values["answers"])})))
+    if wrong:
+        raise MirasolError(listing(f"{len(wrong)} error(s) in the annotations", wrong))
+    return examples, missing
+
+
+def _place(source: Path, target: Path, link: str) -> None:
+    """Copy or link ``source`` to ``target``, whole or not at all; nothing to do where it is there already."""
+    have, want = (target.stat() if target.exists() else None), source.stat()
+    if have and (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns):
+        return
+    temporary = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:16]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        if link == "hardlink":
+            os.link(source.resolve(), temporary)
+        else:
+            shutil.copy2(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if link == "hardlink":
+            raise MirasolError(f"cannot link {source} to {target} ({error.strerror}): use --link copy") from error
+        raise disk_error(error, target) or error from error

@@ -1,0 +1,172 @@
+"""From decoded frames in order to the frames and the sound of one clip, on the clip's time axis."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from mirasol.data.features import chunk_edge
+from mirasol.data.media import MAX_ASPECT, MAX_FRAMES, MediaError, check_pixels
+from mirasol.data.spec import ClipSpec
+
+# Sample formats that numpy turns into floats as well as the resampler would, and their full scale.
+FULL_SCALE = {"s16": 32768.0, "s16p": 32768.0, "s32": 2147483648.0, "s32p": 2147483648.0, "flt": 1.0, "fltp": 1.0}
+JUMP = 0.02  # audio whose time differs from the expected by more begins anew
+SAME_TIME = 1e-3  # rounding of time stamps
+SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+class Pictures:
+    """Picks the frame shown at each wanted time from frames in presentation order."""
+
+    def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, spec: ClipSpec) -> None:
+        grid = np.arange(spec.frames) * (chunk_seconds / spec.frames_per_chunk)
+        self.wanted = np.minimum(grid, grid[grid < length - SAME_TIME].max(initial=0.0))
+        self.path, self.begin, self.length, self.size = path, begin, length, spec.size
+        self.frames: list[NDArray[np.uint8]] = []
+        self.times: list[float] = []  # presentation time of each, from the clip's start
+        self.covered = 0.0  # seconds of the clip with a picture
+        self.late = False  # the first frame came after the clip's start
+        self.rate: Fraction | None = None  # of the stream
+        self.aspect: Fraction | int = 1  # of a pixel
+        self._shown: tuple[Any, float] | None = None
+        self._square: NDArray[np.uint8] | None = None
+        self._reformatter = VideoReformatter()
+        self._decoded = 0
+
+    @property
+    def done(self) -> bool:
+        return len(self.frames) == len(self.wanted)
+
+    def push(self, frame: Any, origin: float) -> None:
+        step = float(1 / self.rate) if self.rate else 0.04
+        before = self._shown[1] if self._shown else None
+        time = -self.begin if before is None else before + step  # for a frame without a time stamp
+        if frame.time is not None:
+            time = frame.time - origin - self.begin
+        if before is None:
+            self.late = time > SAME_TIME
+        self._decoded += 1
+        if self._decoded > MAX_FRAMES:
+            raise MediaError(f"{self.path}: more than {MAX_FRAMES} frames to decode for one clip: cut the file")
+        check_pixels(self.path, frame.width, frame.height)
+        if self._shown is None:
+            self._shown = (frame, time)
+        self._give(until=max(time, self._shown[1]))
+        self._shown = (frame, max(time, self._shown[1]))
+        self._square = None
+        lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
+        self.covered = max(0.0, min(self.length, self._shown[1] + min(lasts, 1.0)))
+
+    def finish(self) -> None:
+        if self._shown is not None:
+            self._give(until=math.inf)
+
+    def _give(self, until: float) -> None:
+        """Hand out the frame on show to every wanted time before ``until``."""
+        while not self.done and self.wanted[len(self.frames)] + SAME_TIME < until:
+            assert self._shown is not None
+            frame, time = self._shown
+            if self._square is None:
+                self._square = self._convert(frame)
+            self.frames.append(self._square)
+            self.times.append(round(time, 6))
+
+    def _convert(self, frame: Any) -> NDArray[np.uint8]:
+        """Centre square of the picture as it is displayed, [size*3/2, size], limited range, BT.601."""
+        shape = float(frame.width * self.aspect) / frame.height
+        if not 1 / MAX_ASPECT <= shape <= MAX_ASPECT:
+            raise MediaError(f"{self.path}: the picture is {shape:.3g} times as wide as high: outside the limit")
+        width = max(self.size, 2 * round(self.size * shape / 2))
+        height = max(self.size, 2 * round(self.size / shape / 2))
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        wide = {1: Colorspace.ITU709, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
+        guess = Colorspace.ITU709 if frame.colorspace == 2 and frame.height >= 720 else Colorspace.ITU601
+        scaled = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="yuv420p",
+            src_colorspace=wide.get(frame.colorspace, guess),
+            dst_colorspace=Colorspace.ITU601,
+            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=SCALING,
+            threads=1,
+        )
+        return _square(np.asarray(scaled.to_ndarray(), np.uint8), width, height, self.size, int(frame.rotation))
+
+
+def _square(picture: NDArray[np.uint8], width: int, height: int, size: int, rotation: int) -> NDArray[np.uint8]:
+    """Centre square of a planar picture, turned upright; ``rotation`` in degrees as FFmpeg states it."""
+    if width == height and rotation % 360 == 0:
+        return picture
+    left, top = (width - size) // 4, (height - size) // 4  # in chroma samples
+    flat, planes, at = picture.reshape(-1), [], 0
+    for scale in (2, 1, 1):
+        rows, columns = height * scale // 2, width * scale // 2
+        plane = flat[at : at + rows * columns].reshape(rows, columns)
+        at += rows * columns
+        side = size * scale // 2
+        cut = plane[top * scale : top * scale + side, left * scale : left * scale + side]
+        planes.append(np.rot90(cut, round(rotation / 90)).reshape(-1))
+    return np.concatenate(planes).reshape(size * 3 // 2, size)
+
+
+class Sound:
+    """Places decoded sound on the clip's time axis, mono at the wanted rate; gaps stay silent."""
+
+    def __init__(self, begin: float, length: float, chunk_seconds: float, spec: ClipSpec) -> None:
+        self.begin, self.rate = begin, spec.sample_rate
+        self.samples = np.zeros(chunk_edge(spec.chunks, chunk_seconds, spec.sample_rate), np.float32)
+        self.end = min(len(self.samples), round(length * spec.sample_rate))  # sound after the clip's end is no part
+        self.covered = 0.0
+        self.late = False  # the first sample came after the clip's start
+        self._resampler: av.AudioResampler | None = None
+        self._source: tuple[str, str, int] | None = None
+        self._expected = 0.0  # where the next source frame should begin, seconds from the clip's start
+        self._position = 0  # where the next resampled sample goes
+
+    @property
+    def done(self) -> bool:
+        return self._expected > self.end / self.rate + 0.1  # 0.1 s: what the resampler may hold back
+
+    def push(self, frame: Any, origin: float) -> None:
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        time = self._expected if frame.time is None else frame.time - origin - self.begin
+        if self._source is None:
+            self.late = time > SAME_TIME
+        if source != self._source or abs(time - self._expected) > JUMP:
+            self.finish()
+            self._source, self._expected, self._position = source, time, round(time * self.rate)
+            self._resampler = None
+            if source[1:] != ("mono", self.rate) or source[0] not in FULL_SCALE:
+                self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=self.rate)
+        self._expected += frame.samples / frame.sample_rate
+        if self._resampler is None:
+            samples = frame.to_ndarray().reshape(-1).astype(np.float32)
+            self._place(samples / FULL_SCALE[source[0]])
+        else:
+            frame.pts = None  # the resampler joins what it is given
+            self._place(*(f.to_ndarray()[0] for f in self._resampler.resample(frame)))
+
+    def finish(self) -> None:
+        """Take out what the resampler holds back."""
+        if self._resampler is not None:
+            self._place(*(f.to_ndarray()[0] for f in self._resampler.resample(None)))
+        self._resampler = None
+
+    def _place(self, *blocks: NDArray[np.float32]) -> None:
+        for block in blocks:
+            low, high = max(0, self._position), min(self.end, self._position + len(block))
+            if high > low:
+                self.samples[low:high] = block[low - self._position : high - self._position]
+                self.covered = max(self.covered, high / self.rate)
+            self._position += len(block)

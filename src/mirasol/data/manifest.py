@@ -1,0 +1,188 @@
+"""The manifest: one row per example, and the clips that the rows ask about. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write
+
+TASKS = ("caption", "audio_class", "qa")
+SPLITS = ("train", "val", "test")
+CAPTION_PROMPT = "Describe the clip."
+AUDIO_PROMPT = "Classify the audio clip."
+CLASSIFY_PROMPT = "Classify the video audio clip."  # P 4: classification as open-ended text
+SHOWN_ERRORS = 50
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text about one clip: a row of ``manifest.jsonl``."""
+
+    id: str
+    media: str  # path relative to the manifest's folder, with forward slashes
+    start: float | None  # seconds of presentation time; None: from the beginning
+    end: float | None  # None: to the end
+    task: str  # one of TASKS
+    prompt: str
+    answers: tuple[str, ...]  # the first is the training target, any counts as right
+    split: str  # one of SPLITS
+    group: str  # the source video: splits and intervals go by group
+    family: str = ""  # question family, "" if none
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """All examples with equal media, start, end and split: what a shard sample holds."""
+
+    key: str
+    media: str
+    start: float | None
+    end: float | None
+    split: str
+    examples: tuple[Example, ...]
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Example))
+
+
+def clip_key(media: str, start: float | None, end: float | None, split: str) -> str:
+    """The name of a clip in the shards: 16 hexadecimal characters that depend on these four alone."""
+    text = json.dumps([media, start, end, split], ensure_ascii=True)
+    return hashlib.sha1(text.encode()).hexdigest()[:16]
+
+
+def clips_of(examples: Iterable[Example]) -> list[Clip]:
+    """The clips of ``examples`` in the order of their first example."""
+    found: dict[str, list[Example]] = {}
+    for e in examples:
+        found.setdefault(clip_key(e.media, e.start, e.end, e.split), []).append(e)
+    return [
+        Clip(key, rows[0].media, rows[0].start, rows[0].end, rows[0].split, tuple(rows)) for key, rows in found.items()
+    ]
+
+
+def read_manifest(path: str | Path) -> list[Example]:
+    """Every example of ``path``, in the order of the file.
+
+    Raises:
+        MirasolError: the file is missing, or some of its lines are wrong; the message lists each
+            as ``file:line: what``. Whether the media exist is checked when they are sharded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MirasolError(
+            f"{path}: no such file: make the built-in world with `mirasol world --out {path.parent}`, "
+            "or bring your own videos with `mirasol data import generic`"
+        )
+    errors: list[str] = []
+    examples: list[Example] = []
+    line_of_id: dict[str, int] = {}
+    split_of_group: dict[str, tuple[str, int]] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            row, wrong = _parse(line)
+            errors += [f"{path}:{number}: {message}" for message in wrong]
+            if row is None:
+                continue
+            first = line_of_id.setdefault(row.id, number)
+            if first != number:
+                errors.append(f"{path}:{number}: id {row.id!r} stands in line {first} already: ids must differ")
+            split, line_of_group = split_of_group.setdefault(row.group, (row.split, number))
+            if split != row.split:
+                errors.append(
+                    f"{path}:{number}: group {row.group!r} is in split {row.split!r} here and in {split!r} in "
+                    f"line {line_of_group}: a source video belongs to one split"
+                )
+            examples.append(row)
+    if errors:
+        raise MirasolError(listing(f"{len(errors)} error(s) in the manifest", errors))
+    if not examples:
+        raise MirasolError(f"{path}: holds no example: every line is one JSON object with the keys {', '.join(FIELDS)}")
+    return examples
+
+
+def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
+    """Write ``examples`` in the order given; the file is written whole or not at all.
+
+    Raises:
+        MirasolError: the folder cannot be written.
+    """
+    with atomic_write(path, "w") as file:
+        for example in examples:
+            file.write(json.dumps(dataclasses.asdict(example), sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def listing(title: str, lines: list[str], shown: int = SHOWN_ERRORS) -> str:
+    """``title`` and the first lines under it, with the number of those left out."""
+    more = [f"... and {len(lines) - shown} more"] if len(lines) > shown else []
+    return "\n  ".join([f"{title}:", *lines[:shown], *more])
+
+
+def _parse(line: bytes) -> tuple[Example | None, list[str]]:
+    """An example, or what is wrong with the line."""
+    try:
+        pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs)
+    except (ValueError, RecursionError) as error:
+        return None, [f"not JSON: {error}"]
+    if not line.lstrip().startswith(b"{"):
+        return None, ["expected one JSON object, like {" + ", ".join(f'"{name}": …' for name in FIELDS) + "}"]
+    row = dict(pairs)
+    errors = []
+    if len(row) != len(pairs):
+        errors.append("a key stands twice in the line")
+    errors += [f"missing key {name!r}" for name in FIELDS if name not in row]
+    errors += [f"unknown key {name!r}: allowed are {', '.join(FIELDS)}" for name in row if name not in FIELDS]
+    for name in FIELDS:
+        if name in row:
+            wrong = check_field(name, row[name])
+            if wrong:
+                errors.append(wrong)
+    if not errors:
+        start, end = row["start"], row["end"]
+        row["start"] = None if start is None else float(start)
+        row["end"] = None if end is None else float(end)
+        row["answers"] = tuple(row["answers"])
+        if end is not None and end <= (start or 0.0):
+            errors.append(f"end {end} is not after start {start or 0.0}")
+    return (None, errors) if errors else (Example(**row), [])
+
+
+def check_field(name: str, value: Any) -> str | None:
+    """What is wrong with one value of an example, or ``None``."""
+    if name in ("start", "end"):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and math.isfinite(value) and value >= 0):
+            return f"{name}: expected seconds >= 0 or null, got {value!r}"
+        return None
+    if name == "answers":
+        good = isinstance(value, (list, tuple)) and value and all(isinstance(a, str) and a.strip() for a in value)
+        return None if good else f"answers: expected a list of at least one text, got {value!r}"
+    if not isinstance(value, str):
+        return f"{name}: expected a text, got {value!r}"
+    if name not in ("family", "licence") and not value.strip():
+        return f"{name}: is empty"
+    allowed = {"task": TASKS, "split": SPLITS}.get(name)
+    if allowed and value not in allowed:
+        return f"{name}: {value!r} is not one of {', '.join(allowed)}"
+    if name == "media":
+        return check_media(value)
+    return None
+
+
+def check_media(value: str) -> str | None:
+    """Why ``value`` is no path inside the data folder, or ``None``."""
+    parts = PurePosixPath(value).parts
+    if value.startswith(("/", "~")) or ".." in parts or "://" in value or "\\" in value or "\0" in value:
+        return f"media: {value!r} must be a path inside the manifest's folder, with '/' and without '..'"
+    return None

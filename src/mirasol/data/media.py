@@ -1,0 +1,117 @@
+"""Opening media files: local regular files of known formats, and nothing that they point to.
+
+Files are untrusted: no network, no playlists, no image sequences, and limits that are checked before
+memory is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from mirasol.core.errors import MirasolError
+
+MAX_PIXELS = 1 << 26  # of a source frame
+MAX_ASPECT = 32  # longer side over shorter side
+MAX_SECONDS = 3600.0  # of a clip
+MAX_FRAMES = 1 << 19  # decoded for one clip
+# Demuxers that read one file and open no other: no hls, dash, concat, image sequences.
+FORMATS = (
+    "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,wav,w64,mp3,flac,aac,aiff,caf,au,amr,ape,ac3,eac3,"
+    "gif,h264,hevc,ivf,mxf,nut,rm,dv,m4v,wv,tta"
+)
+UNUSABLE = (av.error.FFmpegError, OSError, ValueError, MemoryError)
+
+
+class MediaError(MirasolError):
+    """A file or a clip that cannot be used; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file says of itself. Seconds and pixels; ``None`` or 0 where it does not say."""
+
+    duration: float | None
+    has_video: bool
+    has_audio: bool
+    width: int
+    height: int
+    fps: float | None
+    video_codec: str
+    audio_codec: str
+    sample_rate: int
+    channels: int
+
+
+def open_media(path: str | Path) -> InputContainer:
+    """Open a local media file, and nothing else that the file may point to.
+
+    Raises:
+        MediaError: there is no such file, or it is no media file of a known format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MediaError(f"{path}: no such file" if not path.exists() else f"{path}: is no regular file")
+    try:
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        return av.open(f"file:{path}", "r", options=options, metadata_errors="ignore")
+    except UNUSABLE as error:
+        raise MediaError(f"{path}: cannot be opened as video or audio: {reason(error)}") from error
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What a file says of itself, without decoding.
+
+    Raises:
+        MediaError: as :func:`open_media`.
+    """
+    with open_media(path) as container:
+        video, audio = streams_of(container)
+        return MediaInfo(
+            duration=container.duration / av.time_base if container.duration else None,
+            has_video=video is not None,
+            has_audio=audio is not None,
+            width=video.codec_context.width if video else 0,
+            height=video.codec_context.height if video else 0,
+            fps=float(video.average_rate) if video and video.average_rate else None,
+            video_codec=video.codec_context.name if video else "",
+            audio_codec=audio.codec_context.name if audio else "",
+            sample_rate=audio.codec_context.sample_rate if audio else 0,
+            channels=audio.codec_context.channels if audio else 0,
+        )
+
+
+def reason(error: BaseException) -> str:
+    """The bare reason of an FFmpeg error, without the file name that it repeats."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def streams_of(container: InputContainer) -> tuple[Any, Any]:
+    """The first video stream that is no cover picture, and the first audio stream; None where absent."""
+    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    pictures = [s for s in container.streams.video if s.codec_context is not None]
+    video = [s for s in pictures if not s.disposition & cover]
+    audio = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
+    return (video[0] if video else None), (audio[0] if audio else None)
+
+
+def origin_of(container: InputContainer) -> float:
+    """The presentation time that counts as 0: where the container starts, as players show it."""
+    start = container.start_time
+    return max(0.0, start / av.time_base) if start is not None else 0.0
+
+
+def check_pixels(path: Path, width: int, height: int) -> None:
+    """Refuse frames that are too large or too narrow.
+
+    Raises:
+        MediaError: over a limit.
+    """
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path}: {width}x{height} pixels a frame, the limit is {MAX_PIXELS}")
+    if min(width, height) > 0 and max(width, height) > MAX_ASPECT * min(width, height):
+        raise MediaError(f"{path}: {width}x{height} pixels: one side is more than {MAX_ASPECT} times the other")

@@ -1,0 +1,179 @@
+"""A clip at rest: frames as H.264 with one closed GOP per chunk, sound as FLAC, and back again.
+
+One closed GOP per chunk makes every chunk a point of entry: a chunk costs its own K frames and no more.
+The same frames, settings and library versions give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange
+from numpy.typing import NDArray
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.collect import SAME_TIME
+from mirasol.data.media import UNUSABLE, open_media, origin_of, streams_of
+from mirasol.data.spec import ClipSpec
+
+FLAC_BLOCK = 4096  # samples; many small blocks cost time
+IDR, SLICE_TYPES = 5, range(1, 6)  # H.264 NAL unit types
+NO_VERSIONS = {"fflags": "+bitexact"}  # else the muxer writes its version and random ids
+# Decoding speed counts more than bytes: a clip is encoded once and read every epoch.
+X264 = {"preset": "veryfast", "tune": "fastdecode"}
+
+
+def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
+    """An mp4 of planar YUV 4:2:0 ``frames`` [N, size*3/2, size], a closed GOP every K frames, no B-frames.
+
+    Raises:
+        MirasolError: this PyAV has no libx264.
+    """
+    if "libx264" not in av.codecs_available:
+        raise MirasolError(
+            "this PyAV has no libx264 encoder: install PyAV's own wheel, "
+            "`pip install --force-reinstall --only-binary av av`, then see `mirasol doctor`"
+        )
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", options=NO_VERSIONS) as container:
+        stream: Any = container.add_stream("libx264", rate=_rate(spec))
+        stream.width = stream.height = spec.size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.thread_count = 1
+        gop = spec.frames_per_chunk
+        context.options = X264 | {
+            "crf": str(crf),
+            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0",
+        }
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.color_range = ColorRange.MPEG
+            frame.pts = index
+            frame.time_base = 1 / _rate(spec)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def copy_video(path: Path, start: float | None, end: float | None, spec: ClipSpec) -> bytes | None:
+    """The packets of a clip whose source already is what :func:`pack_video` would make, or ``None``.
+
+    Conforming are: H.264, yuv420p of limited range, ``size`` x ``size`` upright square pixels, exactly
+    ``fps`` frames a second, no B-frames, an IDR frame at every chunk's start, and all T chunks there.
+    """
+    if spec.sampling != "rate" or (end is not None and end - (start or 0.0) < spec.chunks * spec.chunk_seconds):
+        return None
+    try:
+        with open_media(path) as container:
+            video, _ = streams_of(container)
+            if video is None or video.codec_context.name != "h264" or video.codec_context.pix_fmt != "yuv420p":
+                return None
+            if (video.width, video.height) != (spec.size, spec.size) or (video.sample_aspect_ratio or 1) != 1:
+                return None
+            if (video.codec_context.color_range or ColorRange.MPEG) != ColorRange.MPEG:
+                return None
+            origin = origin_of(container) + (start or 0.0)
+            if start:
+                container.seek(int(origin * av.time_base), backward=True)
+            packets = _exact_packets(container.demux(video), origin, spec)
+            if packets is None:
+                return None
+            target = io.BytesIO()
+            with av.open(target, "w", format="mp4", options=NO_VERSIONS) as out:
+                stream = out.add_stream_from_template(video)
+                first = packets[0].pts
+                for packet in packets:
+                    packet.stream = stream
+                    packet.pts = packet.dts = packet.pts - first
+                    out.mux(packet)
+        # Decoded once here, so that damage is met when the shard is made and not in training.
+        return target.getvalue() if unpack_video(target.getvalue(), spec).shape[0] == spec.frames else None
+    except UNUSABLE:
+        return None  # decoding, which comes next, says what is wrong
+
+
+def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
+    """The frames [N, size*3/2, size] of an mp4 made by :func:`pack_video` or :func:`copy_video`.
+
+    Raises:
+        ValueError: the bytes are no such video; FFmpeg's errors of damaged data are ValueErrors too.
+    """
+    pictures = []
+    with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            if (frame.width, frame.height, frame.format.name, frame.rotation) != (spec.size, spec.size, "yuv420p", 0):
+                raise ValueError(f"expected upright yuv420p {spec.size}x{spec.size}, got {frame}")
+            pictures.append(frame.to_ndarray())
+    if not pictures:
+        raise ValueError("no frame in the video")
+    return np.stack(pictures).astype(np.uint8, copy=False)
+
+
+def pack_audio(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
+    """A 16-bit FLAC file of a mono waveform in [-1, 1]; louder samples are clipped."""
+    samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    target = io.BytesIO()
+    with av.open(target, "w", format="flac", options=NO_VERSIONS) as container:
+        stream: Any = container.add_stream("flac", rate=sample_rate, layout="mono", format="s16")
+        stream.codec_context.options = {"frame_size": str(FLAC_BLOCK)}
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def unpack_audio(data: bytes) -> NDArray[np.float32]:
+    """The waveform [S] of a file made by :func:`pack_audio`.
+
+    Raises:
+        ValueError: the bytes are no such file; FFmpeg's errors of damaged data are ValueErrors too.
+    """
+    with av.open(io.BytesIO(data), "r", format="flac", options={"protocol_whitelist": "file"}) as container:
+        parts = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+    if not parts:
+        raise ValueError("no sound in the file")
+    return np.concatenate(parts).astype(np.float32) / 32768.0
+
+
+def _rate(spec: ClipSpec) -> Fraction:
+    return Fraction(spec.fps).limit_denominator(1001)
+
+
+def _exact_packets(demuxed: Any, origin: float, spec: ClipSpec) -> list[Any] | None:
+    """The N packets that start at ``origin``, if each lies where a frame belongs and chunks start with IDR."""
+    packets: list[Any] = []
+    for packet in demuxed:
+        if packet.pts is None or packet.dts is None or packet.is_corrupt or packet.is_discard:
+            return None
+        time = float(packet.pts * packet.time_base) - origin
+        if time < -SAME_TIME:
+            continue
+        index = len(packets)
+        if packet.pts != packet.dts or abs(time - index / spec.fps) > SAME_TIME:
+            return None
+        if index % spec.frames_per_chunk == 0 and not _is_idr(bytes(packet)):
+            return None
+        packets.append(packet)
+        if len(packets) == spec.frames:
+            return packets
+    return None
+
+
+def _is_idr(data: bytes) -> bool:
+    """Whether the first slice of an mp4 packet (NAL units behind four-byte lengths) is IDR."""
+    at = 0
+    while at + 4 < len(data):
+        kind = data[at + 4] & 0x1F
+        if kind in SLICE_TYPES:
+            return kind == IDR
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return False

@@ -1,0 +1,313 @@
+"""From the manifest to shards: WebDataset tars of clips, each with an index, and a checked list written last.
+
+Every clip is ``KEY.mp4`` (absent without a picture), ``KEY.flac`` (absent without sound) and ``KEY.json``.
+Clips are made by a pool of processes and written in the order of the manifest by this one, so that the
+bytes do not depend on the number of processes. A folder without ``shards.json`` is unfinished.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import tarfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import av
+import numpy as np
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write, sha256_file, write_json
+from mirasol.core.progress import Progress
+from mirasol.data.decode import decode_beside_copy, decode_clip
+from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest
+from mirasol.data.media import UNUSABLE, MediaError, reason
+from mirasol.data.pack import copy_video, pack_audio, pack_video
+from mirasol.data.spec import ClipSpec, ShardsSpec
+
+FORMAT = "mirasol-shards-1"
+INDEX = "shards.json"
+INDEX_SUFFIX = ".idx.json"
+JOB_CLIPS = 8  # clips handed to a process at a time
+JOBS_AHEAD = 4  # jobs per process that may wait to be written
+SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
+
+
+@dataclass(frozen=True)
+class Made:
+    """A clip as it goes into a tar, or why it does not."""
+
+    clip: Clip
+    files: dict[str, bytes]  # by extension, in the order of the tar
+    facts: dict[str, Any]
+    rejected: str = ""
+
+
+def build_shards(data_dir: str | Path, out_dir: str | Path, clip: ClipSpec, spec: ShardsSpec) -> dict[str, Any]:
+    """Write ``{split}-{number:05d}.tar``, their indexes and ``shards.json`` into ``out_dir``.
+
+    A clip that cannot be used is left out, counted and listed with its reason.
+
+    Returns:
+        Counts, rejected clips with reasons, bytes, seconds and clips per second: ``reports/shards.json``.
+
+    Raises:
+        MirasolError: the manifest is wrong, a split that training or evaluation needs is empty, more than
+            ``spec.max_rejected`` of the clips are unusable, or the folder cannot be written. What this run
+            had written is removed.
+    """
+    data_dir, out_dir = Path(data_dir), Path(out_dir)
+    clips = clips_of(read_manifest(data_dir / "manifest.jsonl"))
+    _check_splits(data_dir / "manifest.jsonl", {c.split for c in clips})
+    begun = time.monotonic()
+    written: list[Path] = []
+    try:
+        (out_dir / INDEX).unlink(missing_ok=True)
+        tars, made = _write_all(data_dir, out_dir, clips, clip, spec, written)
+        kept = [m for m in made if not m.rejected]
+        _check_splits(data_dir / "manifest.jsonl", {m.clip.split for m in kept})
+        rejected = [
+            {"key": m.clip.key, "media": m.clip.media, "start": m.clip.start, "end": m.clip.end,
+             "split": m.clip.split, "reason": m.rejected}
+            for m in made
+            if m.rejected
+        ]  # fmt: skip
+        index = {
+            "format": FORMAT,
+            "clip": dataclasses.asdict(clip),
+            "crf": spec.crf,
+            "splits": {split: [tar for tar in tars if tar["split"] == split] for split in SPLITS},
+            "rejected": rejected,
+            "versions": versions(),
+        }
+        wanted = {path.name for path in written}
+        for path in out_dir.glob("*-*.tar*"):
+            if path.name not in wanted and path.name.removesuffix(INDEX_SUFFIX) not in wanted:
+                path.unlink()
+        write_json(out_dir / INDEX, index)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    seconds = time.monotonic() - begun
+    return {
+        "clips": len(kept),
+        "splits": {split: sum(m.clip.split == split for m in kept) for split in SPLITS},
+        "examples": {split: sum(len(m.clip.examples) for m in kept if m.clip.split == split) for split in SPLITS},
+        "rejected": len(rejected),
+        "rejected_list": [f"{r['media']} [{r['key']}]: {r['reason']}" for r in rejected[:100]],
+        "without_audio": sum(not m.facts["has_audio"] for m in kept),
+        "without_video": sum(not m.facts["has_video"] for m in kept),
+        "silent": sum(m.facts["silent"] for m in kept),
+        "partial": sum(bool(m.facts["partial"]) for m in kept),
+        "copied": sum(m.facts["copied"] for m in kept),
+        "bytes": sum(int(tar["bytes"]) for tar in tars),
+        "shards": len(tars),
+        "seconds": round(seconds, 2),
+        "clips_per_second": round(len(clips) / max(seconds, 1e-9), 1),
+    }
+
+
+def make_clip(data_dir: Path, clip: Clip, spec: ClipSpec, crf: int) -> Made:
+    """One clip as the files of a shard sample; packets that conform are copied, all else is encoded."""
+    path = data_dir / clip.media
+    try:
+        mp4 = copy_video(path, clip.start, clip.end, spec)
+        if mp4 is None:
+            decoded = decode_clip(path, clip.start, clip.end, spec)
+        else:
+            decoded = decode_beside_copy(path, clip.start, spec)
+    except MediaError as error:
+        return Made(clip, {}, {}, str(error).removeprefix(f"{path}: ").replace(f"{data_dir}{os.sep}", ""))
+    except UNUSABLE as error:
+        return Made(clip, {}, {}, f"cannot be decoded: {reason(error)}")
+    files = {}
+    if mp4 is not None:
+        files["mp4"] = mp4
+    elif decoded.video is not None:
+        files["mp4"] = pack_video(decoded.video, spec, crf)
+    if decoded.waveform is not None:
+        files["flac"] = pack_audio(decoded.waveform, spec.sample_rate)
+    facts = {
+        "key": clip.key,
+        "media": clip.media,
+        "start": clip.start,
+        "end": clip.end,
+        "split": clip.split,
+        "examples": [dataclasses.asdict(example) for example in clip.examples],
+        "chunks": decoded.chunks,
+        "video_chunks": decoded.video_chunks,
+        "audio_chunks": decoded.audio_chunks,
+        "chunk_seconds": decoded.chunk_seconds,
+        "frame_times": decoded.frame_times,
+        "has_video": "mp4" in files,
+        "has_audio": "flac" in files,
+        "silent": decoded.waveform is not None and float(np.abs(decoded.waveform).max()) < SILENT_PEAK,
+        "partial": decoded.partial.replace(f"{data_dir}{os.sep}", ""),
+        "copied": mp4 is not None,
+        "sha256": {kind: hashlib.sha256(data).hexdigest() for kind, data in files.items()},
+        "versions": versions(),
+    }
+    files["json"] = (json.dumps(facts, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return Made(clip, files, facts)
+
+
+def versions() -> dict[str, str]:
+    """What the bytes of a clip depend on besides its source and the settings."""
+    libraries = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+    return {"format": FORMAT, "av": av.__version__} | {
+        name: libraries[name] for name in ("libavcodec", "libavformat", "libswscale", "libswresample")
+    }
+
+
+def _check_splits(manifest: Path, present: set[str]) -> None:
+    """Refuse early what training or evaluation would refuse after hours."""
+    if "train" not in present:
+        raise MirasolError(f"{manifest}: no usable clip in the split train: training has nothing to learn from")
+    if not present & {"val", "test"}:
+        raise MirasolError(
+            f"{manifest}: no usable clip in the splits val and test: evaluation has nothing to score; "
+            "give some groups another split"
+        )
+
+
+def _write_all(
+    data_dir: Path, out_dir: Path, clips: list[Clip], clip: ClipSpec, spec: ShardsSpec, written: list[Path]
+) -> tuple[list[dict[str, Any]], list[Made]]:
+    """Make every clip and write the tars; returns the tars' entries and all clips without their files."""
+    groups = [
+        (split, number, group)
+        for split in SPLITS
+        for number, group in enumerate(_cut([c for c in clips if c.split == split], spec.clips_per_shard))
+    ]
+    jobs = [(data_dir, job, clip, spec.crf) for _, _, group in groups for job in _cut(group, JOB_CLIPS)]
+    tars: list[dict[str, Any]] = []
+    everything: list[Made] = []
+    bad: list[str] = []
+    processes = max(1, min(spec.workers, len(jobs)))
+    with _pool(processes) as pool, Progress("shards", len(clips), "clips") as progress:
+        results = itertools.chain.from_iterable(_ordered(pool, jobs, JOBS_AHEAD * processes))
+        for split, number, group in groups:
+            path = out_dir / f"{split}-{number:05d}.tar"
+            samples: list[list[Any]] = []
+            with atomic_write(path) as file:
+                tar = Tar(file)
+                for made in itertools.islice(results, len(group)):
+                    if made.rejected:
+                        bad.append(f"{made.clip.media} [{made.clip.key}]: {made.rejected}")
+                        if len(bad) > spec.max_rejected * len(clips):
+                            _over_budget(bad, len(clips), spec.max_rejected)
+                    else:
+                        samples.append([made.clip.key, tar.add(made.clip.key, made.files)])
+                    everything.append(dataclasses.replace(made, files={}))
+                    progress.advance(1, **({"unusable": len(bad)} if bad else {}))
+                tar.close()
+            written += [path, path.with_name(path.name + INDEX_SUFFIX)]
+            with atomic_write(written[-1], "w") as file:
+                json.dump({"format": FORMAT, "samples": samples}, file, sort_keys=True, separators=(",", ":"))
+            tars.append(
+                {
+                    "name": path.name,
+                    "split": split,
+                    "clips": len(samples),
+                    "bytes": path.stat().st_size,
+                    "sha256": sha256_file(path),
+                }
+            )
+    return tars, everything
+
+
+def _over_budget(bad: list[str], clips: int, allowed: float) -> None:
+    title = (
+        f"more than shards.max_rejected = {allowed:g} of the {clips} clips are unusable: mend or remove these, "
+        f"or raise the limit. The first {len(bad)}"
+    )
+    raise MirasolError(listing(title, bad, 10))
+
+
+class Tar:
+    """Writes a tar whose bytes depend on names and contents alone, and says where each file lies."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, key: str, files: dict[str, bytes]) -> dict[str, tuple[int, int]]:
+        """Append ``key.kind`` for every kind; returns (offset, size) of each one's contents."""
+        places = {}
+        for kind, data in files.items():
+            info = tarfile.TarInfo(f"{key}.{kind}")  # time, owner and mode are fixed by TarInfo's defaults
+            info.size = len(data)
+            places[kind] = (self._tar.offset + tarfile.BLOCKSIZE, len(data))
+            self._tar.addfile(info, io.BytesIO(data))
+        return places
+
+    def close(self) -> None:
+        self._tar.close()
+
+
+def _cut(items: list[Clip], size: int) -> list[list[Clip]]:
+    return [items[low : low + size] for low in range(0, len(items), size)]
+
+
+Job = tuple[Path, list[Clip], ClipSpec, int]
+
+
+def _make_job(job: Job) -> list[Made]:
+    data_dir, clips, spec, crf = job
+    return [make_clip(data_dir, clip, spec, crf) for clip in clips]
+
+
+def _ordered(pool: Executor, jobs: Iterable[Job], ahead: int) -> Iterator[list[Made]]:
+    """Results in the order of the jobs, with no more than ``ahead`` jobs in flight."""
+    flying: collections.deque[tuple[Job, Future[list[Made]]]] = collections.deque()
+    try:
+        for job in jobs:
+            flying.append((job, pool.submit(_make_job, job)))
+            if len(flying) >= ahead:
+                yield flying[0][1].result()
+                flying.popleft()
+        while flying:
+            yield flying[0][1].result()
+            flying.popleft()
+    except BrokenProcessPool as error:
+        suspects = [clip.media for job, future in flying if future.exception() is not None for clip in job[1]]
+        raise MirasolError(
+            listing(
+                "a process of the shards stage died, out of memory or on a file that crashes the decoder; "
+                "lower shards.workers, or take the damaged file out. It was working on some of",
+                sorted(set(suspects)),
+                20,
+            )
+        ) from error
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """Fresh processes: FFmpeg in one that was forked from a process with threads can deadlock."""
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,178 @@
+"""From weights to predictions and scores: every question of a split, answered and counted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write
+from mirasol.core.progress import Progress
+from mirasol.data.loader import eval_loader
+from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
+from mirasol.data.shardset import ShardSet, read_index
+from mirasol.data.tokenizer import Tokenizer
+from mirasol.evaluation.config import EvaluateSpec
+from mirasol.evaluation.generate import Answers, answer_all
+from mirasol.evaluation.metrics import CONDITIONS, Constant, score
+from mirasol.model.batch import Batch
+from mirasol.training.weights import load_model
+
+TASK = "qa"  # what is asked; captions and names of sounds are only learnt from
+PREDICTIONS = "predictions.jsonl"
+
+
+def evaluate(
+    weights: Path,
+    shards: Path,
+    tokenizer: Path,
+    data: Path,
+    spec: EvaluateSpec,
+    out: Path,
+    threads: int,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Answer every question of ``spec.split`` and score the answers.
+
+    Args:
+        weights: folder of a trained model.
+        shards: folder with ``shards.json``.
+        tokenizer: ``tokenizer.json``.
+        data: folder with ``manifest.jsonl``, which decides what is asked, and perhaps ``families.json``.
+        out: folder for ``predictions.jsonl``, one line per question in the order of the manifest.
+        threads: CPU threads of torch.
+        cache: folder for decoded clips, which three of the passes read; ``None`` decodes them each time.
+
+    Returns:
+        The report of :func:`mirasol.evaluation.metrics.score` with ``split`` and ``missing``: the clips that
+        the shards do not have, with the reason. Their questions count as wrong. Equal inputs give equal bytes.
+
+    Raises:
+        MirasolError: the split has no question, nothing of it is in the shards, or the shards were made from
+            another manifest; or a file is missing or damaged.
+    """
+    examples = read_manifest(data / "manifest.jsonl")
+    clips = clips_of(e for e in examples if e.split == spec.split and e.task == TASK)
+    if not clips:
+        counts = {s: sum(e.split == s and e.task == TASK for e in examples) for s in ("train", "val", "test")}
+        raise MirasolError(
+            f"{data / 'manifest.jsonl'}: split {spec.split!r} has no example of task {TASK!r}, so there is nothing to "
+            f"evaluate (train has {counts['train']}, val {counts['val']}, test {counts['test']}): give some groups "
+            "that split, or choose another with evaluate.split"
+        )
+    shard_set = ShardSet(shards, spec.split, cache=cache)
+    answers = _answer(weights, shard_set, tokenizer, spec, threads)
+    _check_agreement(shards, clips, answers)
+    rows = [row for clip in clips for row in _predictions(clip, answers)]
+    with atomic_write(out / PREDICTIONS, "w") as file:
+        file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
+    constant = Constant.learn((e.prompt, e.answers) for e in examples if e.split == "train" and e.task == TASK)
+    report = score(rows, read_families(data), constant, resamples=spec.resamples, seed=spec.seed)
+    return report | {"split": spec.split, "missing": _missing(clips, answers, shards)}
+
+
+def _answer(weights: Path, shard_set: ShardSet, tokenizer: Path, spec: EvaluateSpec, threads: int) -> Answers:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(weights).to(device).eval()
+    words = Tokenizer.load(tokenizer)
+    if words.vocabulary != model.config.vocabulary:
+        raise MirasolError(
+            f"{tokenizer} has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they are "
+            "not of one training; run `dvc repro finetune`"
+        )
+    with _threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
+        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
+        return answer_all(model, batches, words, spec.max_answer, progress)
+
+
+def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> Iterator[tuple[Batch, Batch | None]]:
+    """The clips as they are, each batch with the same clips under another clip's sound."""
+
+    def load(condition: str) -> Iterator[Batch]:
+        return iter(
+            eval_loader(
+                shard_set, tokenizer, tasks=(TASK,), batch_size=spec.batch_size, condition=condition, seed=spec.seed
+            )
+        )
+
+    if sum(shard_set.meta(i)["has_audio"] for i in range(len(shard_set))) < 2:  # no other sound to hear
+        return ((batch, None) for batch in load("none"))
+    return zip(load("none"), load("swapped"), strict=True)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_agreement(shards: Path, clips: Sequence[Clip], answers: Answers) -> None:
+    """Raise unless the shards hold all questions of a clip or none, and no other questions."""
+    asked = {e.id: clip for clip in clips for e in clip.examples}
+    unknown = [f"{example}: not in the manifest" for example in answers if example not in asked]
+    for clip in clips:
+        lost = [e.id for e in clip.examples if e.id not in answers]
+        if 0 < len(lost) < len(clip.examples):
+            unknown += [f"{example}: not in the shards, though its clip is" for example in lost]
+    if unknown:
+        raise MirasolError(listing(f"{shards}: made from another manifest, run `dvc repro shards`", unknown, 5))
+
+
+def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
+    for example in clip.examples:
+        given: Mapping[str, str] = answers.get(example.id, {})
+        yield {
+            "example_id": example.id,
+            "clip": clip.key,
+            "group": example.group,
+            "family": example.family,
+            "prompt": example.prompt,
+            "answers": list(example.answers),
+            "predicted": {condition: given.get(condition) for condition in CONDITIONS},
+        }
+
+
+def _missing(clips: Sequence[Clip], answers: Answers, shards: Path) -> list[dict[str, Any]]:
+    reasons = {r["key"]: r["reason"] for r in read_index(shards)["rejected"]}
+    return [
+        {
+            "clip": clip.key,
+            "media": clip.media,
+            "questions": len(clip.examples),
+            "reason": reasons.get(clip.key, "not in the shards"),
+        }
+        for clip in clips
+        if clip.examples[0].id not in answers
+    ]
+
+
+def read_families(data: Path) -> dict[str, dict[str, Any]]:
+    """``families.json`` of a data folder, empty without one.
+
+    Raises:
+        MirasolError: the file is not a mapping of names to mappings, or a chance in it is no share.
+    """
+    path = data / "families.json"
+    if not path.is_file():
+        return {}
+    try:
+        families = json.loads(path.read_text(encoding="utf-8"))
+        for name, family in families.items():
+            for key in ("chance", "muted", "blanked"):
+                if not 0 <= family.get(key, 0) <= 1:
+                    raise ValueError(f"{name}.{key} is {family[key]!r}, expected 0 to 1")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MirasolError(
+            f'{path}: expected {{"family": {{"kind": …, "needs": […], "chance": 0 to 1, "muted": …, "blanked": …}}}}: '
+            f"{error}. Mend it, or delete it to measure chance by the best constant answer"
+        ) from error
+    return dict(families)

@@ -1,0 +1,161 @@
+"""From per-question predictions to the figures of ``reports/eval.json``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mirasol.evaluation.normalise import VERSION, exact_match, exact_match_raw, normalise
+from mirasol.evaluation.statistics import cluster_bootstrap
+
+#: What the model is given: the clip itself, without its sound, without its picture, with another clip's sound.
+CONDITIONS = ("full", "muted", "blanked", "swapped")
+NOVEL = "novel-"  # how the group of a combination never seen in training begins
+# The best that a guesser can do: another clip's sound tells as much about this clip as silence does.
+_CHANCE_OF = {"full": "chance", "muted": "muted", "blanked": "blanked", "swapped": "muted"}
+_NEEDED_BY = {"muted": "audio", "blanked": "video", "swapped": "audio"}
+TOLERANCE = 0.03  # a family that does not need what was taken away may move by this much
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The best guesser that sees the prompt only, learnt on the training split."""
+
+    answers: Mapping[str, str]  # prompt -> the answer most often right
+    fallback: str  # for a prompt that training never asked
+
+    @classmethod
+    def learn(cls, examples: Iterable[tuple[str, Sequence[str]]]) -> Constant:
+        """From (prompt, answers) pairs; ties go to the first answer in the alphabet."""
+        by_prompt: dict[str, Counter[str]] = {}
+        overall: Counter[str] = Counter()
+        for prompt, answers in examples:
+            right = {normalise(answer) for answer in answers}
+            by_prompt.setdefault(prompt, Counter()).update(right)
+            overall.update(right)
+        return cls({prompt: _most(counts) for prompt, counts in by_prompt.items()}, _most(overall))
+
+    def __call__(self, prompt: str) -> str:
+        return self.answers.get(prompt, self.fallback)
+
+
+def _most(counts: Counter[str]) -> str:
+    return min(counts, key=lambda answer: (-counts[answer], answer), default="")
+
+
+def score(
+    predictions: Sequence[Mapping[str, Any]],
+    families: Mapping[str, Mapping[str, Any]],
+    constant: Constant,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Score predictions under every condition.
+
+    Args:
+        predictions: one mapping per question with ``clip``, ``group``, ``family``, ``prompt``, ``answers`` and
+            ``predicted`` (condition -> text, or ``None`` where the clip could not be read: counted wrong).
+        families: what ``data/families.json`` knows of a family (``chance``, ``muted``, ``blanked``: the best
+            that can be done by guessing, without sound, without picture; ``kind``). Families that it does not
+            name get the score of ``constant``.
+        constant: the guesser that sees the prompt only.
+        resamples, seed: of the bootstrap over groups.
+
+    Returns:
+        ``overall``, ``families`` (by name) and ``novel`` (``None`` without such groups), each a cell of
+        ``exact_match``, ``exact_match_raw``, ``chance``, ``ci95``, ``n``, ``clips``; and the same three under
+        ``muted``, ``blanked`` and ``swapped``.
+
+    Raises:
+        ValueError: there is no prediction.
+    """
+    if not predictions:
+        raise ValueError("a score needs at least 1 prediction, got 0")
+    report: dict[str, Any] = {"normaliser": VERSION}
+    for condition in CONDITIONS:
+        marked = [_mark(p, condition, families, constant) for p in predictions]
+        part = _part(marked, families, lambda rows: _cell(rows, resamples, seed))
+        if condition == "full":
+            report.update(part)
+        else:
+            report[condition] = part
+    return report
+
+
+@dataclass(frozen=True)
+class _Marked:
+    clip: str
+    group: str
+    family: str
+    right: bool
+    right_raw: bool
+    chance: float
+
+
+def _mark(
+    prediction: Mapping[str, Any], condition: str, families: Mapping[str, Mapping[str, Any]], constant: Constant
+) -> _Marked:
+    answers, predicted = prediction["answers"], prediction["predicted"].get(condition)
+    known = families.get(prediction["family"], {}).get(_CHANCE_OF[condition])
+    chance = float(exact_match(constant(prediction["prompt"]), answers)) if known is None else float(known)
+    return _Marked(
+        prediction["clip"],
+        prediction["group"],
+        prediction["family"],
+        exact_match(predicted, answers),
+        exact_match_raw(predicted, answers),
+        chance,
+    )
+
+
+def _part(
+    marked: Sequence[_Marked],
+    families: Mapping[str, Mapping[str, Any]],
+    cell: Callable[[Sequence[_Marked]], dict[str, Any]],
+) -> dict[str, Any]:
+    novel = [m for m in marked if m.group.startswith(NOVEL)]
+    by_family: dict[str, dict[str, Any]] = {}
+    for name in sorted({m.family for m in marked if m.family}):
+        by_family[name] = cell([m for m in marked if m.family == name])
+        for key in ("kind", "needs"):
+            if key in families.get(name, {}):
+                by_family[name][key] = families[name][key]
+    return {"overall": cell(marked), "families": by_family, "novel": cell(novel) if novel else None}
+
+
+def _cell(rows: Sequence[_Marked], resamples: int, seed: int) -> dict[str, Any]:
+    n = len(rows)
+    interval = cluster_bootstrap([r.right for r in rows], [r.group for r in rows], resamples=resamples, seed=seed)
+    return {
+        "exact_match": round(sum(r.right for r in rows) / n, 6),
+        "exact_match_raw": round(sum(r.right_raw for r in rows) / n, 6),
+        "chance": round(sum(r.chance for r in rows) / n, 6),
+        "ci95": [round(end, 6) for end in interval],
+        "n": n,
+        "clips": len({r.clip for r in rows}),
+    }
+
+
+def verdicts(report: Mapping[str, Any]) -> dict[str, dict[str, bool | None]]:
+    """Whether each family uses the modalities it needs and no other: family -> condition -> yes, no.
+
+    A family that needs what was taken away must fall to chance: its interval contains the chance of that
+    condition or lies below it. Any other must stay within ``TOLERANCE`` of the untouched clip. ``None`` where
+    ``data/families.json`` does not say what the family needs.
+    """
+    result: dict[str, dict[str, bool | None]] = {}
+    for name, full in report["families"].items():
+        needs = full.get("needs")
+        result[name] = {}
+        for condition, modality in _NEEDED_BY.items():
+            cell = report[condition]["families"][name]
+            if needs is None:
+                result[name][condition] = None
+            elif modality in needs:
+                result[name][condition] = cell["ci95"][0] <= cell["chance"]
+            else:
+                result[name][condition] = abs(cell["exact_match"] - full["exact_match"]) <= TOLERANCE
+    return result

@@ -1,0 +1,169 @@
+"""One self-contained HTML file about a run: nothing is fetched, it opens offline and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write
+from mirasol.data.shardset import ShardSet
+from mirasol.evaluation.report_answers import (
+    Prediction,
+    choose,
+    families_section,
+    gallery_section,
+    is_right,
+    modalities_section,
+    ordered_families,
+)
+from mirasol.evaluation.report_charts import number
+from mirasol.evaluation.report_data import Pictures, Project, read_project
+from mirasol.evaluation.report_html import Album, interval, percent
+from mirasol.evaluation.report_sections import (
+    data_section,
+    hero,
+    origin_section,
+    realtime,
+    stream_section,
+    training_section,
+)
+
+SHEET = 6  # clips of the contact sheet
+GALLERY = 12  # clips of the gallery where params.yaml does not say
+
+
+def write_report(project: Path, out: Path) -> Path:
+    """Write ``out/index.html`` about the project folder; what was not run yet is a visible note.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        MirasolError: ``project`` is no folder, or ``out`` cannot be written.
+    """
+    if not project.is_dir():
+        raise MirasolError(f"{project}: no such folder: run `mirasol report` in the folder that holds params.yaml")
+    page = render(read_project(project))
+    with atomic_write(out / "index.html", "w") as file:
+        file.write(page)
+    return out / "index.html"
+
+
+def render(project: Project) -> str:
+    """The page."""
+    album = Album()
+    reader = ClipReader(project, album)
+    evaluate = _section_of(project.params, "evaluate")
+    show = int(evaluate.get("gallery", GALLERY))
+    chosen = choose(project.predictions, show, reader.readable) if show else []
+    featured = next((p for p in reversed(chosen) if is_right(p)), None)
+    sheet = _contact_sheet(project.predictions, chosen, reader)
+    report = project.reports.get("eval")
+    sections = [
+        hero(project, album, featured),
+        data_section(project, album, sheet),
+        training_section(project),
+        families_section(report),
+        modalities_section(report),
+        gallery_section(project.predictions, chosen, album, show),
+        stream_section(project),
+        origin_section(project),
+    ]
+    templates = resources.files("mirasol.evaluation") / "templates"
+    page = (templates / "report.html").read_text("utf-8")
+    parts = {
+        "style": (templates / "report.css").read_text("utf-8") + album.style(),
+        "script": (templates / "report.js").read_text("utf-8"),
+        "body": "\n".join(sections),
+    }
+    for name, part in parts.items():
+        page = page.replace(f"<!-- {name} -->", part, 1)
+    return page
+
+
+class ClipReader:
+    """Puts clips of the evaluated split into the album, when the shards have them."""
+
+    def __init__(self, project: Project, album: Album) -> None:
+        self.album = album
+        self.shards: ShardSet | None = None
+        self.index: dict[str, int] = {}
+        evaluate = _section_of(project.params, "evaluate")
+        try:
+            self.shards = ShardSet(project.folder / "build" / "shards", str(evaluate.get("split", "test")))
+            self.index = {key: i for i, key in enumerate(self.shards.keys)}
+        except (MirasolError, OSError):
+            pass  # no shards: the page says so where the pictures would be
+
+    def readable(self, key: str) -> bool:
+        """Whether the clip stands in the album, after trying to put it there."""
+        if self.shards is None or key not in self.index:
+            return False
+        try:
+            clip = self.shards.read(self.index[key])
+        except (MirasolError, OSError):
+            return False
+        seconds = float(clip.meta["chunks"]) * float(clip.meta["chunk_seconds"])
+        return self.album.add(key, Pictures(clip.video, clip.audio, seconds))
+
+
+def _contact_sheet(
+    predictions: Sequence[Prediction], chosen: Sequence[Prediction], reader: ClipReader
+) -> list[tuple[str, str, str]]:
+    """Clips as (key, question, answer): others than those of the gallery first, families in turn."""
+    known = {p["clip"] for p in chosen}
+    others = [p for p in predictions if p["clip"] not in known]
+    rows: list[tuple[str, str, str]] = []
+    for part in (others, chosen):
+        families: set[str] = set()
+        clips: set[str] = set()
+        for prediction in part:
+            if len(rows) == SHEET:
+                break
+            fresh = prediction["family"] not in families and prediction["clip"] not in clips
+            if fresh and reader.readable(prediction["clip"]):
+                families.add(prediction["family"])
+                clips.add(prediction["clip"])
+                rows.append((prediction["clip"], prediction["prompt"], prediction["answers"][0]))
+    return rows
+
+
+def _section_of(params: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    found = (params or {}).get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def markdown(project: Path) -> str:
+    """The figures as a short Markdown text, for a pull request."""
+    found = read_project(project)
+    report, parity = found.reports.get("eval"), found.reports.get("parity")
+    speed = realtime(found.reports.get("latency"))
+    lines = []
+    if report is None:
+        lines.append("No score yet: run `dvc repro evaluate`.")
+    else:
+        cell = report["overall"]
+        lines.append(
+            f"**{percent(cell['exact_match'])} exact match** ({interval(cell)}; chance {percent(cell['chance'])}; "
+            f"{cell['n']:,} questions about {cell['clips']:,} clips)"
+        )
+    if speed is not None:
+        lines.append(f"Streaming: {number(speed)}× real time")
+    if parity and "max_relative" in parity:
+        lines.append(f"Parity: {parity['max_relative']:.1e} largest relative difference to torch")
+    if report is not None:
+        names = ("exact_match", "ci95", "chance", "muted", "blanked", "swapped")
+        rows = ["| family | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+        for name in ordered_families(report):
+            cell = report["families"][name]
+            lost = [percent(report[c]["families"][name]["exact_match"]) for c in names[3:]]
+            cells = [percent(cell["exact_match"]), interval(cell), percent(cell["chance"]), *lost]
+            rows.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("\n".join(rows))
+    if found.commit:
+        data = f", data `{found.data['md5']}`" if found.data and "md5" in found.data else ""
+        lines.append(f"Commit `{found.commit['hash'][:12]}`{data}")
+    return "\n\n".join(lines) + "\n"

@@ -1,0 +1,134 @@
+"""Everything the report shows, read from a project folder; what is missing or broken is ``None``, never an error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from mirasol.training.curves import CURVES, SPEED
+
+PHASES = ("pretrain", "audio_pretrain", "finetune")
+PACKAGES = ("mirasol", "torch", "numpy", "av", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A clip as the shards hold it."""
+
+    video: NDArray[np.uint8] | None  # [T, K, H*3/2, W]
+    audio: NDArray[np.float32] | None  # [T, A, M]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a project folder has to show. ``None`` and empty mean: not there."""
+
+    folder: Path
+    params: Mapping[str, Any] | None = None
+    reports: Mapping[str, Any] = field(default_factory=dict)  # name -> reports/<name>.json
+    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)  # phase -> logged steps
+    predictions: tuple[Mapping[str, Any], ...] = ()
+    commit: Mapping[str, str] | None = None
+    data: Mapping[str, Any] | None = None  # the entry of data.dvc: md5, size, nfiles
+    machine: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_project(folder: Path) -> Project:
+    """Read what there is; no file is required."""
+    reports = {path.stem: value for path in sorted((folder / "reports").glob("*.json")) if (value := _json(path))}
+    outs = (_yaml(folder / "data.dvc") or {}).get("outs")
+    first = outs[0] if isinstance(outs, list) and outs else None
+    return Project(
+        folder=folder,
+        params=_yaml(folder / "params.yaml"),
+        reports=reports,
+        curves={phase: rows for phase in PHASES if (rows := _curves(folder, phase))},
+        predictions=tuple(_lines(folder / "build" / "evaluate" / "predictions.jsonl")),
+        commit=_commit(folder),
+        data=first if isinstance(first, dict) else None,
+        machine=machine(),
+    )
+
+
+def _curves(folder: Path, phase: str) -> list[dict[str, Any]]:
+    """The logged lines of a phase, each with the speed of its steps where this machine's scratch still has it."""
+    speed = {row.get("step"): row.get("clips_per_second") for row in _lines(folder / "runs" / phase / SPEED)}
+    rows = _lines(folder / "build" / phase / CURVES)
+    return [{**row, "clips_per_second": speed[row["step"]]} if row.get("step") in speed else row for row in rows]
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _yaml(path: Path) -> dict[str, Any] | None:
+    try:
+        value = YAML(typ="safe").load(path)
+    except (OSError, ValueError, YAMLError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; a line that is cut short ends the list."""
+    rows: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    rows.append(value)
+    except (OSError, ValueError):
+        pass
+    return rows
+
+
+def _commit(folder: Path) -> dict[str, str] | None:
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    try:
+        hash_, date, subject = git("log", "-1", "--format=%H%n%cs%n%s").split("\n", 2)
+        changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return {"hash": hash_, "date": date, "subject": subject, "changed": "yes" if changed else ""}
+
+
+def machine() -> dict[str, str]:
+    """The machine that writes the report, and the versions that shape results."""
+    found = {"system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count() or "?")}
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        found["processor"] = names[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        if platform.processor():
+            found["processor"] = platform.processor()
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # not every system tells
+        found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    found["python"] = platform.python_version()
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

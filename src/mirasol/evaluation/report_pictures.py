@@ -1,0 +1,105 @@
+"""Small pictures for the report: clips as strips of frames, spectrograms, and the PNG files that hold them."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+STRIP_FRAMES = 16
+STRIP_SIDE = 48  # pixels; the page enlarges them without smoothing
+SPECTROGRAM_COLUMNS = 256
+# From silence to loud, dark to bright: evenly spaced anchors of the spectrogram's colours.
+_ANCHORS = ((18, 14, 36), (52, 22, 92), (116, 30, 110), (186, 48, 84), (233, 96, 44), (250, 168, 40), (255, 240, 168))
+
+
+def png(image: Image) -> bytes:
+    """A PNG file of an RGB image, uint8 [H, W, 3].
+
+    Each row takes the filter with the smallest sum of differences, the usual choice for photographs.
+    """
+    height, width, channels = image.shape
+    if channels != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    flat = image.reshape(height, -1).astype(np.int16)
+    left = np.pad(flat, ((0, 0), (3, 0)))[:, :-3]
+    above = np.pad(flat, ((1, 0), (0, 0)))[:-1]
+    filtered = np.stack([flat, flat - left, flat - above, flat - (left + above) // 2]).astype(np.uint8)
+    best = np.abs(filtered.astype(np.int8).astype(np.int32)).sum(2).argmin(0)
+    rows = np.concatenate([best[:, None].astype(np.uint8), filtered[best, np.arange(height)]], 1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = _part(b"IHDR", header) + _part(b"IDAT", zlib.compress(rows.tobytes(), 9)) + _part(b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def _part(kind: bytes, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def data_uri(file: bytes, kind: str = "image/png") -> str:
+    """The file inside an address, so that the page needs no other file."""
+    return f"data:{kind};base64,{base64.b64encode(file).decode('ascii')}"
+
+
+def rgb(frames: Image) -> Image:
+    """Planar YUV 4:2:0 (limited range, BT.601), uint8 [..., H*3/2, W] -> RGB, uint8 [..., H, W, 3]."""
+    rows, width = frames.shape[-2:]
+    if rows % 3 or width % 2:
+        raise ValueError(f"frames are [..., H*3/2, W] with H and W even, got {list(frames.shape)}")
+    height, lead = rows * 2 // 3, frames.shape[:-2]
+    y = (frames[..., :height, :].astype(np.float32) - 16) * (255 / 219)
+    chroma = frames[..., height:, :].reshape(*lead, 2, height // 2, width // 2).astype(np.float32) - 128
+    u, v = np.moveaxis(chroma.repeat(2, -1).repeat(2, -2) * (255 / 224), -3, 0)
+    colours = np.stack([y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u], -1)
+    return np.asarray(np.clip(np.rint(colours), 0, 255), np.uint8)
+
+
+def strip(video: Image) -> Image:
+    """Up to ``STRIP_FRAMES`` frames of a clip side by side.
+
+    Args:
+        video: uint8 [T, K, H*3/2, W].
+
+    Returns:
+        RGB, uint8 [side, frames * side, 3].
+    """
+    frames = video.reshape(-1, *video.shape[2:])
+    kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), STRIP_FRAMES)).round().astype(int))
+    small = _shrink(rgb(frames[kept]), STRIP_SIDE)
+    return np.ascontiguousarray(np.concatenate(list(small), 1))
+
+
+def _shrink(images: Image, side: int) -> Image:
+    """Averages over boxes until neither side is longer than ``side``: [N, H, W, 3] -> [N, h, w, 3]."""
+    small: NDArray[Any] = images.astype(np.float32)
+    for axis in (1, 2):
+        length = small.shape[axis]
+        if length > side:
+            edges = np.linspace(0, length, side + 1).round().astype(int)
+            sizes = np.diff(edges).reshape([-1 if a == axis else 1 for a in range(4)])
+            small = np.add.reduceat(small, edges[:-1], axis) / sizes
+    return np.asarray(np.rint(small), np.uint8)
+
+
+def spectrogram(audio: NDArray[np.float32], silence: float, loud: float) -> Image:
+    """The sound of a clip, low bands at the bottom.
+
+    Args:
+        audio: standardised pooled log-mel, [T, A, M].
+        silence, loud: the values that are drawn darkest and brightest.
+
+    Returns:
+        RGB, uint8 [M, T*A or fewer, 3].
+    """
+    columns = audio.reshape(-1, audio.shape[-1])
+    step = -(-len(columns) // SPECTROGRAM_COLUMNS)
+    level = np.clip((columns[::step].T[::-1] - silence) / max(loud - silence, 1e-6), 0, 1)
+    position = np.linspace(0, 1, len(_ANCHORS))
+    channels = [np.interp(level, position, [anchor[c] for anchor in _ANCHORS]) for c in range(3)]
+    return np.asarray(np.rint(np.stack(channels, -1)), np.uint8)

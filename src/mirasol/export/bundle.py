@@ -1,0 +1,238 @@
+"""A trained model to a bundle: graphs, contract, tokenizer, golden tensors, model card. Whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ruamel.yaml import YAML
+
+import mirasol
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import disk_error, sha256_file
+from mirasol.core.progress import Progress
+from mirasol.data.features import chunk_edge, clip_audio
+from mirasol.data.spec import ClipSpec
+from mirasol.data.tokenizer import ANSWER, BOS, Tokenizer
+from mirasol.export.card import model_card
+from mirasol.export.config import ExportSpec
+from mirasol.export.onnx import to_onnx
+from mirasol.export.signature import StepGraph, step_graphs
+from mirasol.model.mirasol import Mirasol
+from mirasol.runtime.contract import (
+    CONTRACT_FILE,
+    CONTRACT_VERSION,
+    AudioFormat,
+    Contract,
+    GoldenSpec,
+    ModelFacts,
+    Provenance,
+    TokenizerFacts,
+    VideoFormat,
+)
+from mirasol.runtime.engine import Engine
+
+TOKENIZER_FILE = "tokenizer.json"
+GOLDEN_FILE = "golden.npz"
+CARD_FILE = "README.md"
+GOLDEN_CHUNKS, GOLDEN_TOKENS, GOLDEN_SEED = 6, 8, 20231109
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "av")
+
+
+def export_bundle(
+    model: Mirasol,
+    clip: ClipSpec,
+    tokenizer: str | Path,
+    out: str | Path,
+    spec: ExportSpec,
+    *,
+    max_answer: int,
+    project: str | Path = ".",
+    evaluation: str | Path | None = None,
+) -> Contract:
+    """Write the bundle of ``model`` to the folder ``out``, in place of what was there.
+
+    It is made in a folder beside ``out``, loaded, its golden outputs compared with torch's, and renamed
+    only then.
+
+    Args:
+        model: on the CPU, in float32; put into eval mode.
+        clip: how the data were cut into chunks.
+        tokenizer: `tokenizer.json` of the training.
+        out: the folder of the bundle.
+        spec: opset and tolerance.
+        max_answer: tokens of an answer, unless the caller of the runtime asks for fewer or more.
+        project: the folder with `params.yaml`, `data.dvc` and the git repository, for the provenance.
+        evaluation: `reports/eval.json`, shown in the model card when it is there.
+
+    Raises:
+        MirasolError: the tokenizer does not fit the model, the exported graphs do not compute what torch
+            does, or the folder cannot be written.
+    """
+    model.eval()
+    out, tokenizer = Path(out), Path(tokenizer)
+    vocabulary = Tokenizer.load(tokenizer).vocabulary
+    if vocabulary != model.config.vocabulary:
+        raise MirasolError(
+            f"{tokenizer} has {vocabulary} pieces, the model was trained with {model.config.vocabulary}: train it again"
+        )
+    graphs = step_graphs(model)
+    temporary: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        with Progress("export", len(graphs), "graphs") as progress:
+            for graph in graphs:
+                (temporary / graph.spec.file).write_bytes(to_onnx(graph, spec.opset))
+                progress.advance()
+        shutil.copyfile(tokenizer, temporary / TOKENIZER_FILE)
+        np.savez(temporary / GOLDEN_FILE, allow_pickle=False, **golden(graphs, clip))
+        contract = _contract(model, clip, graphs, spec, max_answer, Path(project))
+        (temporary / CARD_FILE).write_text(model_card(contract, _scores(evaluation)), encoding="utf-8")
+        contract.files.update({file.name: sha256_file(file) for file in sorted(temporary.iterdir())})
+        (temporary / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
+        Engine(temporary, threads=1).check_golden()
+        temporary.chmod(0o755)
+        _replace(temporary, out)
+        temporary = None
+    except OSError as error:
+        raise disk_error(error, out) or error from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return contract
+
+
+@torch.no_grad()
+def golden(graphs: list[StepGraph], clip: ClipSpec) -> dict[str, NDArray[np.generic]]:
+    """Inputs from a fixed seed, and what torch makes of them, chained.
+
+    Chunks: both modalities, sound missing, picture missing, neither, both. The inputs are random numbers
+    and not somebody's video: a bundle travels further than its data may.
+
+    Returns:
+        samples [S] of all C chunks, video [C, K, H*3/2, W], audio [C, A, M], video_present [C],
+        audio_present [C], x and h [C, m, d]; token [L'], memory [1, R*m, d], memory_valid [1, R*m],
+        logits [L', V].
+    """
+    aligned, latent, text = graphs
+    random = np.random.default_rng(GOLDEN_SEED)
+    shapes = {tensor.name: tensor.shape[1:] for graph in graphs for tensor in graph.spec.inputs}
+    video = random.integers(16, 236, (GOLDEN_CHUNKS, *shapes["video"]), dtype=np.uint8)
+    seconds = clip.chunk_seconds
+    samples = random.normal(0, 0.1, chunk_edge(GOLDEN_CHUNKS, seconds, clip.sample_rate)).astype(np.float32)
+    audio = clip_audio(samples, clip, seconds, GOLDEN_CHUNKS)
+    video_present = np.array([True, True, False, False, True, True])
+    audio_present = np.array([True, False, True, False, True, True])
+    xs, hs = [], []
+    state, latent_state = tuple(aligned.state.values()), tuple(latent.state.values())
+    for t in range(GOLDEN_CHUNKS):
+        chunk = (torch.from_numpy(a[t : t + 1]) for a in (video, audio, video_present, audio_present))
+        x, *state = aligned.module(*chunk, *state)
+        h, *latent_state = latent.module(x, *latent_state)
+        xs.append(x.numpy())
+        hs.append(h.numpy())
+    memory = np.zeros((1, *shapes["memory"]), np.float32)
+    valid = np.zeros((1, *shapes["memory_valid"]), np.bool_)
+    for h, present in zip(hs, video_present | audio_present, strict=True):  # newest last
+        memory = np.concatenate([memory[:, h.shape[1] :], h], axis=1)
+        valid = np.concatenate([valid[:, h.shape[1] :], np.full(h.shape[:2], present)], axis=1)
+    vocabulary = text.spec.outputs[0].shape[1]
+    tokens = np.array([BOS, *random.integers(0, vocabulary, GOLDEN_TOKENS - 2), ANSWER], np.int64)
+    logits = []
+    state = tuple(text.state.values())
+    for i in range(GOLDEN_TOKENS):
+        step = (torch.from_numpy(tokens[i : i + 1]), torch.from_numpy(memory), torch.from_numpy(valid))
+        output, *state = text.module(*step, *state)
+        logits.append(output.numpy())
+    return {
+        "samples": samples,
+        "video": video,
+        "audio": audio,
+        "video_present": video_present,
+        "audio_present": audio_present,
+        "x": np.concatenate(xs),
+        "h": np.concatenate(hs),
+        "token": tokens,
+        "memory": memory,
+        "memory_valid": valid,
+        "logits": np.concatenate(logits),
+    }
+
+
+def _contract(
+    model: Mirasol, clip: ClipSpec, graphs: list[StepGraph], spec: ExportSpec, max_answer: int, project: Path
+) -> Contract:
+    c = model.config
+    return Contract(
+        version=CONTRACT_VERSION,
+        clip=clip,
+        video=VideoFormat(),
+        audio=AudioFormat(),
+        model=ModelFacts(
+            combiner=c.combiner,
+            latent=c.latent,
+            width=c.latent_sizes.width,
+            combined=c.combined,
+            max_chunks=c.max_chunks,
+            vocabulary=c.vocabulary,
+            max_text=c.max_text,
+            max_answer=max_answer,
+            parameters=sum(p.numel() for p in model.parameters()),
+            precision="float32",
+        ),
+        tokenizer=TokenizerFacts(TOKENIZER_FILE),
+        opset=spec.opset,
+        graphs={graph.name: graph.spec for graph in graphs},
+        golden=GoldenSpec(GOLDEN_FILE, GOLDEN_CHUNKS, GOLDEN_TOKENS, spec.tolerance),
+        provenance=provenance(project),
+        tools={"mirasol": mirasol.__version__} | {name: importlib.metadata.version(name) for name in TOOLS},
+        files={},
+    )
+
+
+def provenance(project: Path) -> Provenance:
+    """Commit, data and params of the project in ``project``; ``None`` for what it does not have."""
+    params, data = project / "params.yaml", project / "data.dvc"
+    outs = YAML(typ="safe").load(data).get("outs", [{}]) if data.is_file() else [{}]
+    commit = _git(project, "rev-parse", "HEAD")
+    # dvc.lock and reports/ change while the pipeline runs: they do not count
+    changed = _git(project, "status", "--porcelain", "--", "src", "params.yaml", "data.dvc") if commit else None
+    return Provenance(
+        commit=commit,
+        changed=bool(changed),
+        data=outs[0].get("md5"),
+        params=sha256_file(params) if params.is_file() else None,
+    )
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or no repository: a bundle may be made without
+    return done.stdout.strip()
+
+
+def _scores(evaluation: str | Path | None) -> dict[str, object]:
+    if evaluation is None or not Path(evaluation).is_file():
+        return {}
+    return dict(json.loads(Path(evaluation).read_text(encoding="utf-8")))
+
+
+def _replace(new: Path, out: Path) -> None:
+    """Put ``new`` in the place of ``out``; what was there is removed after it has been moved aside."""
+    if not out.exists():
+        new.replace(out)
+        return
+    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    out.replace(aside / out.name)
+    new.replace(out)
+    shutil.rmtree(aside, ignore_errors=True)

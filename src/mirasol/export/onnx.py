@@ -1,0 +1,97 @@
+"""One step of the model to one ONNX file, checked against its signature."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+
+import onnx
+import torch
+
+from mirasol.core.errors import MirasolError
+from mirasol.export.signature import StepGraph
+from mirasol.runtime.contract import TensorSpec
+
+_DTYPES = {
+    onnx.TensorProto.BOOL: "bool",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.FLOAT: "float32",
+}
+
+
+def to_onnx(graph: StepGraph, opset: int) -> bytes:
+    """The bytes of the ONNX file: equal weights give equal bytes.
+
+    Args:
+        graph: the step, its model in eval mode.
+        opset: the version of the ONNX operators. Never left to the exporter, whose default moves.
+
+    Raises:
+        MirasolError: the exporter produced another opset, other names, types or dimensions than the
+            signature states; it specialises or drops inputs without a word.
+    """
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.module,
+            graph.example(),
+            dynamo=True,
+            opset_version=opset,
+            external_data=False,
+            input_names=[tensor.name for tensor in graph.spec.inputs],
+            output_names=[tensor.name for tensor in graph.spec.outputs],
+            verbose=False,
+        )
+    assert program is not None  # it is only without dynamo
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets.get("") != opset:
+        raise MirasolError(f"{graph.name}: the exporter wrote opset {opsets.get('')}, export.opset is {opset}")
+    foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    if foreign or model.functions:
+        raise MirasolError(f"{graph.name}: operators outside of ONNX ({foreign}): no other engine could run them")
+    _check(graph.name, "inputs", model.graph.input, graph.spec.inputs)
+    _check(graph.name, "outputs", model.graph.output, graph.spec.outputs)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of itself (deprecations, torchvision not installed): nobody could mend it."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _check(name: str, kind: str, found: Iterable[onnx.ValueInfoProto], expected: tuple[TensorSpec, ...]) -> None:
+    have = []
+    for value in found:
+        tensor = value.type.tensor_type
+        dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+        have.append((value.name, _DTYPES.get(tensor.elem_type, str(tensor.elem_type)), dims))
+    want = [(tensor.name, tensor.dtype, tensor.shape) for tensor in expected]
+    if have != want:
+        raise MirasolError(f"{name}: exported {kind} {have}, the signature says {want}")
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out notes of the exporter: stack traces with this machine's paths, which also differ run by run."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    del model.graph.metadata_props[:]
+    model.graph.doc_string = ""
+    del model.graph.value_info[:]
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""

@@ -1,0 +1,96 @@
+"""Chunk-causal attention (P 3.3.1, eq. 8): features of a chunk see all of their chunk and of the chunks before.
+
+Two equal backends behind one function. ``dense`` evaluates one masked attention: the oracle. ``loop`` makes one
+call per chunk over the keys that the chunk may see, without a causal mask: half the work, and what a streaming
+step is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BACKENDS = ("dense", "loop")
+
+
+def chunk_causal_mask(chunks: int, queries: int, keys: int, window: int, device: torch.device | None = None) -> Tensor:
+    """Eq. 8 with a window, bool [T*queries, T*keys], True where a query may look.
+
+    A query of chunk t sees the keys of chunks t-window+1 .. t.
+    """
+    t = torch.arange(chunks, device=device)
+    age = t[:, None] - t[None, :]
+    seen = (age >= 0) & (age < window)
+    return seen.repeat_interleave(queries, 0).repeat_interleave(keys, 1)
+
+
+def chunk_causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    own_valid: Tensor | None = None,
+    later_valid: Tensor | None = None,
+    backend: str = "loop",
+) -> Tensor:
+    """Attention of the queries of every chunk over its own keys and those of the ``window - 1`` chunks before.
+
+    Args:
+        q: [B, T, nq, heads, head].
+        k: [B, T, n, heads, head]; v the same.
+        window: chunks that a query sees, its own included.
+        own_valid: bool [B, T, n], keys that their own chunk sees; ``None`` for all. Every query needs one.
+        later_valid: bool [B, T, n], keys that later chunks see; given together with ``own_valid``.
+        backend: ``dense`` or ``loop``.
+
+    Returns:
+        [B, T, nq, heads, head].
+
+    Raises:
+        ValueError: unknown backend, or a window of less than one chunk.
+    """
+    if window < 1:
+        raise ValueError(f"attention window of {window} chunks, expected at least 1")
+    if (own_valid is None) != (later_valid is None):
+        raise ValueError("own_valid and later_valid go together: one of them is None")
+    if backend == "loop":
+        return _loop(q, k, v, window, own_valid, later_valid)
+    if backend == "dense":
+        return _dense(q, k, v, window, own_valid, later_valid)
+    raise ValueError(f"attention backend {backend!r}, expected one of {BACKENDS}")
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention of q [B, nq, heads, head] over k, v [B, n, heads, head]; same layout out.
+
+    ``mask`` is bool, broadcast to [B, heads, nq, n], True where a query may look;
+    with ``causal`` it looks at the keys up to its own index.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+
+
+def _dense(
+    q: Tensor, k: Tensor, v: Tensor, window: int, own_valid: Tensor | None, later_valid: Tensor | None
+) -> Tensor:
+    chunks, queries, keys = q.shape[1], q.shape[2], k.shape[2]
+    mask = chunk_causal_mask(chunks, queries, keys, window, q.device)
+    if own_valid is not None and later_valid is not None:
+        own = chunk_causal_mask(chunks, queries, keys, 1, q.device)
+        valid = torch.where(own, own_valid.flatten(1)[:, None], later_valid.flatten(1)[:, None])
+        mask = (mask & valid)[:, None]  # [B, 1, T*nq, T*n]
+    return attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), mask).unflatten(1, (chunks, queries))
+
+
+def _loop(q: Tensor, k: Tensor, v: Tensor, window: int, own_valid: Tensor | None, later_valid: Tensor | None) -> Tensor:
+    outputs = []
+    for t in range(q.shape[1]):
+        first = max(0, t - window + 1)
+        mask = None
+        if own_valid is not None and later_valid is not None:
+            valid = torch.cat([later_valid[:, first:t], own_valid[:, t : t + 1]], dim=1)
+            mask = valid.flatten(1)[:, None, None]
+        past = slice(first, t + 1)
+        outputs.append(attend(q[:, t], k[:, past].flatten(1, 2), v[:, past].flatten(1, 2), mask))
+    return torch.stack(outputs, dim=1)

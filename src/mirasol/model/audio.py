@@ -1,0 +1,59 @@
+"""The audio branch (P 3.1): own projection, own positions, own blocks; then the ViT that video uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mirasol.model.config import ModelConfig
+from mirasol.model.positions import sincos
+from mirasol.model.tubes import SPACE, TIME
+from mirasol.model.vit import Block
+
+
+class Audio(nn.Module):
+    """Log-mel columns [B, T, A, M] -> tokens [B, T, s, d], ready for the shared ViT.
+
+    These are the weights that the audio phase trains while the rest is frozen (S 4): the own blocks come
+    first, so that they learn to hand the frozen ViT what it can read.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        columns, mels = config.audio_patch
+        if columns > config.audio_columns or mels > config.mels:
+            raise ValueError(
+                f"audio patch of {columns} columns x {mels} mels is larger than a chunk's "
+                f"{config.audio_columns} x {config.mels}"
+            )
+        self.patch = (columns, mels)
+        self.grid = (config.audio_columns // columns, config.mels // mels)
+        self.project = nn.Linear(columns * mels, config.vit.width)
+        self.blocks = nn.ModuleList(Block(config.vit, config.dropout) for _ in range(config.audio_layers))
+        axes = [
+            (torch.arange(n, dtype=torch.float32) + 0.5) * extent / whole
+            for n, extent, whole in zip(self.grid, self.patch, (config.audio_columns, config.mels), strict=True)
+        ]
+        table = sincos(torch.cartesian_prod(*axes) * torch.tensor([TIME, SPACE]), config.vit.width)
+        self.register_buffer("positions", table, persistent=False)
+
+    def start(self) -> None:
+        """Inputs of unit variance make tokens of unit variance, as large as the positions."""
+        nn.init.normal_(self.project.weight, std=self.project.in_features**-0.5)
+
+    @property
+    def tokens(self) -> int:
+        """s, audio tokens per chunk."""
+        return self.grid[0] * self.grid[1]
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """[B, T, A, M] -> [B, T, s, d]."""
+        (columns, mels), (rows, bands) = self.patch, self.grid
+        x = audio[..., : rows * columns, : bands * mels].unflatten(-1, (bands, mels)).unflatten(-3, (rows, columns))
+        x = x.transpose(-3, -2).flatten(-2).flatten(-3, -2)  # [B, T, s, columns*mels]
+        x = (self.project(x) + self.positions).flatten(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return x.unflatten(0, audio.shape[:2])

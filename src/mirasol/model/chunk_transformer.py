@@ -1,0 +1,117 @@
+"""The transformer over chunks that the combiner and the latent model are: whole clip, or one chunk at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mirasol.model.attention import attend, chunk_causal_attention
+from mirasol.model.config import Sizes
+from mirasol.model.layers import MLP, split_heads
+from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
+
+StreamState = dict[str, Tensor]
+
+
+class ChunkBlock(nn.Module):
+    """A pre-norm block whose attention is chunk-causal, with rotary angles over the chunk index."""
+
+    def __init__(self, sizes: Sizes, dropout: float) -> None:
+        super().__init__()
+        self.heads = sizes.heads
+        self.inner = sizes.heads * sizes.head
+        self.norm = nn.LayerNorm(sizes.width)
+        self.qkv = nn.Linear(sizes.width, 3 * self.inner)
+        self.out = nn.Linear(self.inner, sizes.width)
+        self.mlp = MLP(sizes, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def qkv_of(self, x: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the last ``outputs`` tokens, keys and values of all: [..., n, heads, head]."""
+        y = self.norm(x)
+        if outputs == x.shape[-2]:
+            q, k, v = self.qkv(y).chunk(3, dim=-1)
+        else:  # the other tokens' queries lead nowhere
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = nn.functional.linear(y[..., -outputs:, :], weight[: self.inner], bias[: self.inner])
+            k, v = nn.functional.linear(y, weight[self.inner :], bias[self.inner :]).chunk(2, dim=-1)
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The residual stream [..., outputs, d] after attention ([..., outputs, heads, head]) and MLP."""
+        return self.mlp(x[..., -mixed.shape[-3] :, :] + self.dropout(self.out(mixed.flatten(-2))))
+
+
+class ChunkTransformer(nn.Module):
+    """Blocks over the tokens of all chunks. The last block computes only the tokens that leave.
+
+    A stream's memory is bounded: one buffer with the keys and values of the last ``window`` chunks per layer.
+    """
+
+    def __init__(self, sizes: Sizes, window: int, dropout: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.window = window
+        self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
+        self.norm = nn.LayerNorm(sizes.width)
+
+    def _outputs(self, layer: int, tokens: int, outputs: int) -> int:
+        return outputs if layer == self.sizes.layers - 1 else tokens
+
+    def forward(
+        self,
+        x: Tensor,
+        outputs: int,
+        own_valid: Tensor | None = None,
+        later_valid: Tensor | None = None,
+        backend: str = "loop",
+    ) -> Tensor:
+        """All chunks at once: [B, T, n, d] -> [B, T, outputs, d], the last ``outputs`` tokens of each chunk.
+
+        ``own_valid`` and ``later_valid``, bool [B, T, n]: the keys that their own chunk and later chunks see.
+        """
+        cos, sin = self._angles(x.shape[1], x)
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[2], outputs))
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid, backend)
+            x = block.finish(x, mixed)
+        return self.norm(x)
+
+    def init_state(self, batch: int, tokens: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
+        """``keys_values`` [B, layers, 2, R, n, heads, head], oldest chunk first, and ``valid`` bool [B, R, n]."""
+        sizes = self.sizes
+        shape = (batch, sizes.layers, 2, self.window, tokens, sizes.heads, sizes.head)
+        return {
+            "keys_values": torch.zeros(shape, device=device, dtype=dtype),
+            "valid": torch.zeros(batch, self.window, tokens, device=device, dtype=torch.bool),
+        }
+
+    def step(
+        self, x: Tensor, outputs: int, state: StreamState, own_valid: Tensor, later_valid: Tensor
+    ) -> tuple[Tensor, StreamState]:
+        """One chunk [B, n, d] -> [B, outputs, d] and the state with this chunk in place of the oldest.
+
+        Keys are stored as they are and rotated by their age in the buffer, so nothing counts upwards.
+        """
+        cos, sin = self._angles(self.window, x)  # [R, 1, 1, head/2]
+        past = state["valid"][:, 1:]
+        mask = torch.cat([past, own_valid[:, None]], dim=1).flatten(1)[:, None, None]
+        stored = []
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[1], outputs))
+            new = torch.stack([k, v], dim=1)  # [B, 2, n, heads, head]
+            keys_values = torch.cat([state["keys_values"][:, layer, :, 1:], new[:, :, None]], dim=2)
+            stored.append(keys_values)
+            keys = rotate(keys_values[:, 0], cos, sin).flatten(1, 2)
+            mixed = attend(rotate(q, cos[-1], sin[-1]), keys, keys_values[:, 1].flatten(1, 2), mask)
+            x = block.finish(x, mixed)
+        valid = torch.cat([past, later_valid[:, None]], dim=1)
+        return self.norm(x), {"keys_values": torch.stack(stored, dim=1), "valid": valid}
+
+    def _angles(self, chunks: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(chunks, device=x.device)
+        cos, sin = rotary_angles(positions, self.sizes.head, CHUNK_BASE, x.dtype)
+        return cos[:, None, None], sin[:, None, None]

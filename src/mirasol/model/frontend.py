@@ -1,0 +1,63 @@
+"""Planar YUV 4:2:0 frames, as decoders hand them over, to numbers: on the device and inside the graph.
+
+Converting to RGB on the host costs more than decoding H.264 does. Here it costs nothing at all: with chroma
+repeated to the size of luma, RGB is a linear function of the planes, and what follows is linear too (tubes, block
+means), so that the conversion is folded into the weights of :mod:`mirasol.model.tubes`. Those weights stay weights
+of normalised RGB pixels, the ones of public checkpoints. Colours outside of the RGB cube, which codecs produce by
+rounding, are not clamped.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# BT.601, limited range: Y is 16..235, U and V are 16..240 around 128; RGB in -1..1, (value / 255 - 0.5) / 0.5.
+LUMA = 2.0 / 219.0
+CHROMA = (  # rows R, G, B; columns U, V
+    (0.0, 1.402 * 2.0 / 224.0),
+    (-0.344136 * 2.0 / 224.0, -0.714136 * 2.0 / 224.0),
+    (1.772 * 2.0 / 224.0, 0.0),
+)
+
+
+def planes(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """uint8 [..., K, H*3/2, W] -> luma [..., 1, K, H, W] and chroma [..., 2, K, H/2, W/2].
+
+    A pixel's normalised RGB is its luma plus :func:`chroma_matrix` times its chroma.
+
+    Raises:
+        ValueError: not uint8, or a shape that is not planar YUV 4:2:0.
+    """
+    rows, width = video.shape[-2:]
+    if video.dtype != torch.uint8:
+        raise ValueError(f"video is {video.dtype}, expected torch.uint8 (planar YUV 4:2:0)")
+    if rows % 6 or width % 2:
+        raise ValueError(f"frames of {rows} rows of {width}: planar YUV 4:2:0 has H*3/2 rows, H a multiple of 4")
+    height = rows * 2 // 3
+    luma = (video[..., :height, :].to(dtype) - 16.0) * LUMA - 1.0
+    chroma = video[..., height:, :].to(dtype) - 128.0  # all of U, then all of V; a row holds two rows of chroma
+    chroma = chroma.unflatten(-2, (2, height // 4)).flatten(-2).unflatten(-1, (height // 2, width // 2))
+    return luma.unsqueeze(-4), chroma.transpose(-4, -3)
+
+
+def chroma_matrix(like: Tensor) -> Tensor:
+    """[3, 2]: what U and V add to R, G and B; device and type of ``like``."""
+    return torch.tensor(CHROMA, dtype=like.dtype, device=like.device)
+
+
+def downsample(video: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """v_small (P 3.3): normalised RGB averaged over blocks, uint8 [..., K, H*3/2, W] -> [..., 3, K, size, size].
+
+    Raises:
+        ValueError: ``size`` does not divide half the side of the frames.
+    """
+    luma, chroma = (_block_mean(plane, size) for plane in planes(video, dtype))
+    return luma + torch.einsum("cp,...pkhw->...ckhw", chroma_matrix(chroma), chroma)
+
+
+def _block_mean(plane: Tensor, size: int) -> Tensor:
+    *lead, height, width = plane.shape
+    if height % size or width % size:
+        raise ValueError(f"blocks of {height}x{width} planes cannot make {size}x{size} pixels")
+    return plane.reshape(*lead, size, height // size, size, width // size).mean(dim=(-3, -1))

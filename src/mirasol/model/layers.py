@@ -1,0 +1,57 @@
+"""What every transformer of the model is made of."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mirasol.model.config import Sizes
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[..., heads*head] -> [..., heads, head]."""
+    return x.unflatten(-1, (heads, -1))
+
+
+class MLP(nn.Module):
+    """The residual MLP of a pre-norm block: x + down(gelu(up(norm(x))))."""
+
+    def __init__(self, sizes: Sizes, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(sizes.width)
+        self.up = nn.Linear(sizes.width, sizes.hidden)
+        self.down = nn.Linear(sizes.hidden, sizes.width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] -> [..., d]."""
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
+
+
+def projection(width_in: int, width_out: int) -> nn.Module:
+    """A linear map where the widths of two parts differ; nothing where they agree."""
+    return nn.Identity() if width_in == width_out else nn.Linear(width_in, width_out)
+
+
+def initialise(model: nn.Module, std: float = 0.02) -> None:
+    """Truncated normal weights and zero biases of every linear map below ``model``.
+
+    The maps back into a residual stream (``out`` and ``down`` in a list of blocks) start smaller by the
+    square root of twice the depth, so that the variance of the stream does not grow with it. A module that
+    wants another start has a method ``start``.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for blocks in model.modules():
+        if isinstance(blocks, nn.ModuleList):
+            for name, module in blocks.named_modules():
+                if name.rsplit(".", 1)[-1] in ("out", "down"):
+                    module.weight.data.mul_(1 / math.sqrt(2 * len(blocks)))
+    for module in model.modules():
+        if callable(start := getattr(module, "start", None)):
+            start()

@@ -1,0 +1,163 @@
+"""Mirasol3B: one autoregressive model for time-aligned video and audio, one for text (P 3, figure 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mirasol.model.audio import Audio
+from mirasol.model.batch import Batch
+from mirasol.model.combiner import build_combiner
+from mirasol.model.config import ModelConfig
+from mirasol.model.frontend import downsample
+from mirasol.model.generation import greedy
+from mirasol.model.latent import build_latent
+from mirasol.model.layers import initialise
+from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
+from mirasol.model.reconstruction import VideoReconstruction
+from mirasol.model.text import TextDecoder
+from mirasol.model.tubes import VideoTubes
+from mirasol.model.vit import ViT
+
+
+@dataclass
+class Encoded:
+    """A batch as the aligned model sees it."""
+
+    x: Tensor  # [B, T, m, d], combined features
+    h: Tensor  # [B, T, m, d], latents
+    present: Tensor  # bool [B, T], chunks that hold video or audio
+
+
+class Mirasol(nn.Module):
+    """The whole model. Its parts are the paper's: see docs/architecture.md."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.video_tubes = VideoTubes(config)
+        self.audio = Audio(config)
+        self.vit = ViT(config.vit, config.dropout)
+        self.combiner = build_combiner(config, self.video_tubes.rows, self.audio.tokens)
+        self.latent = build_latent(config)
+        self.reconstruction = VideoReconstruction(config)
+        self.text = TextDecoder(config)
+        initialise(self)
+
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+        """The losses of a batch (P 3.5), unweighted, and the figures worth a curve.
+
+        Returns:
+            ``text``, ``latent``, ``video``: scalars; ``text_each`` [B, Q]; and
+            :func:`mirasol.model.losses.latent_statistics`.
+
+        Raises:
+            ValueError: a tensor of the batch does not fit the model.
+        """
+        check_texts(batch)
+        encoded = self.encode(batch)
+        text, text_each = self._text_loss(batch, encoded, label_smoothing)
+        return {
+            "text": text,
+            "text_each": text_each,
+            "latent": self._latent_loss(encoded),
+            "video": self._video_loss(batch, encoded),
+            **latent_statistics(encoded.x),
+        }
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Video and audio to latents, figure 3 from bottom to top.
+
+        Raises:
+            ValueError: a tensor of the batch does not fit the model.
+        """
+        check_clips(batch, self.config, self.audio.project.weight.dtype)
+        v = self.vit(self.video_tubes(batch.video))  # [B, T, f, d] (P 3.1)
+        a = self.vit(self.audio(batch.audio))  # [B, T, s, d]
+        u = torch.cat([v, a], dim=2)  # u_t = (v_t, a_t), [B, T, n, d]
+        x = self.combiner(u, self._valid(batch))  # x_t = Combiner(u_1, ..., u_t) (eq. 2)
+        h = self.latent(x)  # p(h_t | x_t) (P 3.3)
+        return Encoded(x, h, batch.video_present | batch.audio_present)
+
+    def logits(self, tokens: Tensor, h: Tensor, h_present: Tensor) -> Tensor:
+        """p(w_l | w_<l, h) (eq. 9): tokens int64 [B, Q, L], h [B, T, m, d], h_present bool [B, T] -> [B, Q, L, V]."""
+        return self.text.head(self.text(tokens, *self.text.memory_of(h, h_present)))
+
+    def generate(self, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, max_new: int) -> Tensor:
+        """Greedy answers int64 [B, Q, max_new] to prompts [B, Q, P]: see :func:`mirasol.model.generation.greedy`."""
+        return greedy(self.text, h, h_present, prompts, lengths, max_new)
+
+    def _valid(self, batch: Batch) -> Tensor | None:
+        """Which of the n features of each chunk exist, bool [B, T, n]; ``None`` for all."""
+        if bool(batch.video_present.all()) and bool(batch.audio_present.all()):
+            return None
+        return join_presence(batch.video_present, batch.audio_present, self.video_tubes.tokens, self.audio.tokens)
+
+    def _text_loss(self, batch: Batch, encoded: Encoded, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        # A token is predicted from the one before it; the head runs only where there is something to predict.
+        predicted = batch.answer_mask[:, :, 1:]
+        hidden = self.text(batch.tokens[:, :, :-1], *self.text.memory_of(encoded.h, encoded.present))
+        logits = self.text.head(hidden[predicted])
+        text = predicted.flatten(0, 1).nonzero()[:, 0]
+        return text_loss(logits, batch.tokens[:, :, 1:][predicted], text, batch.text_weight, label_smoothing)
+
+    def _latent_loss(self, encoded: Encoded) -> Tensor:
+        # h_t is to be x_{t+1}; x is a target without gradient, or the combiner would make it easy to predict
+        pair = encoded.present[:, :-1] & encoded.present[:, 1:]
+        return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair[:, :, None])
+
+    def _video_loss(self, batch: Batch, encoded: Encoded) -> Tensor:
+        pair = encoded.present[:, :-1] & batch.video_present[:, 1:]
+        small = downsample(batch.video[:, 1:], self.config.reconstruction_size, encoded.h.dtype)
+        predicted = self.reconstruction(encoded.h[:, :-1].flatten(0, 1))
+        return cosine_loss(predicted, self.reconstruction.target(small).flatten(0, 1), pair.flatten()[:, None])
+
+
+def join_presence(video: Tensor, audio: Tensor, video_tokens: int, audio_tokens: int) -> Tensor:
+    """Presence of the two modalities, bool [...], as presence of the features of a chunk, bool [..., n]."""
+    v = video[..., None].expand(*video.shape, video_tokens)
+    a = audio[..., None].expand(*audio.shape, audio_tokens)
+    return torch.cat([v, a], dim=-1)
+
+
+def check_clips(batch: Batch, config: ModelConfig, dtype: torch.dtype) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless video and audio fit the model."""
+    clips, chunks = batch.video.shape[:2]
+    expected = {
+        "video": (clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size),
+        "audio": (clips, chunks, config.audio_columns, config.mels),
+        "video_present": (clips, chunks),
+        "audio_present": (clips, chunks),
+    }
+    _check_shapes(batch, expected)
+    if batch.audio.dtype != dtype:
+        raise ValueError(f"audio is {batch.audio.dtype}, expected {dtype}")
+    if chunks < 1:
+        raise ValueError("a clip of 0 chunks, expected at least 1")
+
+
+def check_texts(batch: Batch) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless the texts belong to the clips."""
+    clips, texts, length = batch.video.shape[0], *batch.tokens.shape[1:]
+    shape = (clips, texts, length)
+    _check_shapes(batch, {"tokens": shape, "answer_mask": shape, "text_weight": shape[:2]})
+
+
+def _check_shapes(batch: Batch, expected: dict[str, tuple[int, ...]]) -> None:
+    for name, shape in expected.items():
+        if tuple(getattr(batch, name).shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(getattr(batch, name).shape)}, expected {shape}")
+
+
+def parameter_groups(model: Mirasol) -> dict[str, list[str]]:
+    """The names of all parameters by the part that a phase freezes or trains (S 4); every name once."""
+    parts = {"video_tubes": "tubes"}
+    groups: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters():
+        part = name.split(".", 1)[0]
+        if part == "text":
+            part = "cross_attention" if ".cross_attention." in name else "text_backbone"
+        groups.setdefault(parts.get(part, part), []).append(name)
+    return groups

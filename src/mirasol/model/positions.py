@@ -1,0 +1,38 @@
+"""Positions that have no parameters: fixed sin/cos within a chunk, rotary between chunks.
+
+Nothing here depends on T, so 512 frames need no parameter more than 128, and a stream can run for hours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK_BASE = 100.0  # slowest rotary angle of chunk indices: they stay small, so the angles may differ quickly
+TOKEN_BASE = 10000.0  # the usual one, for text
+
+
+def sincos(coordinates: Tensor, width: int) -> Tensor:
+    """Fixed sin/cos embedding [n, width] of ``coordinates`` [n, axes]; each axis gets an equal share of the width."""
+    axes = coordinates.shape[1]
+    pairs = width // (2 * axes)
+    rates = 100.0 ** (-torch.arange(pairs, dtype=torch.float32) / max(pairs, 1))
+    angles = coordinates.float()[:, :, None] * rates  # [n, axes, pairs]
+    table = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    return torch.nn.functional.pad(table, (0, width - table.shape[1]))
+
+
+def rotary_angles(positions: Tensor, head: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [..., head/2] of the rotary angles of ``positions`` [...]."""
+    rates = base ** (-torch.arange(head // 2, device=positions.device, dtype=torch.float64) / (head // 2))
+    angles = positions.to(torch.float64)[..., None] * rates
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the halves of the last axis of ``x`` [..., head] against each other.
+
+    The dot product of two rotated vectors depends on the difference of their positions only.
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

@@ -1,0 +1,127 @@
+"""Sizes by name. `small` and `base` are the paper's (S 4); `demo` learns on two cores in minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirasol.model.config import ModelConfig, ModelSpec, Sizes
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The parts of a :class:`ModelConfig` that do not follow from the data or from choices."""
+
+    tubes: tuple[tuple[int, int, int], ...]
+    tube_strides: tuple[tuple[int, int, int], ...]
+    patch: int
+    audio_patch: tuple[int, int]
+    vit: Sizes
+    audio_layers: int
+    combiner_sizes: Sizes
+    latent_sizes: Sizes
+    reconstruction_sizes: Sizes
+    text: Sizes
+    reconstruction_size: int
+    reconstruction_tube: tuple[int, int, int]
+    ttm_sizes: Sizes
+    ttm_memory: int
+    ttm_read: int
+
+
+# "layers=8, model dims=1024, hidden dims=4096, heads=16, and head dims=64" (S 4)
+AUTOREGRESSIVE = Sizes(layers=8, width=1024, hidden=4096, heads=16, head=64)
+# "2 layers, 128 hidden dimension and 12 heads" (S 4); 12 heads divide neither 1024 nor 128, so 64 each
+TTM_PROCESS = Sizes(layers=2, width=1024, hidden=128, heads=12, head=64)
+
+# 4*8*8*3 + 8*4*4*3 weights for each of 1280 channels: "The convolutional tubes have 1.5M parameters" (S 4)
+TUBES = ((4, 8, 8), (8, 4, 4))
+TUBE_STRIDES = ((4, 16, 16), (8, 16, 16))
+
+PRESETS: dict[str, Preset] = {
+    "demo": Preset(
+        tubes=((4, 8, 8),),
+        tube_strides=((4, 8, 8),),
+        patch=0,
+        audio_patch=(4, 32),
+        vit=Sizes(2, 96, 384, 4, 24),
+        audio_layers=1,
+        combiner_sizes=Sizes(2, 96, 384, 4, 24),
+        latent_sizes=Sizes(1, 96, 384, 4, 24),
+        reconstruction_sizes=Sizes(1, 96, 384, 4, 24),
+        text=Sizes(2, 96, 384, 4, 24),
+        reconstruction_size=12,
+        reconstruction_tube=(4, 6, 6),
+        ttm_sizes=Sizes(2, 96, 384, 4, 24),
+        ttm_memory=16,
+        ttm_read=16,
+    ),
+    "small": Preset(
+        tubes=TUBES,
+        tube_strides=TUBE_STRIDES,
+        patch=16,
+        audio_patch=(16, 16),
+        vit=Sizes(24, 1024, 4096, 16, 80),
+        audio_layers=5,
+        combiner_sizes=AUTOREGRESSIVE,
+        latent_sizes=AUTOREGRESSIVE,
+        reconstruction_sizes=AUTOREGRESSIVE,
+        text=AUTOREGRESSIVE,
+        reconstruction_size=56,
+        reconstruction_tube=(4, 14, 14),
+        ttm_sizes=TTM_PROCESS,
+        ttm_memory=256,
+        ttm_read=512,
+    ),
+    "base": Preset(
+        tubes=TUBES,
+        tube_strides=TUBE_STRIDES,
+        patch=16,
+        audio_patch=(16, 16),
+        vit=Sizes(32, 1280, 5120, 16, 80),
+        audio_layers=5,
+        combiner_sizes=AUTOREGRESSIVE,
+        latent_sizes=AUTOREGRESSIVE,
+        reconstruction_sizes=AUTOREGRESSIVE,
+        text=Sizes(18, 1536, 12288, 12, 128),
+        reconstruction_size=56,
+        reconstruction_tube=(4, 14, 14),
+        ttm_sizes=TTM_PROCESS,
+        ttm_memory=256,
+        ttm_read=512,
+    ),
+}
+
+
+def build_config(
+    spec: ModelSpec,
+    *,
+    size: int,
+    frames_per_chunk: int,
+    mels: int,
+    audio_columns: int,
+    vocabulary: int,
+    max_text: int,
+) -> ModelConfig:
+    """The sizes of a model: a preset, the choices of params.yaml, and what follows from the data.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if spec.preset not in PRESETS:
+        raise ValueError(f"preset {spec.preset!r}, expected one of {sorted(PRESETS)}")
+    return ModelConfig(
+        **vars(PRESETS[spec.preset]),
+        size=size,
+        frames_per_chunk=frames_per_chunk,
+        mels=mels,
+        audio_columns=audio_columns,
+        vocabulary=vocabulary,
+        combiner=spec.combiner,
+        latent=spec.latent,
+        combined=spec.combined,
+        queries=spec.queries,
+        max_chunks=spec.max_chunks,
+        dropout=spec.dropout,
+        feature_mask=spec.feature_mask,
+        max_text=max_text,
+    )

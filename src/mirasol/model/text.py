@@ -1,0 +1,209 @@
+"""The text model (P 3.4, eq. 9): a causal decoder with cross-attention to all of h."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mirasol.model.attention import attend
+from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.config import ModelConfig, Sizes
+from mirasol.model.layers import MLP, split_heads
+from mirasol.model.positions import CHUNK_BASE, TOKEN_BASE, rotary_angles, rotate
+
+Pair = tuple[Tensor, Tensor]
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm attention over the text so far, with rotary angles over the token index."""
+
+    def __init__(self, sizes: Sizes, dropout: float) -> None:
+        super().__init__()
+        self.heads = sizes.heads
+        self.norm = nn.LayerNorm(sizes.width)
+        self.qkv = nn.Linear(sizes.width, 3 * sizes.heads * sizes.head)
+        self.out = nn.Linear(sizes.heads * sizes.head, sizes.width)
+        self.dropout = nn.Dropout(dropout)
+
+    def qkv_of(self, x: Tensor, angles: Pair) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, [S, L, heads, head], of x [S, L, w]."""
+        q, k, v = (split_heads(y, self.heads) for y in self.qkv(self.norm(x)).chunk(3, dim=-1))
+        return rotate(q, *angles), rotate(k, *angles), v
+
+    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The residual stream after attention [S, L, heads, head]."""
+        return x + self.dropout(self.out(mixed.flatten(-2)))
+
+
+class CrossAttention(nn.Module):
+    """Pre-norm attention to the memory, all of h. Keys are rotated by their chunk's age."""
+
+    def __init__(self, sizes: Sizes, memory_width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = sizes.heads
+        inner = sizes.heads * sizes.head
+        self.norm = nn.LayerNorm(sizes.width)
+        self.q = nn.Linear(sizes.width, inner)
+        self.kv = nn.Linear(memory_width, 2 * inner)
+        self.out = nn.Linear(inner, sizes.width)
+        self.dropout = nn.Dropout(dropout)
+
+    def keys_values(self, memory: Tensor, angles: Pair) -> Pair:
+        """Of memory [B, R*m, d]: [B, R*m, heads, head] each; the same for every token that asks."""
+        k, v = (split_heads(y, self.heads) for y in self.kv(memory).chunk(2, dim=-1))
+        return rotate(k, *angles), v
+
+    def forward(self, x: Tensor, keys_values: Pair, valid: Tensor | None) -> Tensor:
+        """x [B, tokens, w]; ``valid`` bool [B, R*m] with at least one True in a row."""
+        q = split_heads(self.q(self.norm(x)), self.heads)
+        mask = None if valid is None else valid[:, None, None]
+        return x + self.dropout(self.out(attend(q, *keys_values, mask).flatten(-2)))
+
+
+class TextBlock(nn.Module):
+    """Self-attention, cross-attention, MLP."""
+
+    def __init__(self, sizes: Sizes, memory_width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(sizes, dropout)
+        self.cross_attention = CrossAttention(sizes, memory_width, dropout)
+        self.mlp = MLP(sizes, dropout)
+
+
+class TextDecoder(nn.Module):
+    """Tokens and h in, the next token's logits out. The embedding is tied to the output."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.sizes = config.text
+        self.max_text = config.max_text
+        self.max_chunks = config.max_chunks
+        self.combined = config.combined
+        self.embedding = nn.Embedding(config.vocabulary, config.text.width)
+        self.blocks: Any = nn.ModuleList(
+            TextBlock(config.text, config.latent_sizes.width, config.dropout) for _ in range(config.text.layers)
+        )
+        self.norm = nn.LayerNorm(config.text.width)
+
+    def start(self) -> None:
+        """Start the embedding."""
+        nn.init.trunc_normal_(self.embedding.weight, std=0.02)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """[...] -> [..., w]; scaled up, since the tied embedding is small for the sake of the logits."""
+        return self.embedding(tokens) * math.sqrt(self.sizes.width)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """[..., w] -> logits [..., V]."""
+        return F.linear(self.norm(hidden), self.embedding.weight)
+
+    def memory_of(self, h: Tensor, present: Tensor) -> Pair:
+        """The last R chunks of h [B, T, m, d] as memory [B, R'*m, d] with its validity [B, R'*m]."""
+        h, present = h[:, -self.max_chunks :], present[:, -self.max_chunks :]
+        return h.flatten(1, 2), present.repeat_interleave(self.combined, dim=1)
+
+    def forward(self, tokens: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
+        """Hidden states [B, Q, L, w] of tokens [B, Q, L]; memory and valid as from :meth:`memory_of`.
+
+        Texts are padded on the right: being causal, they need no mask.
+        """
+        return self.prefill(tokens, memory, valid)[0]
+
+    def prefill(self, tokens: Tensor, memory: Tensor, valid: Tensor) -> tuple[Tensor, list[Pair]]:
+        """Hidden states as :meth:`forward`, and each layer's self-attention keys and values [B*Q, L, heads, head].
+
+        Raises:
+            ValueError: the texts are longer than the cache.
+        """
+        clips, texts, length = tokens.shape
+        if length > self.max_text:
+            raise ValueError(f"texts of {length} tokens, the text cache holds {self.max_text}")
+        keys_values, valid = self.cross_keys_values(memory, valid)
+        angles = self._token_angles(torch.arange(length, device=tokens.device), memory.dtype)
+        x = self.embed(tokens).flatten(0, 1)
+        cache = []
+        for block, pair in zip(self.blocks, keys_values, strict=True):
+            q, k, v = block.self_attention.qkv_of(x, angles)
+            x = block.self_attention.add(x, attend(q, k, v, causal=True))
+            x = block.cross_attention(x.view(clips, texts * length, -1), pair, valid)
+            x = block.mlp(x).view(clips * texts, length, -1)
+            cache.append((k, v))
+        return x.view(clips, texts, length, -1), cache
+
+    def cross_keys_values(self, memory: Tensor, valid: Tensor) -> tuple[list[Pair], Tensor]:
+        """Each layer's keys and values of the memory, and which of them may be seen.
+
+        A chunk's position is its age, counted back from the last chunk that holds something. Where nothing is
+        valid, everything may be seen (a softmax over nothing is not finite) and has the value zero.
+        """
+        chunks = memory.shape[1] // self.combined
+        present = valid.view(-1, chunks, self.combined).any(dim=-1)
+        index = torch.arange(chunks, device=memory.device)
+        last = torch.where(present, index, 0).amax(dim=1, keepdim=True)
+        age = (last - index).abs().repeat_interleave(self.combined, dim=1)  # later ones hold nothing
+        table = rotary_angles(-torch.arange(chunks, device=memory.device), self.sizes.head, CHUNK_BASE, memory.dtype)
+        angles = (table[0][age][:, :, None], table[1][age][:, :, None])  # [B, R*m, 1, head/2]
+        something = valid.any(dim=1, keepdim=True)
+        keys_values = []
+        for block in self.blocks:
+            keys, values = block.cross_attention.keys_values(memory, angles)
+            keys_values.append((keys, values * something[:, :, None, None]))
+        return keys_values, valid | ~something
+
+    def _token_angles(self, positions: Tensor, dtype: torch.dtype) -> Pair:
+        cos, sin = rotary_angles(positions, self.sizes.head, TOKEN_BASE, dtype)
+        return cos[:, None], sin[:, None]  # [L, 1, head/2]
+
+    def init_state(
+        self, batch: int, device: torch.device | str, dtype: torch.dtype, capacity: int | None = None
+    ) -> StreamState:
+        """``cache`` [B, layers, 2, L, heads, head] and ``length`` int64 [B]; ``capacity`` in place of L = max_text."""
+        sizes = self.sizes
+        shape = (batch, sizes.layers, 2, capacity or self.max_text, sizes.heads, sizes.head)
+        return {
+            "cache": torch.zeros(shape, device=device, dtype=dtype),
+            "length": torch.zeros(batch, device=device, dtype=torch.int64),
+        }
+
+    def step(self, token: Tensor, state: StreamState, memory: Tensor, valid: Tensor) -> tuple[Tensor, StreamState]:
+        """One token per row: token int64 [B], memory [B, R*m, d], valid bool [B, R*m] -> logits [B, V].
+
+        The caller keeps count: token number ``max_text`` and later ones find no room in the cache and are
+        forgotten at once.
+        """
+        keys_values, valid = self.cross_keys_values(memory, valid)
+        hidden, state = self.cached_step(token[:, None], state, keys_values, valid)
+        return self.head(hidden[:, 0]), state
+
+    def cached_step(
+        self, tokens: Tensor, state: StreamState, keys_values: list[Pair], valid: Tensor
+    ) -> tuple[Tensor, StreamState]:
+        """One token of each of Q texts per clip, [B, Q] -> hidden [B, Q, w]; the state's batch is B*Q.
+
+        ``keys_values`` and ``valid`` as from :meth:`cross_keys_values`.
+        """
+        clips, texts = tokens.shape
+        length = state["length"]
+        capacity = state["cache"].shape[3]
+        slot = torch.arange(capacity, device=tokens.device)
+        here = (slot == length[:, None])[:, :, None, None]  # [S, L, 1, 1]
+        seen = (slot <= length[:, None])[:, None, None]  # [S, 1, 1, L]
+        table = self._token_angles(slot, state["cache"].dtype)
+        place = length.clamp(max=capacity - 1)
+        angles = (table[0][place][:, None], table[1][place][:, None])  # [S, 1, 1, head/2]
+        x = self.embed(tokens).view(clips * texts, 1, -1)
+        stored = []
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.self_attention.qkv_of(x, angles)
+            keys = torch.where(here, k, state["cache"][:, layer, 0])
+            values = torch.where(here, v, state["cache"][:, layer, 1])
+            stored.append(torch.stack([keys, values], dim=1))
+            x = block.self_attention.add(x, attend(q, keys, values, seen))
+            x = block.cross_attention(x.view(clips, texts, -1), keys_values[layer], valid)
+            x = block.mlp(x).view(clips * texts, 1, -1)
+        new = {"cache": torch.stack(stored, dim=1), "length": length + 1}
+        return x.view(clips, texts, -1), new

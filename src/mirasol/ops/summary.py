@@ -1,0 +1,53 @@
+"""What a run is told by afterwards: its stages, its metrics beside the last commit's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage in a run."""
+
+    name: str
+    outcome: str
+    seconds: float
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def number(value: Any) -> str:
+    """A metric's value for a reader: four significant digits, intervals as `low to high`."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        return f"{value[0]:.4g} to {value[1]:.4g}"
+    if isinstance(value, list):
+        return f"{len(value)} entries"
+    return "" if value is None else str(value)
+
+
+def markdown(
+    stages: Iterable[StageResult], metrics: Mapping[str, Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """A run as markdown: a table of stages, then one of metrics per file, beside those of the last commit."""
+    lines = ["## Stages", "", "| stage | outcome | seconds |", "| --- | --- | ---: |"]
+    lines += [f"| {s.name} | {s.outcome} | {s.seconds:.1f} |" for s in stages]
+    for path, values in metrics.items():
+        old = flatten(before.get(path, {}))
+        lines += ["", f"## {path}", "", "| metric | now | last commit |", "| --- | ---: | ---: |"]
+        for key, value in flatten(values).items():
+            cells = (key, number(value), number(old.get(key)))
+            lines.append("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,52 @@
+"""What is wrong with a params file, said all at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirasol.core.errors import MirasolError
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing to mend: the line it stands on (from 1), the dotted path of its key, and what to do."""
+
+    line: int
+    path: str
+    message: str
+
+
+class ParamsError(MirasolError):
+    """Every problem of one params file, one line each: ``file:line: dotted.path: message``."""
+
+    def __init__(self, file: Path, problems: Iterable[Problem]) -> None:
+        self.file = file
+        self.problems = sorted(problems)
+        lines = [f"{file}:{p.line}: {p.path + ': ' if p.path else ''}{p.message}" for p in self.problems]
+        count = f"{len(lines)} problem" + ("s" if len(lines) != 1 else "")
+        super().__init__("\n".join([*lines, f"{count} in {file}; docs/params.md lists every key and what it may be"]))
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` that ``name`` was probably meant to be; ``None`` when nothing is like it."""
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def show(value: object) -> str:
+    """A value as an error quotes it: with its kind, and not longer than a line."""
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (true or false)"
+    kind = {int: "integer", float: "number", str: "text"}
+    known = next((words for cls, words in kind.items() if isinstance(value, cls)), type(value).__name__)
+    text = f"'{value}'" if isinstance(value, str) else str(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({known})"

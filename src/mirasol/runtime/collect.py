@@ -1,0 +1,109 @@
+"""The loader's rules for frames and sound, without an end: what was handed out is forgotten.
+
+Which frame is shown at a time, how it is cropped and scaled, how sound is placed and resampled is the
+code of :mod:`mirasol.data.collect`; here only the clip's end moves along.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirasol.data.collect import SAME_TIME, Pictures, Sound
+from mirasol.data.spec import ClipSpec
+
+Frames = NDArray[np.uint8]
+Samples = NDArray[np.float32]
+HELD_BACK = 0.1  # seconds: what the resampler may still hold when a later frame has been pushed
+
+
+class StreamPictures(Pictures):
+    """The frames of a stream, handed out chunk by chunk."""
+
+    def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
+        """``length`` in seconds from ``begin``, infinite when nobody knows."""
+        super().__init__(path, begin, length, chunk_seconds, clip)
+        self.interval = chunk_seconds / clip.frames_per_chunk
+        self.per_chunk = clip.frames_per_chunk
+        self.last = self.most = math.inf  # last wanted time before the end (later ones show the same), and frames
+        if math.isfinite(length):
+            self.last = self.interval * max(0, math.ceil((length - SAME_TIME) / self.interval) - 1)
+            self.most = math.floor(length / chunk_seconds + 0.5) * clip.frames_per_chunk
+        self.given = 0  # frames handed out or waiting, since the beginning
+
+    @property
+    def done(self) -> bool:
+        """Nothing more is wanted."""
+        return self.given >= self.most
+
+    def finish(self) -> None:
+        """The source has ended: hold the last frame to the end of the last chunk that is covered by half."""
+        self.most = math.floor(self.covered / (self.interval * self.per_chunk) + 0.5) * self.per_chunk
+        self._give(until=math.inf)
+        if self.given > self.most:
+            del self.frames[max(0, len(self.frames) - int(self.given - self.most)) :]
+
+    def ready(self) -> bool:
+        """Whether a whole chunk is waiting."""
+        return len(self.frames) >= self.per_chunk
+
+    def take(self) -> Frames:
+        """The next chunk [K, size*3/2, size]."""
+        chunk = np.stack(self.frames[: self.per_chunk])
+        del self.frames[: self.per_chunk]
+        self._decoded = 0  # the limit is one of a clip: here, of what one chunk may cost
+        return chunk
+
+    def _give(self, until: float) -> None:
+        while not self.done and min(self.given * self.interval, self.last) + SAME_TIME < until:
+            assert self._shown is not None
+            if self._square is None:
+                self._square = self._convert(self._shown[0])
+            self.frames.append(self._square)
+            self.given += 1
+
+
+class StreamSound(Sound):
+    """The sound of a stream, handed out chunk by chunk."""
+
+    def __init__(self, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
+        """``length`` in seconds from ``begin``, infinite when nobody knows."""
+        super().__init__(begin, 0.0, chunk_seconds, clip)
+        self.end_time = length
+        self.blocks: list[tuple[int, Samples]] = []  # (position of the first sample, samples)
+
+    @property
+    def done(self) -> bool:
+        """Nothing more is wanted."""
+        return self.ready_at(self.end_time)
+
+    def ready(self, until: int) -> bool:
+        """Whether all samples before ``until`` are there."""
+        return self.ready_at(until / self.rate)
+
+    def ready_at(self, seconds: float) -> bool:
+        """Whether all sound before ``seconds`` is there."""
+        return self._expected > seconds + HELD_BACK
+
+    def take(self, low: int, high: int) -> Samples:
+        """Samples ``low`` to ``high``, counted from the beginning; what is before ``high`` is forgotten."""
+        samples = np.zeros(high - low, np.float32)
+        for position, block in self.blocks:
+            first, last = max(low, position), min(high, position + len(block))
+            if last > first:
+                samples[first - low : last - low] = block[first - position : last - position]
+        self.blocks = [(position, block) for position, block in self.blocks if position + len(block) > high]
+        return samples
+
+    def _place(self, *blocks: NDArray[Any]) -> None:
+        for block in blocks:
+            if math.isfinite(self.end_time):
+                block = block[: max(0, round(self.end_time * self.rate) - self._position)]
+            if len(block):
+                self.blocks.append((self._position, np.asarray(block, np.float32)))
+                self.covered = max(self.covered, (self._position + len(block)) / self.rate)
+            self._position += len(block)

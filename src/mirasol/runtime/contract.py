@@ -1,0 +1,279 @@
+"""What a bundle promises: `contract.json`, and the check that a bundle keeps it.
+
+A bundle is a folder: ONNX graphs, `contract.json`, `tokenizer.json`, `golden.npz`, `README.md`.
+The contract names every input and output of every graph, says which output feeds which input on
+the next step and what the first step is given, how pictures and sound become inputs, and the
+SHA-256 of every file. The exporter writes it from these dataclasses and the runtime reads it back
+into them, so that the two cannot drift.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import sha256_file
+from mirasol.data.features import FLOOR, HOP_SECONDS, MEAN_DB, SCALE_DB, WINDOW_SECONDS
+from mirasol.data.spec import ClipSpec
+from mirasol.data.tokenizer import ANSWER, BOS, EOS
+
+CONTRACT_VERSION = 1
+CONTRACT_FILE = "contract.json"
+ENCODER_COMBINER = "encoder_combiner_step"
+LATENT = "latent_step"
+TEXT = "text_step"
+GRAPHS = (ENCODER_COMBINER, LATENT, TEXT)
+DTYPES = ("bool", "uint8", "int64", "float16", "float32")
+ROLES = ("video", "audio", "presence", "features", "token", "memory", "logits", "state")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph. Every dimension is fixed; the first is the batch, 1."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """A state: the output of one step is the input of the next; the first step gets ``initial`` everywhere."""
+
+    input: str
+    output: str
+    initial: float
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One ONNX file and its inputs and outputs in the order of the graph."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...]
+
+    def input(self, name: str) -> TensorSpec:
+        """The input called ``name``."""
+        return next(tensor for tensor in self.inputs if tensor.name == name)
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How a chunk of frames is laid out: planar YUV 4:2:0, the Y rows first, then U, then V."""
+
+    pixel_format: str = "yuv420p"
+    range: str = "limited"
+    matrix: str = "bt601"
+    geometry: str = "centre square, then scaled to size x size"
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """How mono samples in [-1, 1], rounded to 16 bits, become `audio`; :mod:`mirasol.data.features` does it.
+
+    Frame i of a chunk ends i + 1 hops after the chunk's first sample and reaches back over one window, into
+    the chunk before or into zeros at the start of the stream. Hann window scaled to a sum of 2, power
+    spectrum, triangles on the mel scale, 10 log10 floored at ``floor``, less ``mean_db``, over ``scale_db``,
+    then the mean of the frames in each column.
+    """
+
+    window_seconds: float = WINDOW_SECONDS
+    hop_seconds: float = HOP_SECONDS
+    mel_scale: str = "htk, triangles of peak 1 from 0 Hz to half the sample rate"
+    floor: float = FLOOR
+    mean_db: float = MEAN_DB
+    scale_db: float = SCALE_DB
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """The vocabulary's file, and the ids that frame a text: bos, question, answer mark, answer, eos."""
+
+    file: str
+    bos: int = BOS
+    eos: int = EOS
+    answer: int = ANSWER
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a reader wants to know of the model before running it."""
+
+    combiner: str
+    latent: str
+    width: int  # d
+    combined: int  # m
+    max_chunks: int  # R, chunks that the memory of the text model holds
+    vocabulary: int  # V
+    max_text: int  # L, tokens of a prompt with its answer
+    max_answer: int  # tokens of an answer
+    parameters: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class GoldenSpec:
+    """Inputs and the outputs that torch gave for them; a runtime must come within ``tolerance``, relative."""
+
+    file: str
+    chunks: int
+    tokens: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights come from; ``None`` where it is not known."""
+
+    commit: str | None
+    changed: bool  # the working tree differed from the commit in code or params
+    data: str | None  # DVC's hash of the data folder
+    params: str | None  # SHA-256 of params.yaml
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The whole of `contract.json`."""
+
+    version: int
+    clip: ClipSpec
+    video: VideoFormat
+    audio: AudioFormat
+    model: ModelFacts
+    tokenizer: TokenizerFacts
+    opset: int
+    graphs: dict[str, GraphSpec]
+    golden: GoldenSpec
+    provenance: Provenance
+    tools: dict[str, str]
+    files: dict[str, str]  # name -> SHA-256, every file but contract.json
+
+    def to_json(self) -> str:
+        """The text of `contract.json`: its own SHA-256 in ``sha256``, keys sorted."""
+        values = dataclasses.asdict(self)
+        return _dump({**values, "sha256": _hash(values)})
+
+    @property
+    def sha256(self) -> str:
+        """The hash that identifies a bundle: it covers the hashes of all files."""
+        return _hash(dataclasses.asdict(self))
+
+
+def read_contract(bundle: str | Path) -> Contract:
+    """Read and check a bundle: version, contract, presence and hash of every file.
+
+    Raises:
+        MirasolError: no such bundle, another version, a damaged contract, a file that is missing
+            or whose bytes are not those that were exported. The message names the file.
+    """
+    bundle = Path(bundle)
+    path = bundle / CONTRACT_FILE
+    if not path.is_file():
+        what = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
+        raise MirasolError(f"{bundle} is no bundle: {what}. Run `mirasol stage export`, or name a bundle with --bundle")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise MirasolError(f"{path} is damaged: {error}. Copy or export the bundle again") from None
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != CONTRACT_VERSION:
+        raise MirasolError(
+            f"{path}: contract version {version!r}, but this mirasol reads version {CONTRACT_VERSION}. "
+            "Export the bundle again, or install the mirasol that wrote it"
+        )
+    stated = values.pop("sha256", None)
+    if stated != _hash(values) or text != _dump({**values, "sha256": stated}):
+        raise MirasolError(f"{path} is damaged: its sha256 does not match its content. Copy or export the bundle again")
+    try:
+        contract = _build(Contract, values, "contract")
+    except ValueError as error:
+        raise MirasolError(f"{path}: {error}. Export the bundle again") from None
+    _check_consistency(contract, path)
+    _check_files(contract, bundle)
+    return contract
+
+
+def _check_consistency(contract: Contract, path: Path) -> None:
+    def refuse(what: str) -> typing.NoReturn:
+        raise MirasolError(f"{path}: {what}. Export the bundle again")
+
+    if set(contract.graphs) != set(GRAPHS):
+        refuse(f"graphs are {sorted(contract.graphs)}, expected {sorted(GRAPHS)}")
+    listed = {contract.tokenizer.file, contract.golden.file, *(graph.file for graph in contract.graphs.values())}
+    if not listed <= set(contract.files):
+        refuse(f"files without a hash: {sorted(listed - set(contract.files))}")
+    for name in contract.files:
+        if Path(name).name != name or name == CONTRACT_FILE:
+            refuse(f"{name!r} is no plain file name")
+    for name, graph in contract.graphs.items():
+        inputs = {tensor.name: tensor for tensor in graph.inputs}
+        outputs = {tensor.name: tensor for tensor in graph.outputs}
+        for tensor in (*graph.inputs, *graph.outputs):
+            if tensor.dtype not in DTYPES or tensor.role not in ROLES:
+                refuse(f"{name}: {tensor.name} has dtype {tensor.dtype!r} and role {tensor.role!r}")
+            if not tensor.shape or tensor.shape[0] != 1 or min(tensor.shape) < 1:
+                refuse(f"{name}: {tensor.name} has shape {tensor.shape}, expected fixed dimensions and a batch of 1")
+        for state in graph.states:
+            before, after = inputs.get(state.input), outputs.get(state.output)
+            if before is None or after is None or (before.shape, before.dtype) != (after.shape, after.dtype):
+                refuse(f"{name}: state {state.input} -> {state.output} does not pair an input with an equal output")
+
+
+def _check_files(contract: Contract, bundle: Path) -> None:
+    for name, expected in sorted(contract.files.items()):
+        file = bundle / name
+        if not file.is_file():
+            raise MirasolError(f"{file} is missing from the bundle. Copy or export the bundle again")
+        found = sha256_file(file)
+        if found != expected:
+            raise MirasolError(
+                f"{file} is not the file that was exported: sha256 {found[:12]}…, the contract says {expected[:12]}…. "
+                "Copy or export the bundle again"
+            )
+
+
+def _dump(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _hash(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """``value`` from JSON as ``kind``; strict about names and types.
+
+    Raises:
+        ValueError: with the dotted path of what is missing, unknown or of another type.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        names = {field.name for field in dataclasses.fields(kind)}
+        if not isinstance(value, dict) or set(value) != names:
+            found = set(value) if isinstance(value, dict) else {repr(value)}
+            raise ValueError(f"{where}: missing {sorted(names - found)}, unknown {sorted(found - names)}")
+        return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in sorted(names)})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {name: _build(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
+    if origin is None:
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is kind:
+            return value
+    elif type(None) in arguments:  # X | None
+        return None if value is None else _build(arguments[0], value, where)
+    raise ValueError(f"{where}: {value!r} is no {kind}")

@@ -1,0 +1,106 @@
+"""A bundle, checked and loaded: what many sessions share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.tokenizer import Tokenizer
+from mirasol.runtime.backends import Array
+from mirasol.runtime.backends import onnxruntime as backend
+from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT, GraphSpec, read_contract
+from mirasol.runtime.features import ChunkFeatures
+
+States = dict[str, Array]
+
+
+class Engine:
+    """The three graphs of a bundle, its contract and its tokenizer. It remembers nothing of any stream.
+
+    Args:
+        bundle: the folder that `mirasol stage export` wrote.
+        threads: CPU threads of one call; 0 leaves the choice to the backend.
+
+    Raises:
+        MirasolError: the bundle is missing, damaged, of another version, or does not fit its contract.
+    """
+
+    def __init__(self, bundle: str | Path, *, threads: int = 0) -> None:
+        self.bundle = Path(bundle)
+        self.contract = read_contract(self.bundle)
+        self.tokenizer = Tokenizer.load(self.bundle / self.contract.tokenizer.file)
+        self._steps = {
+            name: backend.load(self.bundle / graph.file, graph, threads) for name, graph in self.contract.graphs.items()
+        }
+
+    def initial(self, graph: str) -> States:
+        """The states that the first step of ``graph`` is given."""
+        spec = self.contract.graphs[graph]
+        return {state.input: _filled(spec, state.input, state.initial) for state in spec.states}
+
+    def encoder_combiner(
+        self, video: Array, audio: Array, video_present: bool, audio_present: bool, states: States
+    ) -> tuple[Array, States]:
+        """Combined features x [1, m, d] of one chunk: video [1, K, H*3/2, W] uint8, audio [1, A, M]."""
+        presence = {"video_present": np.array([video_present]), "audio_present": np.array([audio_present])}
+        return self._run(ENCODER_COMBINER, {"video": video, "audio": audio, **presence}, states, "x")
+
+    def latent(self, x: Array, states: States) -> tuple[Array, States]:
+        """Latent features h [1, m, d] of a chunk."""
+        return self._run(LATENT, {"x": x}, states, "h")
+
+    def text(self, token: int, memory: Array, memory_valid: Array, states: States) -> tuple[Array, States]:
+        """Logits [1, V] of the token after ``token``; memory [1, R*m, d], memory_valid [1, R*m]."""
+        inputs = {"token": np.array([token], np.int64), "memory": memory, "memory_valid": memory_valid}
+        return self._run(TEXT, inputs, states, "logits")
+
+    def _run(self, graph: str, inputs: States, states: States, output: str) -> tuple[Array, States]:
+        outputs = self._steps[graph]({**inputs, **states})
+        pairs = self.contract.graphs[graph].states
+        return outputs[output], {state.input: outputs[state.output] for state in pairs}
+
+    def check_golden(self) -> float:
+        """Replay the golden inputs; the largest relative difference to torch's outputs.
+
+        Raises:
+            MirasolError: it is over the contract's tolerance: this machine computes something else.
+        """
+        spec = self.contract.golden
+        with np.load(self.bundle / spec.file, allow_pickle=False) as archive:
+            golden = {name: archive[name] for name in archive.files}
+        features = ChunkFeatures(self.contract.clip)
+        at, worst = 0, 0.0
+        states, latent_states = self.initial(ENCODER_COMBINER), self.initial(LATENT)
+        for t in range(spec.chunks):
+            samples = golden["samples"][at : at + features.samples]
+            at += len(samples)
+            worst = max(worst, relative(features.push(None, samples).audio[0], golden["audio"][t]))
+            flags = bool(golden["video_present"][t]), bool(golden["audio_present"][t])
+            x, states = self.encoder_combiner(golden["video"][t : t + 1], golden["audio"][t : t + 1], *flags, states)
+            h, latent_states = self.latent(x, latent_states)
+            worst = max(worst, relative(x[0], golden["x"][t]), relative(h[0], golden["h"][t]))
+        states = self.initial(TEXT)
+        for i in range(spec.tokens):
+            logits, states = self.text(int(golden["token"][i]), golden["memory"], golden["memory_valid"], states)
+            worst = max(worst, relative(logits[0], golden["logits"][i]))
+        if not worst <= spec.tolerance:
+            raise MirasolError(
+                f"{self.bundle}: the golden outputs differ by {worst:.1e} relative, the contract allows "
+                f"{spec.tolerance:.1e}: this backend does not compute what was exported"
+            )
+        return worst
+
+
+def relative(found: Array, expected: Array) -> float:
+    """Largest difference over the largest expected magnitude; infinite where either is not finite."""
+    difference = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max()
+    scale = np.abs(np.asarray(expected, np.float64)).max()
+    ratio = difference / max(float(scale), 1e-30)
+    return float(ratio) if np.isfinite(ratio) else float("inf")
+
+
+def _filled(graph: GraphSpec, name: str, value: float) -> Array:
+    tensor = graph.input(name)
+    return np.full(tensor.shape, value, tensor.dtype)

@@ -1,0 +1,19 @@
+"""Where the stages read and write, relative to the project's folder (the one with params.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DATA = Path("data")  # raw, tracked by data.dvc
+BUILD = Path("build")  # outputs of the stages, tracked by dvc.lock
+RUNS = Path("runs")  # scratch: checkpoints, logs, errors
+REPORTS = Path("reports")  # metrics, in git
+
+TOKENIZER = BUILD / "tokenizer" / "tokenizer.json"
+SHARDS = BUILD / "shards"
+PRETRAIN = BUILD / "pretrain"
+AUDIO_PRETRAIN = BUILD / "audio_pretrain"
+FINETUNE = BUILD / "finetune"
+EVALUATE = BUILD / "evaluate"
+BUNDLE = BUILD / "bundle"
+REPORT = BUILD / "report"

@@ -1,0 +1,164 @@
+"""What happens beside the steps of a phase: curves, evaluations, checkpoints, the progress bar."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.progress import Progress
+from mirasol.model.batch import Batch
+from mirasol.training.checkpoint import CHECKPOINT, FINGERPRINT
+from mirasol.training.config import PhaseConfig
+from mirasol.training.curves import CURVES, SPEED, CurveFile
+from mirasol.training.module import PhaseModule
+from mirasol.training.optim import learning_rate
+from mirasol.training.validation import Validation, flat
+
+LOG_EVERY = 10  # steps of a curve's line: their mean
+
+
+class Window:
+    """Means over the steps since the last line, and the proof that none of them went wrong."""
+
+    def __init__(self, watched: tuple[str, ...]) -> None:
+        self.watched = watched
+        self.names: list[str] = []
+        self.sums: Tensor | None = None  # float64, on the device
+        self.count = 0
+        self.recent: list[tuple[int, list[str], Tensor]] = []  # step, clip keys, figures that must be finite
+
+    def add(self, step: int, keys: list[str], figures: dict[str, Tensor]) -> None:
+        """Take in the 0-dim figures of one step without waiting for the device."""
+        values = torch.stack([value.double() for value in figures.values()])
+        if self.sums is None:
+            self.names, self.sums = list(figures), torch.zeros_like(values)
+        self.sums += values
+        self.count += 1
+        self.recent.append((step, keys, torch.stack([figures[name].double() for name in self.watched])))
+
+    def check(self, phase: str) -> None:
+        """Look at the watched figures of every step since the last look.
+
+        Raises:
+            MirasolError: one is NaN or infinite.
+        """
+        if not self.recent:
+            return
+        table = torch.stack([values for _, _, values in self.recent]).tolist()
+        for (step, keys, _), values in zip(self.recent, table, strict=True):
+            for name, value in zip(self.watched, values, strict=True):
+                if not math.isfinite(value):
+                    raise MirasolError(
+                        f"{phase}: {name} is {value} at step {step}, expected a finite number; "
+                        f"the step's clips: {', '.join(keys)}. Lower {phase}.lr, raise {phase}.warmup, or look at "
+                        "these clips; then run again: the last checkpoint is from before this step"
+                    )
+        self.recent.clear()
+
+    def means(self, trainer: pl.Trainer) -> dict[str, float | None]:
+        """Mean of each figure over all processes (``None`` where it is not finite), and a fresh start."""
+        assert self.sums is not None
+        values = trainer.strategy.reduce(self.sums / self.count, reduce_op="mean")
+        self.sums, self.count = None, 0
+        assert isinstance(values, Tensor)
+        return {n: v if math.isfinite(v) else None for n, v in zip(self.names, values.tolist(), strict=True)}
+
+    def state(self) -> dict[str, Any]:
+        """As plain values, for a checkpoint between two lines."""
+        return {"names": self.names, "sums": None if self.sums is None else self.sums.tolist(), "count": self.count}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Undo :meth:`state`."""
+        self.names, self.count = list(state["names"]), int(state["count"])
+        sums = state["sums"]
+        self.sums = None if sums is None else torch.tensor(sums, dtype=torch.float64, device=device)
+
+
+class Recorder(pl.Callback):
+    """Writes the curves, evaluates, and saves checkpoints, in an order that a kill at any point cannot spoil.
+
+    The line of a step is on the disk before the step's checkpoint, and a resumed run drops the lines
+    after its checkpoint. So the curves hold each logged step once, whenever the process was killed.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        *,
+        folder: Path,
+        validation: Validation,
+        progress: Progress,
+        made_by: dict[str, Any],
+        start: int,
+        watched: tuple[str, ...] = ("loss", "grad_norm"),
+    ) -> None:
+        self.phase = phase
+        self.progress = progress
+        self.validation = validation
+        self.made_by = made_by
+        self.start = start
+        self.checkpoint = folder / CHECKPOINT
+        self.curves = CurveFile(folder / CURVES)
+        self.speed = CurveFile(folder / SPEED)
+        self.window = Window(watched)
+        self.restored: dict[str, Any] | None = None
+        self.began = 0.0  # when the steps since the last line began
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FINGERPRINT] = self.made_by
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.window.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.restored is not None:
+            self.window.restore(self.restored, pl_module.device)
+        if trainer.is_global_zero:
+            self.curves.start(self.start)
+            self.speed.start(self.start)
+        self.began = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, PhaseModule)
+        step, config = trainer.global_step, pl_module.config
+        self.window.add(step, batch.keys, pl_module.figures)
+        milestone = step % config.checkpoint_every == 0 or step == config.steps
+        shown: dict[str, float] = {}
+        if milestone or step % LOG_EVERY == 0:
+            line = self._log(trainer, pl_module, step, evaluate=milestone)
+            shown = {name: line[name] for name in ("loss", "text") if line[name] is not None}
+            shown |= {"val": line["val"]["exact_match"]} if milestone else {}
+        # Told to stop: what was learnt since the last checkpoint is kept. Several processes would have to agree
+        # on the step, and Lightning stops them where they do not: they go back to the last checkpoint.
+        if milestone or (trainer.received_sigterm and trainer.world_size == 1):
+            self.window.check(self.phase)
+            trainer.save_checkpoint(self.checkpoint)
+        self.progress.advance(config.batch_size, **shown)
+
+    def _log(self, trainer: pl.Trainer, module: PhaseModule, step: int, *, evaluate: bool) -> dict[str, Any]:
+        steps = self.window.count
+        self.window.check(self.phase)
+        line: dict[str, Any] = {"step": step, **self.window.means(trainer)}
+        line["lr"] = learning_rate(step - 1, module.config)
+        rate = steps * module.config.batch_size / max(time.monotonic() - self.began, 1e-9)
+        if evaluate:
+            line["val"] = self.validation.run(trainer, module)
+        if trainer.is_global_zero:
+            self.curves.append(line)
+            self.speed.append({"step": step, "clips_per_second": round(rate, 2)})
+        for logger in trainer.loggers:
+            logger.log_metrics({**flat(line), "clips_per_second": rate}, step)
+        self.began = time.monotonic()
+        return line

@@ -1,0 +1,61 @@
+"""The curves of a phase: one JSON line per logged step, without times, so that equal runs give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.files import atomic_write, disk_error
+
+CURVES = "curves.jsonl"
+SPEED = "speed.jsonl"  # how fast it went: apart, as no two runs agree on it
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of ``path``; a last line that a killed run left cut off does not count."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class CurveFile:
+    """A file of lines that each carry their ``step``, to which a resumed run adds without gap or double."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, step: int) -> None:
+        """Keep the lines up to ``step``, which a checkpoint vouches for, and drop later ones.
+
+        Raises:
+            MirasolError: the folder cannot be written.
+        """
+        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        with atomic_write(self.path, "w") as file:
+            file.writelines(_encode(line) for line in kept)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add one line and hand it to the disk.
+
+        Raises:
+            MirasolError: the disk is full.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_encode(line))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) or error from error
+
+
+def _encode(line: dict[str, Any]) -> str:
+    return json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n"

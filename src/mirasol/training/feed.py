@@ -1,0 +1,109 @@
+"""Where the batches of a phase come from: the loader of the train split, and a fixed part of the val split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.loader import Clips, EvaluationSamples, TrainingLoader, collate, make_loader
+from mirasol.data.shardset import ShardSet
+from mirasol.data.spec import ClipSpec
+from mirasol.data.tokenizer import Tokenizer
+from mirasol.model.batch import Batch
+from mirasol.training.config import PhaseConfig, TrainingConfig
+
+
+class Feed:
+    """The data of one phase.
+
+    Args:
+        tasks: what the phase learns from; captions beside them follow ``config.caption_weight``.
+        cache: folder that keeps decoded clips, for all phases and processes of this machine.
+
+    Raises:
+        MirasolError: the shards or the tokenizer are missing, or the shards were cut otherwise than ``clip`` says.
+    """
+
+    def __init__(
+        self,
+        tasks: tuple[str, ...],
+        config: PhaseConfig,
+        training: TrainingConfig,
+        *,
+        clip: ClipSpec,
+        shards: Path,
+        tokenizer: Path,
+        cache: Path,
+    ) -> None:
+        self.tasks, self.config, self.training = tasks, config, training
+        self.tokenizer = Tokenizer.load(tokenizer)
+        self.train = ShardSet(shards, "train", cache=cache)
+        self.val = ShardSet(shards, "val", cache=cache)
+        if self.train.spec != clip:
+            raise MirasolError(
+                f"{shards}: cut by other settings of `clip` than these ({self.train.spec}, now {clip}): "
+                "make the shards again with `dvc repro shards`"
+            )
+        self._val: EvaluationSamples | None = None
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether the train split has any example of the phase's tasks."""
+        numbers = range(len(self.train))
+        return any(row["task"] in self.tasks for number in numbers for row in self.train.meta(number)["examples"])
+
+    def train_loader(self, start: int, rank: int, world: int) -> TrainingLoader:
+        """Endless batches for one of ``world`` processes, from training sample ``start`` on.
+
+        Raises:
+            MirasolError: there is no example to learn from, or a text is longer than the text cache.
+        """
+        config = self.config
+        return make_loader(
+            self.train,
+            self.tokenizer,
+            tasks=self.tasks,
+            batch_size=config.batch_size // world,
+            texts_per_clip=config.texts_per_clip,
+            caption_weight=config.caption_weight,
+            seed=self.training.seed,
+            start_sample=start,
+            workers=self.training.workers,
+            mute=config.mute,
+            blank=config.blank,
+            rank=rank,
+            world=world,
+        )
+
+    def families(self) -> dict[str, str]:
+        """The question family of each example id of the val split; its task where it has no family."""
+        rows = (row for number in range(len(self.val)) for row in self.val.meta(number)["examples"])
+        return {row["id"]: row["family"] or row["task"] for row in rows if row["task"] in self.tasks}
+
+    def val_batches(self, rank: int, world: int) -> Iterator[Batch]:
+        """The part of the val split that process ``rank`` scores, with all texts of the phase's tasks.
+
+        At most ``config.val_clips`` clips in all, spread evenly over the split. They are read in this
+        process: the first evaluation decodes them, later ones find them in the cache.
+
+        Raises:
+            MirasolError: the val split has no example of the phase's tasks.
+        """
+        if self._val is None:
+            clips = Clips(self.val, self.tokenizer, self.tasks, captions=False)
+            self._val = EvaluationSamples(clips, "none", 0)
+        samples, size = self._val, max(1, self.config.batch_size // world)
+        count = min(self.config.val_clips, len(samples))
+        chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)[rank::world]
+        for low in range(0, len(chosen), size):
+            yield collate(
+                [samples[int(index)] for index in chosen[low : low + size]],
+                spec=self.val.spec,
+                length=self.tokenizer.max_text,
+                width=None,
+                tasks=self.tasks,
+                caption_weight=1.0,
+            )

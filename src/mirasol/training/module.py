@@ -1,0 +1,76 @@
+"""One training phase as Lightning sees it: losses, optimiser, and what to write down. It opens no files."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mirasol.model.batch import Batch
+from mirasol.model.mirasol import Mirasol
+from mirasol.training.config import PhaseConfig
+from mirasol.training.optim import build_optimizer, learning_rate
+
+LOSSES = ("text", "latent", "video")
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random in one step: dropout and masks are a function of it alone.
+
+    A resumed run therefore needs no state of a random generator, and one that changes its number of
+    loader processes draws the same masks.
+    """
+    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+class PhaseModule(pl.LightningModule):
+    """Trains ``model`` by the settings of one phase.
+
+    After each step ``figures`` holds 0-dim tensors for the curves: the loss
+    and its parts, the state of x (a latent that collapses has a low loss), the gradient's norm.
+    They stay on the device: reading one each step would make a GPU wait.
+    """
+
+    def __init__(self, model: Mirasol, config: PhaseConfig, *, seed: int, fused: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.seed = seed
+        self.fused = fused
+        self.figures: dict[str, Tensor] = {}
+
+    def weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        """The loss of the phase (P 3.5): text, latent and reconstruction, each with its weight."""
+        weights = (self.config.text_weight, self.config.latent_weight, self.config.video_weight)
+        return sum((w * losses[name] for name, w in zip(LOSSES, weights, strict=True)), start=torch.zeros(()))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
+        outputs = self.model(batch, label_smoothing=self.config.label_smoothing)
+        loss = self.weighted(outputs)
+        figures = {name: value.detach() for name, value in outputs.items() if value.ndim == 0}
+        self.figures = {"loss": loss.detach(), **figures}
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Scale the gradient down to ``clip_norm``, and keep its norm before that for the curves."""
+        learning = [p for p in self.model.parameters() if p.grad is not None]
+        bound = self.config.clip_norm or float("inf")
+        self.figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, bound).detach()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the rate of this step: a function of the step, so nothing of it is kept in a checkpoint."""
+        rate = learning_rate(self.global_step, self.config)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.model, self.config, fused=self.fused)

@@ -1,0 +1,64 @@
+"""A trained model at rest: ``weights.safetensors`` and ``config.json`` in one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write, write_json
+from mirasol.model.config import ModelConfig
+from mirasol.model.mirasol import Mirasol
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.json"
+
+
+def save_weights(folder: str | Path, model: Mirasol) -> None:
+    """Write ``model`` into ``folder``, each file whole or not at all; equal weights give equal bytes.
+
+    Raises:
+        MirasolError: the folder cannot be written or the disk is full.
+    """
+    folder = Path(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_json(folder / CONFIG, model.config.to_dict())
+    with atomic_write(folder / WEIGHTS) as file:
+        file.write(save(tensors))
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    """The sizes of the model in ``folder``.
+
+    Raises:
+        MirasolError: there is no such file, or it is not a model's.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise MirasolError(f"{path}: no such file; a trained model has one: run the stage that trains it") from None
+    except (ValueError, TypeError) as error:
+        raise MirasolError(f"{path}: not the sizes of a model of this version ({error}); train it again") from error
+
+
+def load_model(folder: str | Path) -> Mirasol:
+    """The model in ``folder``, on the CPU and in training mode, as a new one is.
+
+    Raises:
+        MirasolError: a file is missing, damaged, or the weights do not fit ``config.json``.
+    """
+    path = Path(folder) / WEIGHTS
+    model = Mirasol(read_config(folder))
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise MirasolError(f"{path}: no such file; run the stage that trains it") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise MirasolError(
+            f"{path}: damaged, or not the weights of the model in {CONFIG} ({error}); train it again"
+        ) from error
+    return model

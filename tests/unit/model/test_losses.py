@@ -1,0 +1,72 @@
+"""The losses against what they are defined to be."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from support.model import random_batch, tiny_model
+
+from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
+
+
+def test_text_loss_weighs_texts_not_tokens():
+    logits = torch.randn(4, 7)
+    targets = torch.tensor([1, 2, 3, 4])
+    text = torch.tensor([0, 0, 0, 3])  # text 0 has three tokens, text 3 one; 1 and 2 are padding
+    weight = torch.tensor([[1.0, 0.0], [0.0, 0.3]])
+    loss, each = text_loss(logits, targets, text, weight, label_smoothing=0.1)
+    nll = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1)
+    assert torch.allclose(each, torch.tensor([[nll[:3].mean(), 0.0], [0.0, nll[3]]]))
+    assert torch.allclose(loss, (nll[:3].mean() + 0.3 * nll[3]) / 1.3)
+
+
+def test_text_loss_of_the_model_is_that_of_its_logits():
+    model = tiny_model()
+    batch = random_batch(model.config)
+    batch.answer_mask[0, 1, 3:6] = True
+    batch.text_weight[1, 0] = 0.25
+    with torch.no_grad():
+        encoded = model.encode(batch)
+        nll = -model.logits(batch.tokens, encoded.h, encoded.present)[:, :, :-1].log_softmax(-1)
+        nll = nll.gather(-1, batch.tokens[:, :, 1:, None])[..., 0] * batch.answer_mask[:, :, 1:]
+        each = nll.sum(-1) / batch.answer_mask.sum(-1)
+        losses = model(batch)
+    assert torch.allclose(losses["text_each"], each, atol=1e-5)
+    assert torch.allclose(losses["text"], (each * batch.text_weight).sum() / batch.text_weight.sum(), atol=1e-5)
+
+
+def test_cosine_loss_counts_valid_vectors_and_stops_the_gradient():
+    predicted, target = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)
+    valid = torch.tensor([[True], [False]])
+    loss = cosine_loss(predicted, target, valid)
+    assert torch.allclose(loss, (1 - F.cosine_similarity(predicted[0], target[0], dim=-1)).mean())
+    loss.backward()
+    assert target.grad is None
+    assert (predicted.grad[1] == 0).all()
+    assert cosine_loss(predicted, target, valid & False) == 0
+
+
+def test_latent_loss_compares_h_with_the_next_x():
+    model = tiny_model()
+    batch = random_batch(model.config)
+    with torch.no_grad():
+        encoded = model.encode(batch)
+        expected = 1 - F.cosine_similarity(encoded.h[:, :-1], encoded.x[:, 1:], dim=-1).mean()
+        assert torch.allclose(model(batch)["latent"], expected, atol=1e-6)
+
+
+def test_a_single_chunk_has_no_next_one():
+    model = tiny_model()
+    losses = model(random_batch(model.config, chunks=1))
+    assert losses["latent"] == 0
+    assert losses["video"] == 0
+
+
+def test_statistics_show_a_collapse():
+    varied = torch.randn(64, 4, 3, 16, generator=torch.Generator().manual_seed(0))
+    healthy = latent_statistics(varied)
+    frozen = latent_statistics(varied[:, :1].expand(-1, 4, -1, -1))
+    one = latent_statistics(torch.randn(8, 4, 3, 1) * torch.randn(16))
+    assert 0.8 < healthy["x_std_time"] < 1.0 and abs(healthy["x_neighbour_cosine"]) < 0.2
+    assert frozen["x_std_time"] < 1e-3 and frozen["x_neighbour_cosine"] > 0.999
+    assert healthy["x_rank"] > 10 and one["x_rank"] < 1.01
