@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from flows.server import embedded
+from flows.server import ensure_server
 from mirasol.core.errors import MirasolError
 from mirasol.ops.dvc import StageError
 
@@ -31,11 +31,14 @@ def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
 
 
 def exit_status(call: Callable[[], str]) -> int:
-    """Print what ``call`` returns, run beside a Prefect server; 0, or 2 after an error that the user can mend."""
+    """Print what ``call`` returns, run with a Prefect server; 0, or 2 after an error that the user can mend."""
     try:
-        with embedded():
-            print(call())
+        ensure_server()
+        print(call())
     except MirasolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: run again to go on where this run stopped", file=sys.stderr)
+        return 130
     return 0

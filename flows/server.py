@@ -6,6 +6,7 @@ that one running for ever. This one is a child like every other: nothing outlive
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import socket
@@ -14,7 +15,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -29,24 +29,21 @@ START_LIMIT = 90.0
 _OFF = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
 
 
-@contextlib.contextmanager
-def embedded() -> Iterator[str]:
-    """Use the configured Prefect server if there is one, else one of our own until the block ends.
+def ensure_server() -> None:
+    """Use the configured Prefect server if there is one, else start one that ends with this process.
 
-    Its database is in PREFECT_HOME, so runs are remembered from one command to the next.
-
-    Yields:
-        The API's address.
+    Its database is in PREFECT_HOME, so runs are remembered from one command to the next. It is stopped
+    by `atexit`, which runs last what was registered first: after Prefect has sent its last log lines.
 
     Raises:
         MirasolError: our own did not start.
     """
-    configured = PREFECT_API_URL.value()
-    if configured:
-        yield configured
+    if PREFECT_API_URL.value():
         return
     home = Path(PREFECT_HOME.value())
     home.mkdir(parents=True, exist_ok=True)
+    until_exit = contextlib.ExitStack()
+    atexit.register(until_exit.close)
     log = home / "server.log"
     port = _free_port()
     env = dict(os.environ) | {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _OFF}
@@ -62,11 +59,11 @@ def embedded() -> Iterator[str]:
         "--port",
         str(port),
     ]
-    with log.open("w") as file, supervised(command, output=file, env=env, grace=3.0) as child:
-        address = f"http://127.0.0.1:{port}/api"
-        _wait_for(address, child, log)
-        with temporary_settings({PREFECT_API_URL: address}):
-            yield address
+    file = until_exit.enter_context(log.open("w"))
+    child = until_exit.enter_context(supervised(command, output=file, env=env, grace=3.0))
+    address = f"http://127.0.0.1:{port}/api"
+    _wait_for(address, child, log)
+    until_exit.enter_context(temporary_settings({PREFECT_API_URL: address}))
 
 
 def _free_port() -> int:
@@ -83,10 +80,9 @@ def _wait_for(address: str, child: subprocess.Popen[str], log: Path) -> None:
             urllib.request.urlopen(f"{address}/health", timeout=5),
         ):
             return
-        if child.poll() is not None or time.monotonic() > deadline:
-            what = (
-                f"exited with {child.returncode}" if child.returncode is not None else f"took over {START_LIMIT:.0f} s"
-            )
+        ended = child.poll()
+        if ended is not None or time.monotonic() > deadline:
+            what = f"took over {START_LIMIT:.0f} s to start" if ended is None else f"ended with status {ended}"
             last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise MirasolError(f"the embedded Prefect server {what}; plain `dvc repro` needs none. {log} ends:\n{last}")
         time.sleep(0.1)

@@ -18,6 +18,7 @@ from mirasol.data.spec import ClipSpec
 
 # Sample formats that numpy turns into floats as well as the resampler would, and their full scale.
 FULL_SCALE = {"s16": 32768.0, "s16p": 32768.0, "s32": 2147483648.0, "s32p": 2147483648.0, "flt": 1.0, "fltp": 1.0}
+MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels, where FFmpeg's default may exceed full scale
 JUMP = 0.02  # audio whose time differs from the expected by more begins anew
 SAME_TIME = 1e-3  # rounding of time stamps
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -148,7 +149,7 @@ class Sound:
             self._source, self._expected, self._position = source, time, round(time * self.rate)
             self._resampler = None
             if source[1:] != ("mono", self.rate) or source[0] not in FULL_SCALE:
-                self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=self.rate)
+                self._resampler = av.AudioResampler("fltp", "mono", self.rate, options=MIX)
         self._expected += frame.samples / frame.sample_rate
         if self._resampler is None:
             samples = frame.to_ndarray().reshape(-1).astype(np.float32)

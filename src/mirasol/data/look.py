@@ -74,6 +74,7 @@ def _draw_frames(axes: Any, clip: ClipArrays, key: str) -> None:
     shown = frames[np.linspace(0, len(frames) - 1, min(FRAMES_SHOWN, len(frames))).round().astype(int)]
     columns = -(-len(shown) // 2)
     rgb = to_rgb(np.concatenate([shown, shown[: 2 * columns - len(shown)]]))
+    rgb = np.pad(rgb, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)  # a line between frames
     axes.imshow(np.concatenate([np.concatenate(list(row), axis=1) for row in (rgb[:columns], rgb[columns:])], axis=0))
 
 

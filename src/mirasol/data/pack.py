@@ -111,6 +111,8 @@ def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
         for frame in container.decode(stream):
             if (frame.width, frame.height, frame.format.name, frame.rotation) != (spec.size, spec.size, "yuv420p", 0):
                 raise ValueError(f"expected upright yuv420p {spec.size}x{spec.size}, got {frame}")
+            if frame.is_corrupt:
+                raise ValueError(f"frame {len(pictures)} is damaged")
             pictures.append(frame.to_ndarray())
     if not pictures:
         raise ValueError("no frame in the video")

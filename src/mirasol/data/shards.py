@@ -8,6 +8,7 @@ bytes do not depend on the number of processes. A folder without ``shards.json``
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -31,7 +32,7 @@ import av
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import atomic_write, sha256_file, write_json
+from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.decode import decode_beside_copy, decode_clip
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest
@@ -42,6 +43,7 @@ from mirasol.data.spec import ClipSpec, ShardsSpec
 FORMAT = "mirasol-shards-1"
 INDEX = "shards.json"
 INDEX_SUFFIX = ".idx.json"
+LISTED = 100  # rejected clips in the report; shards.json has all
 JOB_CLIPS = 8  # clips handed to a process at a time
 JOBS_AHEAD = 4  # jobs per process that may wait to be written
 SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
@@ -76,40 +78,49 @@ def build_shards(data_dir: str | Path, out_dir: str | Path, clip: ClipSpec, spec
     begun = time.monotonic()
     written: list[Path] = []
     try:
-        (out_dir / INDEX).unlink(missing_ok=True)
+        for stale in (out_dir / INDEX, *out_dir.glob(".*.tmp")):  # the second: of a run that was killed
+            stale.unlink(missing_ok=True)
         tars, made = _write_all(data_dir, out_dir, clips, clip, spec, written)
-        kept = [m for m in made if not m.rejected]
-        _check_splits(data_dir / "manifest.jsonl", {m.clip.split for m in kept})
-        rejected = [
-            {"key": m.clip.key, "media": m.clip.media, "start": m.clip.start, "end": m.clip.end,
-             "split": m.clip.split, "reason": m.rejected}
+        _check_splits(data_dir / "manifest.jsonl", {m.clip.split for m in made if not m.rejected})
+        for path in out_dir.glob("*-*.tar*"):
+            if path not in written:  # of an earlier run with other settings
+                path.unlink()
+        write_json(out_dir / INDEX, _index(tars, made, clip, spec))
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            for path in written:
+                path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (told := disk_error(error, out_dir)):
+            raise told from error
+        raise
+    return _report(tars, made, time.monotonic() - begun)
+
+
+def _index(tars: list[dict[str, Any]], made: list[Made], clip: ClipSpec, spec: ShardsSpec) -> dict[str, Any]:
+    """What ``shards.json`` says; nothing in it depends on when or where it was made."""
+    return {
+        "format": FORMAT,
+        "clip": dataclasses.asdict(clip),
+        "crf": spec.crf,
+        "splits": {split: [tar for tar in tars if tar["split"] == split] for split in SPLITS},
+        "rejected": [
+            {name: getattr(m.clip, name) for name in ("key", "media", "start", "end", "split")} | {"reason": m.rejected}
             for m in made
             if m.rejected
-        ]  # fmt: skip
-        index = {
-            "format": FORMAT,
-            "clip": dataclasses.asdict(clip),
-            "crf": spec.crf,
-            "splits": {split: [tar for tar in tars if tar["split"] == split] for split in SPLITS},
-            "rejected": rejected,
-            "versions": versions(),
-        }
-        wanted = {path.name for path in written}
-        for path in out_dir.glob("*-*.tar*"):
-            if path.name not in wanted and path.name.removesuffix(INDEX_SUFFIX) not in wanted:
-                path.unlink()
-        write_json(out_dir / INDEX, index)
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-    seconds = time.monotonic() - begun
+        ],
+        "versions": versions(),
+    }
+
+
+def _report(tars: list[dict[str, Any]], made: list[Made], seconds: float) -> dict[str, Any]:
+    kept = [m for m in made if not m.rejected]
+    rejected = [f"{m.clip.media} [{m.clip.key}]: {m.rejected}" for m in made if m.rejected]
     return {
         "clips": len(kept),
         "splits": {split: sum(m.clip.split == split for m in kept) for split in SPLITS},
         "examples": {split: sum(len(m.clip.examples) for m in kept if m.clip.split == split) for split in SPLITS},
         "rejected": len(rejected),
-        "rejected_list": [f"{r['media']} [{r['key']}]: {r['reason']}" for r in rejected[:100]],
+        "rejected_list": rejected[:LISTED],
         "without_audio": sum(not m.facts["has_audio"] for m in kept),
         "without_video": sum(not m.facts["has_video"] for m in kept),
         "silent": sum(m.facts["silent"] for m in kept),
@@ -118,7 +129,7 @@ def build_shards(data_dir: str | Path, out_dir: str | Path, clip: ClipSpec, spec
         "bytes": sum(int(tar["bytes"]) for tar in tars),
         "shards": len(tars),
         "seconds": round(seconds, 2),
-        "clips_per_second": round(len(clips) / max(seconds, 1e-9), 1),
+        "clips_per_second": round(len(made) / max(seconds, 1e-9), 1),
     }
 
 

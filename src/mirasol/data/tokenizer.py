@@ -150,16 +150,32 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, path: str | Path)
     import sentencepiece
 
     lines = sorted(filter(None, map(normalise, texts)))
-    characters = {c for line in lines for c in line}
     if not lines:
         raise MirasolError("the tokenizer has no text to learn from: is the train split of the manifest empty?")
+    trained = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece(lines, spec.vocabulary))
+    pieces = [(trained.id_to_piece(i), float(trained.get_score(i))) for i in range(trained.get_piece_size())]
+    write_json(path, {"format": FORMAT, "max_text": spec.max_text, "pieces": pieces})
+    return {"vocabulary": len(pieces), "texts": len(lines), "characters": len({c for line in lines for c in line})}
+
+
+def train_sentencepiece(lines: list[str], vocabulary: int) -> bytes:
+    """SentencePiece's own model file for normalised, sorted ``lines``.
+
+    Raises:
+        MirasolError: the vocabulary cannot even hold every character.
+    """
+    import sentencepiece
+
     model = io.BytesIO()
+    # Each word once by itself as well: a text that always goes on in the same way after a word (a space, say)
+    # would never offer that word as a piece, because only what ends differently counts as a candidate.
+    words = sorted({word for line in lines for word in line.split()})
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=iter(lines + words),
             model_writer=model,
             model_type="unigram",
-            vocab_size=spec.vocabulary,
+            vocab_size=vocabulary,
             hard_vocab_limit=False,
             character_coverage=1.0,
             normalization_rule_name="identity",
@@ -177,12 +193,9 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, path: str | Path)
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        needed = len(characters | {SPACE}) + len(SPECIAL)
+        characters = {c for line in lines for c in line} - {" "} | {SPACE}
         raise MirasolError(
-            f"tokenizer.vocabulary is {spec.vocabulary}, but the texts hold {len(characters)} different characters: "
-            f"set it to at least {needed} ({str(error).splitlines()[0]})"
+            f"tokenizer.vocabulary is {vocabulary}, but the texts hold {len(characters)} different characters: "
+            f"set it to at least {len(characters) + len(SPECIAL)} ({str(error).splitlines()[0]})"
         ) from error
-    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    pieces = [(trained.id_to_piece(i), float(trained.get_score(i))) for i in range(trained.get_piece_size())]
-    write_json(path, {"format": FORMAT, "max_text": spec.max_text, "pieces": pieces})
-    return {"vocabulary": len(pieces), "texts": len(lines), "characters": len(characters)}
+    return model.getvalue()

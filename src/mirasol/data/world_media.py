@@ -12,6 +12,7 @@ the way, by nobody's rounding. The codecs and their flags give the same bytes on
 from __future__ import annotations
 
 import io
+from typing import Final
 
 import av
 import numpy as np
@@ -45,7 +46,7 @@ FLASH_LUMA = 228
 FLASH_CHROMA = 3  # a flash keeps a third of its colour
 RING = 5  # pixels
 
-VIDEO_CODEC = "libx264"
+VIDEO_CODEC: Final = "libx264"
 X264 = (
     f"keyint={FRAMES_PER_CHUNK}:min-keyint={FRAMES_PER_CHUNK}:scenecut=0:open-gop=0:bframes=0:"
     "qp=20:threads=1:lookahead-threads=1:sliced-threads=0:rc-lookahead=0:sync-lookahead=0"

@@ -144,7 +144,8 @@ def verdicts(report: Mapping[str, Any]) -> dict[str, dict[str, bool | None]]:
 
     A family that needs what was taken away must fall to chance: its interval contains the chance of that
     condition or lies below it. Any other must stay within ``TOLERANCE`` of the untouched clip. ``None`` where
-    ``data/families.json`` does not say what the family needs.
+    nothing can be said: ``data/families.json`` does not know the family's needs, or the model does no better than
+    chance on the untouched clip.
     """
     result: dict[str, dict[str, bool | None]] = {}
     for name, full in report["families"].items():
@@ -152,7 +153,7 @@ def verdicts(report: Mapping[str, Any]) -> dict[str, dict[str, bool | None]]:
         result[name] = {}
         for condition, modality in _NEEDED_BY.items():
             cell = report[condition]["families"][name]
-            if needs is None:
+            if needs is None or full["ci95"][0] <= full["chance"]:
                 result[name][condition] = None
             elif modality in needs:
                 result[name][condition] = cell["ci95"][0] <= cell["chance"]

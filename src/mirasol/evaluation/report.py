@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mirasol.evaluation.report_answers import (
 )
 from mirasol.evaluation.report_charts import number
 from mirasol.evaluation.report_data import Pictures, Project, read_project
-from mirasol.evaluation.report_html import Album, interval, percent
+from mirasol.evaluation.report_html import Album, interval, missing, percent, section
 from mirasol.evaluation.report_sections import (
     data_section,
     hero,
@@ -57,20 +57,21 @@ def render(project: Project) -> str:
     album = Album()
     reader = ClipReader(project, album)
     evaluate = _section_of(project.params, "evaluate")
-    show = int(evaluate.get("gallery", GALLERY))
+    asked = evaluate.get("gallery")
+    show = asked if isinstance(asked, int) else GALLERY
     chosen = choose(project.predictions, show, reader.readable) if show else []
-    featured = next((p for p in reversed(chosen) if is_right(p)), None)
-    sheet = _contact_sheet(project.predictions, chosen, reader)
     report = project.reports.get("eval")
+    featured = _featured(chosen, report)
+    sheet = _contact_sheet(project.predictions, chosen, reader)
     sections = [
-        hero(project, album, featured),
-        data_section(project, album, sheet),
-        training_section(project),
-        families_section(report),
-        modalities_section(report),
-        gallery_section(project.predictions, chosen, album, show),
-        stream_section(project),
-        origin_section(project),
+        _section("top", lambda: hero(project, album, featured)),
+        _section("data", lambda: data_section(project, album, sheet)),
+        _section("training", lambda: training_section(project)),
+        _section("families", lambda: families_section(report)),
+        _section("modalities", lambda: modalities_section(report)),
+        _section("gallery", lambda: gallery_section(project.predictions, chosen, album, show)),
+        _section("stream", lambda: stream_section(project)),
+        _section("origin", lambda: origin_section(project)),
     ]
     templates = resources.files("mirasol.evaluation") / "templates"
     page = (templates / "report.html").read_text("utf-8")
@@ -82,6 +83,23 @@ def render(project: Project) -> str:
     for name, part in parts.items():
         page = page.replace(f"<!-- {name} -->", part, 1)
     return page
+
+
+def _featured(chosen: Sequence[Prediction], report: Mapping[str, Any] | None) -> Prediction | None:
+    """A right answer for the top of the page, of a family that takes both senses if there is one."""
+    families = _section_of(report, "families")
+    right = [p for p in chosen if is_right(p)]
+    both = [p for p in right if len(_section_of(families, p["family"]).get("needs", ())) > 1]
+    return next(iter(both or right), None)
+
+
+def _section(name: str, build: Callable[[], str]) -> str:
+    """A section, or a note in its place: reports of another version must not cost the whole page."""
+    try:
+        return build()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        note = missing(f"Section {name}: its files are of another version ({error!r})", "dvc repro", "cannot be shown")
+        return section(name, name.capitalize(), "", note)
 
 
 class ClipReader:
@@ -131,8 +149,8 @@ def _contact_sheet(
     return rows
 
 
-def _section_of(params: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
-    found = (params or {}).get(name)
+def _section_of(values: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    found = (values or {}).get(name)
     return found if isinstance(found, Mapping) else {}
 
 

@@ -57,7 +57,7 @@ def read_project(folder: Path) -> Project:
         params=_yaml(folder / "params.yaml"),
         reports=reports,
         curves={phase: rows for phase in PHASES if (rows := _curves(folder, phase))},
-        predictions=tuple(_lines(folder / "build" / "evaluate" / "predictions.jsonl")),
+        predictions=tuple(filter(_is_prediction, _lines(folder / "build" / "evaluate" / "predictions.jsonl"))),
         commit=_commit(folder),
         data=first if isinstance(first, dict) else None,
         machine=machine(),
@@ -69,6 +69,11 @@ def _curves(folder: Path, phase: str) -> list[dict[str, Any]]:
     speed = {row.get("step"): row.get("clips_per_second") for row in _lines(folder / "runs" / phase / SPEED)}
     rows = _lines(folder / "build" / phase / CURVES)
     return [{**row, "clips_per_second": speed[row["step"]]} if row.get("step") in speed else row for row in rows]
+
+
+def _is_prediction(row: Mapping[str, Any]) -> bool:
+    words = all(isinstance(row.get(name), str) for name in ("example_id", "clip", "family", "prompt"))
+    return words and isinstance(row.get("answers"), list) and isinstance(row.get("predicted"), dict)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

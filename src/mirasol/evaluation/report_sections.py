@@ -12,6 +12,7 @@ from mirasol.evaluation.report_html import (
     Album,
     flat,
     interval,
+    leaves,
     missing,
     percent,
     section,
@@ -30,6 +31,7 @@ PHASE_WORDS = {
 SPLIT_WORDS = {"train": "train on", "val": "validate on", "test": "test on"}
 SHARD_WORDS = {"without_audio": "clips without sound", "without_video": "clips without picture", "partial": "damaged"}
 LOSSES = ("text", "latent", "video")  # P 3.5; unweighted
+SPREAD = {"x_std_time": "over time", "x_std_batch": "over clips"}  # near 0: the latent has collapsed
 SMOOTH = 5  # logged lines that a point of a loss curve averages
 LOWEST = 3  # families named in a chart of accuracies; the others are thin lines
 
@@ -124,12 +126,12 @@ def data_section(project: Project, album: Album, sheet: Sequence[tuple[str, str,
 
 def _shards(report: Mapping[str, Any]) -> str:
     """Counts of clips and texts per split, size, and what was rejected and why."""
-    leaves = dict(flat(report))
-    facts = [(f"clips to {word}", leaves.get(f"splits.{split}")) for split, word in SPLIT_WORDS.items()]
-    examples = [v for n, v in leaves.items() if n.startswith("examples.") and isinstance(v, int)]
-    facts += [("texts", sum(examples) or None), ("rejected", leaves.get("rejected"))]
-    facts += [(words, leaves.get(name) or None) for name, words in SHARD_WORDS.items()]
-    if isinstance(size := leaves.get("bytes"), int):
+    counts = dict(flat(report))
+    facts = [(f"clips to {word}", counts.get(f"splits.{split}")) for split, word in SPLIT_WORDS.items()]
+    examples = [v for n, v in counts.items() if n.startswith("examples.") and isinstance(v, int)]
+    facts += [("texts", sum(examples) or None), ("rejected", counts.get("rejected"))]
+    facts += [(words, counts.get(name) or None) for name, words in SHARD_WORDS.items()]
+    if isinstance(size := counts.get("bytes"), int):
         facts.append(("of shards", f"{size / 1e6:,.0f}\u202fMB"))
     body = "".join(
         f"<span><b>{text(shown(v) if not isinstance(v, int) else f'{v:,}')}</b><small>{text(n)}</small></span>"
@@ -149,11 +151,17 @@ def training_section(project: Project) -> str:
     for phase in PHASES:
         rows = project.curves.get(phase)
         head = f"<h3>{title(phase)}<small>{text(PHASE_WORDS[phase])}</small></h3>"
-        charts = "".join(_charts(rows)) if rows else missing(f"Curves of {phase}", f"dvc repro {phase}")
+        skipped = (project.reports.get(phase) or {}).get("skipped")
+        if rows:
+            charts = "".join(_charts(rows))
+        elif skipped:
+            charts = f'<p class="missing">Left out: {text(skipped)}. The weights were handed on.</p>'
+        else:
+            charts = missing(f"Curves of {phase}", f"dvc repro {phase}")
         panels.append(f'<div class="card phase">{head}{charts}</div>')
     lead = (
         "Every phase as it was logged: unweighted losses, and the share of answers on the validation split that are "
-        "right, with the three lowest families by name. A low latent loss alone is no success."
+        "right, the three lowest families by name. A low latent loss is no success where the spread of x is near 0."
     )
     return section("training", "How it learnt", lead, f'<div class="grid three">{"".join(panels)}</div>')
 
@@ -171,6 +179,9 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         line_chart("loss", [_series(lines, n, n, i, SMOOTH) for i, n in enumerate(LOSSES)], end=end),
         line_chart("accuracy", accuracy, end=end, percent=True),
+        line_chart(
+            "spread of x", [_series(lines, n, w, i, SMOOTH) for i, (n, w) in enumerate(SPREAD.items())], end=end
+        ),
         line_chart("clips per second", [_series(lines, "clips_per_second", "clips/s", 0, SMOOTH)], end=end),
     ]
 
@@ -198,8 +209,7 @@ def stream_section(project: Project) -> str:
         report = project.reports.get(name)
         body = missing(name.title(), command)
         if report:
-            rows = [(title(n.replace(".", " ")), text(shown(v))) for n, v in flat(report)]
-            body = table(rows)
+            body = table(leaves(report))
         cards.append(f'<div class="card"><h3>{heading}</h3>{body}</div>')
     lead = "The exported bundle runs on numpy and ONNX Runtime, one chunk at a time, with a memory that does not grow."
     return section("stream", "On a live stream", lead, f'<div class="grid two">{"".join(cards)}</div>')

@@ -14,7 +14,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.export.signature import StepGraph
 from mirasol.runtime.contract import TensorSpec
 
-_DTYPES = {
+_DTYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "bool",
     onnx.TensorProto.UINT8: "uint8",
     onnx.TensorProto.INT64: "int64",

@@ -19,7 +19,8 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text
 from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT, GraphSpec, StateSpec, TensorSpec
 
-Step = Callable[[tuple[Tensor, ...], StreamState], tuple[Tensor, StreamState]]
+Inputs = tuple[Tensor, ...]
+Step = Callable[[Inputs, StreamState], tuple[Tensor, StreamState]]
 
 
 class FlatStep(nn.Module):
@@ -72,7 +73,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             ENCODER_COMBINER,
             aligned,
-            lambda inputs, state: aligned.step(*inputs, state),
+            lambda i, state: aligned.step(i[0], i[1], i[2], i[3], state),
             aligned.init_state(1, "cpu", torch.float32),
             (
                 TensorSpec("video", "uint8", (1, c.frames_per_chunk, c.size * 3 // 2, c.size), "video"),
@@ -85,7 +86,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             LATENT,
             latent,
-            lambda inputs, state: latent.step(*inputs, state),
+            lambda i, state: latent.step(i[0], state),
             latent.init_state(1, "cpu", torch.float32),
             (x,),
             h,
@@ -93,7 +94,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             TEXT,
             text,
-            lambda inputs, state: text.step(inputs[0], state, inputs[1], inputs[2]),
+            lambda i, state: text.step(i[0], state, i[1], i[2]),
             text.init_state(1, "cpu", torch.float32),
             (
                 TensorSpec("token", "int64", (1,), "token"),

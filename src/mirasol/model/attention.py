@@ -84,13 +84,15 @@ def _dense(
 
 
 def _loop(q: Tensor, k: Tensor, v: Tensor, window: int, own_valid: Tensor | None, later_valid: Tensor | None) -> Tensor:
+    per_chunk = k.shape[2]
+    k, v = k.flatten(1, 2), v.flatten(1, 2)
     outputs = []
-    for t in range(q.shape[1]):
+    for t, queries in enumerate(q.unbind(1)):
         first = max(0, t - window + 1)
         mask = None
         if own_valid is not None and later_valid is not None:
             valid = torch.cat([later_valid[:, first:t], own_valid[:, t : t + 1]], dim=1)
             mask = valid.flatten(1)[:, None, None]
-        past = slice(first, t + 1)
-        outputs.append(attend(q[:, t], k[:, past].flatten(1, 2), v[:, past].flatten(1, 2), mask))
+        seen = slice(first * per_chunk, (t + 1) * per_chunk)
+        outputs.append(attend(queries, k[:, seen], v[:, seen], mask))
     return torch.stack(outputs, dim=1)

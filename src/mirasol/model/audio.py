@@ -39,10 +39,6 @@ class Audio(nn.Module):
         table = sincos(torch.cartesian_prod(*axes) * torch.tensor([TIME, SPACE]), config.vit.width)
         self.register_buffer("positions", table, persistent=False)
 
-    def start(self) -> None:
-        """Inputs of unit variance make tokens of unit variance, as large as the positions."""
-        nn.init.normal_(self.project.weight, std=self.project.in_features**-0.5)
-
     @property
     def tokens(self) -> int:
         """s, audio tokens per chunk."""

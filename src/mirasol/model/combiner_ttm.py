@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import projection
+from mirasol.model.pooled import PooledStart
 from mirasol.model.vit import Block
 
 BOTTLENECK = 64  # hidden width of TokenLearner's MLP
@@ -32,12 +33,14 @@ class TokenLearner(nn.Module):
 
     def start(self) -> None:
         """Start with scores of about unit variance: nearly equal ones would make all outputs the same mean."""
-        nn.init.normal_(self.hidden.weight, std=self.hidden.in_features**-0.5)
-        nn.init.normal_(self.weigh.weight, std=2 * self.weigh.in_features**-0.5)
+        nn.init.normal_(self.weigh.weight, std=2 * self.weigh.in_features**-0.5)  # gelu halves the variance
 
 
 class TTMCombiner(nn.Module):
-    """Read, process, write, output. The memory is zero before the first chunk."""
+    """Read, process, write, output. The memory is zero before the first chunk.
+
+    With ``queries: pooled``, the output is added to pooled features of the chunk.
+    """
 
     def __init__(self, config: ModelConfig, video_rows: Tensor, audio_tokens: int) -> None:
         super().__init__()
@@ -51,6 +54,7 @@ class TTMCombiner(nn.Module):
         self.write = TokenLearner(width, config.ttm_memory)
         self.output = TokenLearner(width, config.combined)
         self.norm = nn.LayerNorm(width)
+        self.pooled = PooledStart(config, video_rows, audio_tokens) if config.queries == "pooled" else None
 
     def forward(self, u: Tensor, valid: Tensor | None) -> Tensor:
         """[B, T, n, d] -> [B, T, m, d]."""
@@ -85,7 +89,8 @@ class TTMCombiner(nn.Module):
         written = self.write(torch.cat([memory, o, u], dim=1), write_valid)  # eq. 5
         if valid is not None:  # a chunk that holds nothing leaves the memory alone
             written = torch.where(valid.any(dim=1)[:, None, None], written, memory)
-        return self.norm(self.output(o, None)), written  # eq. 6
+        x = self.output(o, None)  # eq. 6
+        return self.norm(x if self.pooled is None else x + self.pooled(u)), written
 
 
 def _prepend_valid(valid: Tensor, count: int) -> Tensor:

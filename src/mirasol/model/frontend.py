@@ -29,16 +29,8 @@ def planes(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: not uint8, or a shape that is not planar YUV 4:2:0.
     """
-    rows, width = video.shape[-2:]
-    if video.dtype != torch.uint8:
-        raise ValueError(f"video is {video.dtype}, expected torch.uint8 (planar YUV 4:2:0)")
-    if rows % 6 or width % 2:
-        raise ValueError(f"frames of {rows} rows of {width}: planar YUV 4:2:0 has H*3/2 rows, H a multiple of 4")
-    height = rows * 2 // 3
-    luma = (video[..., :height, :].to(dtype) - 16.0) * LUMA - 1.0
-    chroma = video[..., height:, :].to(dtype) - 128.0  # all of U, then all of V; a row holds two rows of chroma
-    chroma = chroma.unflatten(-2, (2, height // 4)).flatten(-2).unflatten(-1, (height // 2, width // 2))
-    return luma.unsqueeze(-4), chroma.transpose(-4, -3)
+    luma, chroma = _split(video, dtype)
+    return (luma - 16.0) * LUMA - 1.0, chroma - 128.0
 
 
 def chroma_matrix(like: Tensor) -> Tensor:
@@ -50,14 +42,31 @@ def downsample(video: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """v_small (P 3.3): normalised RGB averaged over blocks, uint8 [..., K, H*3/2, W] -> [..., 3, K, size, size].
 
     Raises:
-        ValueError: ``size`` does not divide half the side of the frames.
+        ValueError: not planar YUV 4:2:0, or ``size`` does not divide half the side of the frames.
     """
-    luma, chroma = (_block_mean(plane, size) for plane in planes(video, dtype))
-    return luma + torch.einsum("cp,...pkhw->...ckhw", chroma_matrix(chroma), chroma)
+    luma, chroma = (_block_mean(plane, size) for plane in _split(video, dtype))
+    colour = torch.einsum("cp,...pkhw->...ckhw", chroma_matrix(chroma), chroma - 128.0)
+    return (luma - 16.0) * LUMA - 1.0 + colour
+
+
+def _split(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The values of Y [..., 1, K, H, W] and of U and V [..., 2, K, H/2, W/2]."""
+    rows, width = video.shape[-2:]
+    if video.dtype != torch.uint8:
+        raise ValueError(f"video is {video.dtype}, expected torch.uint8 (planar YUV 4:2:0)")
+    if rows % 6 or width % 2:
+        raise ValueError(f"frames of {rows} rows of {width}: planar YUV 4:2:0 has H*3/2 rows, H a multiple of 4")
+    height = rows * 2 // 3
+    values = video.to(dtype)
+    luma, chroma = values[..., :height, :], values[..., height:, :]
+    # All of U, then all of V; a row of the frame holds two rows of chroma.
+    chroma = chroma.unflatten(-2, (2, height // 4)).flatten(-2).unflatten(-1, (height // 2, width // 2))
+    return luma.unsqueeze(-4), chroma.transpose(-4, -3)
 
 
 def _block_mean(plane: Tensor, size: int) -> Tensor:
     *lead, height, width = plane.shape
     if height % size or width % size:
         raise ValueError(f"blocks of {height}x{width} planes cannot make {size}x{size} pixels")
-    return plane.reshape(*lead, size, height // size, size, width // size).mean(dim=(-3, -1))
+    rows = plane.reshape(*lead, size, height // size, width).sum(dim=-2)  # long rows first: several times faster
+    return rows.reshape(*lead, size, size, width // size).sum(dim=-1) * (size * size / (height * width))

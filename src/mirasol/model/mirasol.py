@@ -96,12 +96,18 @@ class Mirasol(nn.Module):
         return join_presence(batch.video_present, batch.audio_present, self.video_tubes.tokens, self.audio.tokens)
 
     def _text_loss(self, batch: Batch, encoded: Encoded, label_smoothing: float) -> tuple[Tensor, Tensor]:
-        # A token is predicted from the one before it; the head runs only where there is something to predict.
-        predicted = batch.answer_mask[:, :, 1:]
-        hidden = self.text(batch.tokens[:, :, :-1], *self.text.memory_of(encoded.h, encoded.present))
-        logits = self.text.head(hidden[predicted])
-        text = predicted.flatten(0, 1).nonzero()[:, 0]
-        return text_loss(logits, batch.tokens[:, :, 1:][predicted], text, batch.text_weight, label_smoothing)
+        # A token is predicted from the one before it. Only tokens with something to predict go all the way:
+        # those of a clip, in front of padding up to the clip that has most of them.
+        predicted = batch.answer_mask[:, :, 1:].flatten(1)  # [B, Q*(L-1)]
+        counts = predicted.sum(dim=1)
+        picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+        real = torch.arange(picked.shape[1], device=picked.device) < counts[:, None]
+        memory = self.text.memory_of(encoded.h, encoded.present)
+        logits = self.text.head(self.text(batch.tokens[:, :, :-1], *memory, picked)[real])
+        targets = batch.tokens[:, :, 1:].flatten(1).gather(1, picked)[real]
+        texts, length = batch.tokens.shape[1], batch.tokens.shape[2] - 1
+        text = (torch.arange(len(picked), device=picked.device)[:, None] * texts + picked // length)[real]
+        return text_loss(logits, targets, text, batch.text_weight, label_smoothing)
 
     def _latent_loss(self, encoded: Encoded) -> Tensor:
         # h_t is to be x_{t+1}; x is a target without gradient, or the combiner would make it easy to predict

@@ -12,12 +12,12 @@ CHUNK_BASE = 100.0  # slowest rotary angle of chunk indices: they stay small, so
 TOKEN_BASE = 10000.0  # the usual one, for text
 
 
-def sincos(coordinates: Tensor, width: int) -> Tensor:
+def sincos(coordinates: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Fixed sin/cos embedding [n, width] of ``coordinates`` [n, axes]; each axis gets an equal share of the width."""
     axes = coordinates.shape[1]
     pairs = width // (2 * axes)
-    rates = 100.0 ** (-torch.arange(pairs, dtype=torch.float32) / max(pairs, 1))
-    angles = coordinates.float()[:, :, None] * rates  # [n, axes, pairs]
+    rates = 100.0 ** (-torch.arange(pairs, device=coordinates.device, dtype=dtype) / max(pairs, 1))
+    angles = coordinates.to(dtype)[:, :, None] * rates  # [n, axes, pairs]
     table = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return torch.nn.functional.pad(table, (0, width - table.shape[1]))
 
@@ -35,4 +35,5 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     The dot product of two rotated vectors depends on the difference of their positions only.
     """
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    swapped = torch.cat([b, a], dim=-1)
+    return torch.addcmul(x * torch.cat([cos, cos], dim=-1), swapped, torch.cat([-sin, sin], dim=-1))

@@ -13,7 +13,7 @@ from mirasol.model.attention import attend
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.layers import MLP, split_heads
-from mirasol.model.positions import CHUNK_BASE, TOKEN_BASE, rotary_angles, rotate
+from mirasol.model.positions import TOKEN_BASE, rotary_angles, rotate, sincos
 
 Pair = tuple[Tensor, Tensor]
 
@@ -35,12 +35,12 @@ class SelfAttention(nn.Module):
         return rotate(q, *angles), rotate(k, *angles), v
 
     def add(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The residual stream after attention [S, L, heads, head]."""
-        return x + self.dropout(self.out(mixed.flatten(-2)))
+        """The residual stream [..., w] after attention [..., heads*head]."""
+        return x + self.dropout(self.out(mixed))
 
 
 class CrossAttention(nn.Module):
-    """Pre-norm attention to the memory, all of h. Keys are rotated by their chunk's age."""
+    """Pre-norm attention to the memory, all of h."""
 
     def __init__(self, sizes: Sizes, memory_width: int, dropout: float) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(inner, sizes.width)
         self.dropout = nn.Dropout(dropout)
 
-    def keys_values(self, memory: Tensor, angles: Pair) -> Pair:
+    def keys_values(self, memory: Tensor) -> Pair:
         """Of memory [B, R*m, d]: [B, R*m, heads, head] each; the same for every token that asks."""
         k, v = (split_heads(y, self.heads) for y in self.kv(memory).chunk(2, dim=-1))
-        return rotate(k, *angles), v
+        return k, v
 
     def forward(self, x: Tensor, keys_values: Pair, valid: Tensor | None) -> Tensor:
         """x [B, tokens, w]; ``valid`` bool [B, R*m] with at least one True in a row."""
@@ -106,15 +106,20 @@ class TextDecoder(nn.Module):
         h, present = h[:, -self.max_chunks :], present[:, -self.max_chunks :]
         return h.flatten(1, 2), present.repeat_interleave(self.combined, dim=1)
 
-    def forward(self, tokens: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, memory: Tensor, valid: Tensor, picked: Tensor | None = None) -> Tensor:
         """Hidden states [B, Q, L, w] of tokens [B, Q, L]; memory and valid as from :meth:`memory_of`.
 
-        Texts are padded on the right: being causal, they need no mask.
+        ``picked`` int64 [B, S] are the tokens of a clip's Q texts, q*L + l, whose hidden states [B, S, w] are
+        wanted: the last layer then computes no other.
         """
-        return self.prefill(tokens, memory, valid)[0]
+        return self.prefill(tokens, memory, valid, picked)[0]
 
-    def prefill(self, tokens: Tensor, memory: Tensor, valid: Tensor) -> tuple[Tensor, list[Pair]]:
+    def prefill(
+        self, tokens: Tensor, memory: Tensor, valid: Tensor, picked: Tensor | None = None
+    ) -> tuple[Tensor, list[Pair]]:
         """Hidden states as :meth:`forward`, and each layer's self-attention keys and values [B*Q, L, heads, head].
+
+        Texts are padded on the right: being causal, they need no mask.
 
         Raises:
             ValueError: the texts are longer than the cache.
@@ -124,33 +129,36 @@ class TextDecoder(nn.Module):
             raise ValueError(f"texts of {length} tokens, the text cache holds {self.max_text}")
         keys_values, valid = self.cross_keys_values(memory, valid)
         angles = self._token_angles(torch.arange(length, device=tokens.device), memory.dtype)
-        x = self.embed(tokens).flatten(0, 1)
+        x = self.embed(tokens).flatten(1, 2)  # [B, Q*L, w]
         cache = []
-        for block, pair in zip(self.blocks, keys_values, strict=True):
-            q, k, v = block.self_attention.qkv_of(x, angles)
-            x = block.self_attention.add(x, attend(q, k, v, causal=True))
-            x = block.cross_attention(x.view(clips, texts * length, -1), pair, valid)
-            x = block.mlp(x).view(clips * texts, length, -1)
+        for layer, (block, pair) in enumerate(zip(self.blocks, keys_values, strict=True)):
+            q, k, v = block.self_attention.qkv_of(x.view(clips * texts, length, -1), angles)
+            mixed = attend(q, k, v, causal=True).reshape(clips, texts * length, -1)
+            if picked is not None and layer == self.sizes.layers - 1:
+                x, mixed = (y.gather(1, picked[..., None].expand(-1, -1, y.shape[-1])) for y in (x, mixed))
+            x = block.self_attention.add(x, mixed)
+            x = block.mlp(block.cross_attention(x, pair, valid))
             cache.append((k, v))
-        return x.view(clips, texts, length, -1), cache
+        return (x if picked is not None else x.unflatten(1, (texts, length))), cache
 
     def cross_keys_values(self, memory: Tensor, valid: Tensor) -> tuple[list[Pair], Tensor]:
         """Each layer's keys and values of the memory, and which of them may be seen.
 
-        A chunk's position is its age, counted back from the last chunk that holds something. Where nothing is
-        valid, everything may be seen (a softmax over nothing is not finite) and has the value zero.
+        Fixed sin/cos of a chunk's age, counted back from the last chunk that holds something, is added to it:
+        in the values too, so that an answer can say when. Where nothing is valid, everything may be seen (a
+        softmax over nothing is not finite) and has the value zero.
         """
         chunks = memory.shape[1] // self.combined
         present = valid.view(-1, chunks, self.combined).any(dim=-1)
         index = torch.arange(chunks, device=memory.device)
         last = torch.where(present, index, 0).amax(dim=1, keepdim=True)
-        age = (last - index).abs().repeat_interleave(self.combined, dim=1)  # later ones hold nothing
-        table = rotary_angles(-torch.arange(chunks, device=memory.device), self.sizes.head, CHUNK_BASE, memory.dtype)
-        angles = (table[0][age][:, :, None], table[1][age][:, :, None])  # [B, R*m, 1, head/2]
+        age = (last - index).abs()  # those after the last hold nothing
+        ages = sincos(torch.arange(chunks, device=memory.device)[:, None], memory.shape[2], memory.dtype)[age]
+        memory = memory + ages.repeat_interleave(self.combined, dim=1)
         something = valid.any(dim=1, keepdim=True)
         keys_values = []
         for block in self.blocks:
-            keys, values = block.cross_attention.keys_values(memory, angles)
+            keys, values = block.cross_attention.keys_values(memory)
             keys_values.append((keys, values * something[:, :, None, None]))
         return keys_values, valid | ~something
 
@@ -202,7 +210,7 @@ class TextDecoder(nn.Module):
             keys = torch.where(here, k, state["cache"][:, layer, 0])
             values = torch.where(here, v, state["cache"][:, layer, 1])
             stored.append(torch.stack([keys, values], dim=1))
-            x = block.self_attention.add(x, attend(q, keys, values, seen))
+            x = block.self_attention.add(x, attend(q, keys, values, seen).flatten(-2))
             x = block.cross_attention(x.view(clips, texts, -1), keys_values[layer], valid)
             x = block.mlp(x).view(clips * texts, 1, -1)
         new = {"cache": torch.stack(stored, dim=1), "length": length + 1}

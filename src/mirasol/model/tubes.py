@@ -106,11 +106,6 @@ class VideoTubes(nn.Module):
         table = sincos(centres * torch.tensor([TIME, SPACE, SPACE]), config.vit.width)
         self.register_buffer("positions", table, persistent=False)
 
-    def start(self) -> None:
-        """Inputs of unit variance make tokens of unit variance, as large as the positions."""
-        for project in self.projections:
-            nn.init.normal_(project.weight, std=project.in_features**-0.5)
-
     @property
     def tokens(self) -> int:
         """f, video tokens per chunk."""

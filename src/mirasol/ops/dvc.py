@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -171,6 +172,8 @@ def status(root: str | Path = ".") -> dict[str, list[str]]:
 
     A stage whose inputs will only change once another has run is not listed: see `downstream`.
     """
+    root = Path(root)
+    _mend(root)
     found = json.loads(capture(root, _dvc("status", "--json")) or "{}")
     return {name: [line for entry in entries for line in _reasons(entry)] for name, entries in found.items()}
 
@@ -210,11 +213,30 @@ def repro(
     if lock is None:
         with hold(root, f"dvc repro {stage or ''}".rstrip(), say=on_line) as lock:
             return repro(stage, root=root, single_item=single_item, lock=lock, on_line=on_line)
+    arguments = ["repro", *(["--single-item"] if stage and single_item else []), *([stage] if stage else [])]
+    return _reproduce(root, arguments, stage or "", lock, on_line)
+
+
+def exp_run(
+    name: str, changes: Sequence[str], *, root: str | Path = ".", lock: Lock, on_line: OnLine = print
+) -> Outcome:
+    """`dvc exp run`: all stages with ``changes`` (`finetune.lr=1e-4`) to params.yaml, kept as experiment ``name``.
+
+    Raises:
+        StageError: as `repro`.
+    """
+    arguments = ["exp", "run", "--name", name]
+    for change in changes:
+        arguments += ["--set-param", change]
+    return _reproduce(Path(root).resolve(), arguments, "", lock, on_line)
+
+
+def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line: OnLine) -> Outcome:
+    _mend(root)
     for old in [root / "runs" / stage / "error.json"] if stage else root.glob("runs/*/error.json"):
         old.unlink(missing_ok=True)  # so that one that is there afterwards is of this run
-    arguments = ["--single-item"] if stage and single_item else []
     outcome: Outcome = "unchanged"
-    current = stage or ""
+    current = stage
 
     def read(line: str) -> None:
         nonlocal outcome, current
@@ -224,12 +246,27 @@ def repro(
             outcome = "restored"
         on_line(line)
 
-    command = _dvc("repro", *arguments, *([stage] if stage else []))
     try:
-        run(root, command, on_line=read, lock=lock, show=_telling)
+        run(root, _dvc(*arguments), on_line=read, lock=lock, show=_telling)
     except CommandError as error:
         raise _stage_error(root, current, error) from None
     return outcome
+
+
+def _mend(root: Path) -> None:
+    """Remove the half-written lock file of a DVC that was killed: every later command would refuse it."""
+    path = root / ".dvc" / "tmp" / "rwlock"
+    for last in (False, True):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            if last:
+                path.unlink(missing_ok=True)
+            else:
+                time.sleep(0.5)  # another DVC may be writing it just now
 
 
 def _telling(line: str) -> bool:
@@ -297,6 +334,19 @@ def push(root: str | Path, remote: str | None = None, *, on_line: OnLine = print
         call(root, "push", *(["--remote", remote] if remote else []), on_line=on_line, lock=lock)
     except CommandError as error:
         raise StageError(str(error), stage="push", transient=True) from None
+
+
+def exp_fetch(root: str | Path, workspace: str | Path, name: str, *, on_line: OnLine = print) -> None:
+    """Bring experiment ``name`` from another workspace into ``root``, for `dvc exp show` and `dvc exp apply`.
+
+    Only git's part of it: the files are in the cache that both share.
+    """
+    call(root, "exp", "pull", "--force", "--no-cache", str(Path(workspace).resolve()), name, on_line=on_line)
+
+
+def cache_dir(root: str | Path) -> str:
+    """The absolute path of the workspace's cache."""
+    return str(Path(root, capture(root, _dvc("cache", "dir")).strip()).resolve())
 
 
 def call(root: str | Path, *arguments: str, on_line: OnLine = print, lock: Lock | None = None) -> None:

@@ -132,8 +132,10 @@ def supervise() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     code = 128 + signal.SIGTERM
+    first = 0
     try:
         child = subprocess.Popen(command)
+        first = child.pid
         threading.Thread(target=_stop_with_parent, args=(lifeline,), daemon=True).start()
         code = child.wait()
     except _Stopped as stopped:
@@ -141,7 +143,7 @@ def supervise() -> None:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        _end_descendants(grace)
+        _end_descendants(first, grace)
     sys.exit(code if code >= 0 else 128 - code)
 
 
@@ -161,15 +163,20 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
-def _end_descendants(grace: float) -> None:
-    """SIGTERM to every process below this one, SIGKILL after ``grace`` seconds."""
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+def _end_descendants(first: int, grace: float) -> None:
+    """End every process below this one: asked at once, killed after ``grace`` seconds.
+
+    The command itself, process ``first``, is asked by SIGINT. DVC ignores that while a stage runs, sees
+    the stage end and closes its books; SIGTERM can strike while it writes its lock file, and leaves half
+    a file that stops every later run.
+    """
+    for kill, patience in ((False, grace), (True, 5.0)):
         told: set[int] = set()
         deadline = time.monotonic() + patience
         while left := _descendants():
             for pid in left - told:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
+                    os.kill(pid, signal.SIGKILL if kill else signal.SIGINT if pid == first else signal.SIGTERM)
             told |= left
             if time.monotonic() > deadline:
                 break

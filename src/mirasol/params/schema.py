@@ -11,6 +11,7 @@ from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
 from mirasol.model.config import ModelSpec
+from mirasol.model.presets import PRESETS, Preset
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
 T = TypeVar("T")
@@ -106,13 +107,42 @@ class Check:
         return f"got {values[0]}{' with ' + ', '.join(others) if others else ''}, {self.rule}"
 
 
+def _by_preset(figure: Callable[[Preset], int]) -> str:
+    """A figure of each preset, as a rule quotes it."""
+    return "(" + ", ".join(f"{name}: {figure(preset)}" for name, preset in PRESETS.items()) + ")"
+
+
 PHASES = ("pretrain", "audio_pretrain", "finetune")
 CHECKS = (
-    Check(("clip.size",), lambda size: size % 8 == 0, "must be a multiple of 8: whole patches, even U and V planes"),
     Check(
         ("model.max_chunks", "clip.chunks"),
         lambda most, chunks: most >= chunks,
         "must be at least `clip.chunks`: a stream remembers a whole clip",
+    ),
+    Check(
+        ("clip.size", "model.preset"),
+        lambda size, preset: size % (2 * PRESETS[preset].reconstruction_size) == 0,
+        "must be a multiple of twice the preset's `reconstruction_size` "
+        + _by_preset(lambda preset: preset.reconstruction_size)
+        + ": blocks of pixels are averaged to it",
+    ),
+    Check(
+        ("clip.frames_per_chunk", "model.preset"),
+        lambda frames, preset: frames >= max(tube[0] for tube in PRESETS[preset].tubes),
+        "must be at least the longest tube of the preset "
+        + _by_preset(lambda preset: max(tube[0] for tube in preset.tubes)),
+    ),
+    Check(
+        ("clip.audio_bands", "clip.frames_per_chunk", "model.preset"),
+        lambda bands, frames, preset: bands * frames >= PRESETS[preset].audio_patch[0],
+        "times `clip.frames_per_chunk` must be at least the columns of the preset's audio patch "
+        + _by_preset(lambda preset: preset.audio_patch[0]),
+    ),
+    Check(
+        ("clip.mels", "model.preset"),
+        lambda mels, preset: mels >= PRESETS[preset].audio_patch[1],
+        "must be at least the mel bands of the preset's audio patch "
+        + _by_preset(lambda preset: preset.audio_patch[1]),
     ),
     Check(
         ("evaluate.max_answer", "tokenizer.max_text"),

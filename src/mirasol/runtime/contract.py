@@ -195,7 +195,7 @@ def read_contract(bundle: str | Path) -> Contract:
     if stated != _hash(values) or text != _dump({**values, "sha256": stated}):
         raise MirasolError(f"{path} is damaged: its sha256 does not match its content. Copy or export the bundle again")
     try:
-        contract = _build(Contract, values, "contract")
+        contract: Contract = _build(Contract, values, "contract")
     except ValueError as error:
         raise MirasolError(f"{path}: {error}. Export the bundle again") from None
     _check_consistency(contract, path)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.tokenizer import Tokenizer
-from mirasol.runtime.backends import Array
+from mirasol.runtime.backends import Array, Step
 from mirasol.runtime.backends import onnxruntime as backend
 from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT, GraphSpec, read_contract
 from mirasol.runtime.features import ChunkFeatures
@@ -35,6 +35,10 @@ class Engine:
             name: backend.load(self.bundle / graph.file, graph, threads) for name, graph in self.contract.graphs.items()
         }
 
+    def step(self, graph: str) -> Step:
+        """A graph as it is: all inputs by name to all outputs by name."""
+        return self._steps[graph]
+
     def initial(self, graph: str) -> States:
         """The states that the first step of ``graph`` is given."""
         spec = self.contract.graphs[graph]
@@ -55,6 +59,20 @@ class Engine:
         """Logits [1, V] of the token after ``token``; memory [1, R*m, d], memory_valid [1, R*m]."""
         inputs = {"token": np.array([token], np.int64), "memory": memory, "memory_valid": memory_valid}
         return self._run(TEXT, inputs, states, "logits")
+
+    def prompt(self, question: str) -> list[int]:
+        """The tokens of ``question``, its answer to follow.
+
+        Raises:
+            MirasolError: they leave no room for an answer in the text cache.
+        """
+        ids = self.tokenizer.text_ids(question, None)
+        if len(ids) >= self.contract.model.max_text:
+            raise MirasolError(
+                f"the question has {len(ids)} tokens, but the text cache holds {self.contract.model.max_text} with the "
+                "answer: ask a shorter question, or train and export with a larger tokenizer.max_text"
+            )
+        return ids
 
     def _run(self, graph: str, inputs: States, states: States, output: str) -> tuple[Array, States]:
         outputs = self._steps[graph]({**inputs, **states})

@@ -62,6 +62,11 @@ class Session:
         """Bytes that this stream keeps between chunks. It never grows."""
         return sum(array.nbytes for array in self.snapshot().values())
 
+    @property
+    def memory(self) -> tuple[Array, Array]:
+        """What the text model looks at: h of the last R chunks [1, R*m, d], and which of it is there [1, R*m]."""
+        return self._memory, self._memory_valid
+
     def push(self, video: Frames | None, samples: Samples | None) -> Latents:
         """Take in the next chunk; ``None`` stands for a modality that is not there.
 
@@ -113,13 +118,8 @@ class Session:
         """
         if not self._memory_valid.any():
             raise MirasolError("there is nothing to ask about: no chunk that is remembered held video or audio")
-        prompt = self.engine.tokenizer.text_ids(question, None)
+        prompt = self.engine.prompt(question)
         room = self.contract.model.max_text - len(prompt)
-        if room < 1:
-            raise MirasolError(
-                f"the question has {len(prompt)} tokens, but the text cache holds {self.contract.model.max_text} with "
-                "the answer: ask a shorter question, or export a model with a larger tokenizer.max_text"
-            )
         limit = min(room, self.contract.model.max_answer if max_tokens is None else max_tokens)
         return self._greedy(prompt, limit, self._memory, self._memory_valid)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 DATA = Path("data")  # raw, tracked by data.dvc
 BUILD = Path("build")  # outputs of the stages, tracked by dvc.lock
 RUNS = Path("runs")  # scratch: checkpoints, logs, errors
+CACHE = RUNS / "clips"  # decoded clips, shared with the training phases
 REPORTS = Path("reports")  # metrics, in git
 
 TOKENIZER = BUILD / "tokenizer" / "tokenizer.json"

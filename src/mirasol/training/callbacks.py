@@ -15,7 +15,6 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.model.batch import Batch
 from mirasol.training.checkpoint import CHECKPOINT, FINGERPRINT
-from mirasol.training.config import PhaseConfig
 from mirasol.training.curves import CURVES, SPEED, CurveFile
 from mirasol.training.module import PhaseModule
 from mirasol.training.optim import learning_rate
@@ -111,7 +110,9 @@ class Recorder(pl.Callback):
         self.restored: dict[str, Any] | None = None
         self.began = 0.0  # when the steps since the last line began
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint[FINGERPRINT] = self.made_by
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,8 +157,8 @@ class Recorder(pl.Callback):
         if evaluate:
             line["val"] = self.validation.run(trainer, module)
         if trainer.is_global_zero:
-            self.curves.append(line)
-            self.speed.append({"step": step, "clips_per_second": round(rate, 2)})
+            self.curves.append(line, sync=evaluate)  # the checkpoint comes next
+            self.speed.append({"step": step, "clips_per_second": round(rate, 2)}, sync=False)
         for logger in trainer.loggers:
             logger.log_metrics({**flat(line), "clips_per_second": rate}, step)
         self.began = time.monotonic()

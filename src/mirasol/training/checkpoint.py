@@ -44,10 +44,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return loaded
 
 
-def code_hash(rooms: Iterable[str] = CODE) -> str:
-    """SHA-256 of what the code of ``rooms`` says; comments and layout do not count."""
+def code_hash(root: Path, rooms: Iterable[str] = CODE) -> str:
+    """SHA-256 of what the code of ``rooms`` below ``root`` says; comments and layout do not count."""
     digest = hashlib.sha256()
-    root = Path(mirasol.__file__).parent
     for room in sorted(rooms):
         for path in sorted((root / room).glob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -61,7 +60,12 @@ def fingerprint(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, A
     ``settings`` are nested mappings of parameters, ``hashes`` the digests of the input files.
     """
     versions = {"torch": str(torch.__version__), "python": platform.python_version()}
-    whole = {"settings": settings, "inputs": hashes, "code": code_hash(), "versions": versions}
+    whole = {
+        "settings": settings,
+        "inputs": hashes,
+        "code": code_hash(Path(mirasol.__file__).parent),
+        "versions": versions,
+    }
     plain: dict[str, Any] = json.loads(json.dumps(whole))
     return plain
 
@@ -94,6 +98,7 @@ def resumable_step(path: Path, expected: dict[str, Any]) -> tuple[int | None, li
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step, made_by = int(found["global_step"]), found[FINGERPRINT]
     except Exception as error:  # a foreign or damaged file fails in many ways, all of which mean "start anew"
-        return None, [f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''})"]
+        words = str(error).splitlines()
+        return None, [f"it cannot be read ({type(error).__name__}{': ' + words[0][:80] if words else ''})"]
     changed = differences(made_by, expected)
     return (None, changed) if changed else (step, [])

@@ -42,8 +42,8 @@ class CurveFile:
         with atomic_write(self.path, "w") as file:
             file.writelines(_encode(line) for line in kept)
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Add one line and hand it to the disk.
+    def append(self, line: dict[str, Any], *, sync: bool) -> None:
+        """Add one line; ``sync`` waits until it, and all before it, would survive a power cut.
 
         Raises:
             MirasolError: the disk is full.
@@ -51,8 +51,9 @@ class CurveFile:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_encode(line))
-                file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             raise disk_error(error, self.path) or error from error
 

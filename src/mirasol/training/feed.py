@@ -79,18 +79,25 @@ class Feed:
         )
 
     def families(self) -> dict[str, str]:
-        """The question family of each example id of the val split; its task where it has no family."""
+        """The question family of each example id of the val split; its task where it has no family.
+
+        Raises:
+            MirasolError: the val split has no example of the phase's tasks.
+        """
         rows = (row for number in range(len(self.val)) for row in self.val.meta(number)["examples"])
-        return {row["id"]: row["family"] or row["task"] for row in rows if row["task"] in self.tasks}
+        found = {row["id"]: row["family"] or row["task"] for row in rows if row["task"] in self.tasks}
+        if not found:
+            raise MirasolError(
+                f"{self.val.folder}: the split val has no example of task {' or '.join(self.tasks)} to score while "
+                "training on that task: give some rows of it in the manifest the split val"
+            )
+        return found
 
     def val_batches(self, rank: int, world: int) -> Iterator[Batch]:
         """The part of the val split that process ``rank`` scores, with all texts of the phase's tasks.
 
         At most ``config.val_clips`` clips in all, spread evenly over the split. They are read in this
         process: the first evaluation decodes them, later ones find them in the cache.
-
-        Raises:
-            MirasolError: the val split has no example of the phase's tasks.
         """
         if self._val is None:
             clips = Clips(self.val, self.tokenizer, self.tasks, captions=False)

@@ -26,6 +26,17 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed torch for work on ``device``.
+
+    Not ``torch.manual_seed``: where CUDA has not started it notes the seed, with a stack trace, for each
+    kind of device that might start later; a millisecond and some memory that never comes back, every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class PhaseModule(pl.LightningModule):
     """Trains ``model`` by the settings of one phase.
 
@@ -48,7 +59,7 @@ class PhaseModule(pl.LightningModule):
         return sum((w * losses[name] for name, w in zip(LOSSES, weights, strict=True)), start=torch.zeros(()))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
+        reseed(step_seed(self.seed, self.global_step, self.global_rank), self.device)
         outputs = self.model(batch, label_smoothing=self.config.label_smoothing)
         loss = self.weighted(outputs)
         figures = {name: value.detach() for name, value in outputs.items() if value.ndim == 0}
@@ -62,7 +73,7 @@ class PhaseModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Scale the gradient down to ``clip_norm``, and keep its norm before that for the curves."""
-        learning = [p for p in self.model.parameters() if p.grad is not None]
+        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         bound = self.config.clip_norm or float("inf")
         self.figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, bound).detach()
 

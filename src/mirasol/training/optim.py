@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.model.mirasol import parameter_groups
+from mirasol.model.mirasol import Mirasol, parameter_groups
 from mirasol.training.config import PhaseConfig
 
 
@@ -34,7 +34,7 @@ def decayed_names(model: nn.Module) -> set[str]:
     return names
 
 
-def build_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def build_groups(model: Mirasol, weight_decay: float) -> list[dict[str, Any]]:
     """Two optimiser groups, with and without decay, for every part of the model, frozen or not.
 
     The layout depends on the model alone, never on the phase; a frozen parameter has no gradient,
@@ -52,7 +52,7 @@ def build_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return groups
 
 
-def build_optimizer(model: nn.Module, config: PhaseConfig, *, fused: bool) -> torch.optim.AdamW:
+def build_optimizer(model: Mirasol, config: PhaseConfig, *, fused: bool) -> torch.optim.AdamW:
     """AdamW with torch's default betas, as S 4 has it."""
     groups = build_groups(model, config.weight_decay)
     return torch.optim.AdamW(groups, lr=learning_rate(0, config), fused=fused)

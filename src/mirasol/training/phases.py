@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from mirasol.model.mirasol import parameter_groups
+from mirasol.model.mirasol import Mirasol, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def find_phase(name: str) -> Phase:
     return PHASES[name]
 
 
-def freeze(model: nn.Module, phase: Phase) -> None:
+def freeze(model: Mirasol, phase: Phase) -> None:
     """Set ``requires_grad`` of every parameter to what the phase trains.
 
     Raises:

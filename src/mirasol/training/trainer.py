@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
+from mirasol.data.loader import TrainingLoader
 from mirasol.data.spec import ClipSpec
-from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.callbacks import Recorder
@@ -50,17 +51,18 @@ def reproducible(training: TrainingConfig, *, cpu: bool) -> Iterator[None]:
     kernels cost nothing; on a GPU some are slow or missing, and the result is only as equal as its
     kernels are.
     """
+    memory: Any = torch.utils.deterministic
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = memory.fill_uninitialized_memory
     torch.set_num_threads(training.threads)
     torch.use_deterministic_algorithms(cpu)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes all memory twice
+    memory.fill_uninitialized_memory = False  # a debugging aid that writes all memory twice
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
 
 
 def initial_model(model: ModelConfig | None, init: Path | None, seed: int) -> Mirasol:
@@ -178,38 +180,50 @@ def fit(
 ) -> pl.Trainer:
     """Train ``network`` in place for ``config.steps`` steps in all, from the checkpoint in ``runs`` if it fits."""
     _quieten()
-    checkpoint = runs / CHECKPOINT
+    leader = getattr(rank_zero_only, "rank", 0) == 0  # known before Lightning starts its processes
+    checkpoint, clips = runs / CHECKPOINT, config.batch_size
     step, reasons = resumable_step(checkpoint, made_by)
     start = step or 0
-    trainer = _build_trainer(config, training, runs, start)
-    if trainer.is_global_zero:
-        _say_where_from(name, checkpoint, step, config.steps, reasons)
     amp = training.precision == "16-mixed"  # skips steps with infinite gradients by itself, and refuses fused AdamW
     module = PhaseModule(network, config, seed=training.seed, fused=not amp)
-    on_cpu = trainer.strategy.root_device.type == "cpu"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(reproducible(training, cpu=on_cpu))
-        hidden = None if trainer.is_global_zero else stack.enter_context(Path(os.devnull).open("w"))
-        clips = config.batch_size
-        progress = Progress(name, config.steps * clips, "clips", done=start * clips, stream=hidden)
+        hidden = None if leader else stack.enter_context(Path(os.devnull).open("w"))
         recorder = Recorder(
             name,
             folder=runs,
             validation=Validation(feed.val_batches, feed.families()),
-            progress=stack.enter_context(progress),
+            progress=Progress(name, config.steps * clips, "clips", done=start * clips, stream=hidden),
             made_by=made_by,
             start=start,
             watched=("loss",) if amp else ("loss", "grad_norm"),
         )
-        trainer.callbacks.append(recorder)
-        data = TrainData(feed, start * clips)
+        trainer = build_trainer(config, training, runs, start, recorder)
+        stack.enter_context(reproducible(training, cpu=trainer.strategy.root_device.type == "cpu"))
+        stack.enter_context(stopping_between_steps())
+        if leader:
+            _say_where_from(name, checkpoint, step, config.steps, reasons)
+        stack.enter_context(recorder.progress)
         try:
+            data = TrainData(feed, start * clips)
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint if start else None, weights_only=True)
         except SIGTERMException:
             # Lightning leaves with status 0, which a pipeline would take for success.
             print(f"[{name}] told to stop: run again to go on from the last checkpoint", file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM) from None
     return trainer
+
+
+@contextlib.contextmanager
+def stopping_between_steps() -> Iterator[None]:
+    """Leave SIGTERM to Lightning, which ends the step first: time for a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class TrainData(pl.LightningDataModule):
@@ -220,7 +234,7 @@ class TrainData(pl.LightningDataModule):
         self.feed = feed
         self.start = start
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> TrainingLoader:
         assert self.trainer is not None
         return self.feed.train_loader(self.start, self.trainer.global_rank, self.trainer.world_size)
 
@@ -231,30 +245,44 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return {"steps": last.pop("step"), "val": last.pop("val"), "train": last}
 
 
-def _build_trainer(config: PhaseConfig, training: TrainingConfig, runs: Path, start: int) -> pl.Trainer:
+def build_trainer(
+    config: PhaseConfig, training: TrainingConfig, runs: Path, start: int, recorder: Recorder
+) -> pl.Trainer:
+    """A trainer that leaves curves, checkpoints and the progress bar to :class:`Recorder`.
+
+    Raises:
+        MirasolError: this machine has not the devices that are asked for.
+    """
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
         # Its own requeueing would resume from a checkpoint that has no fingerprint and knows no sample count.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     # purge_step: what TensorBoard has seen after the checkpoint did not happen
     board = TensorBoardLogger(runs, name="", version="tensorboard", purge_step=start + 1)
-    return pl.Trainer(
-        accelerator=training.accelerator,
-        devices=training.devices,
-        num_nodes=training.nodes,
-        precision=training.precision,  # type: ignore[arg-type]
-        max_steps=config.steps,
-        max_epochs=-1,
-        logger=board,
-        plugins=plugins,
-        default_root_dir=runs,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=training.accelerator,
+            devices=training.devices,
+            num_nodes=training.nodes,
+            precision=training.precision,  # type: ignore[arg-type]
+            max_steps=config.steps,
+            max_epochs=-1,
+            logger=board,
+            callbacks=[recorder],
+            plugins=plugins,
+            default_root_dir=runs,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+        )
+    except MisconfigurationException as error:
+        raise MirasolError(
+            f"training.accelerator {training.accelerator}, training.devices {training.devices}: not on this machine "
+            f"({error}); `mirasol doctor` says what there is"
+        ) from error
 
 
 def _hand_on(name: str, phase: Phase, network: Mirasol, out: Path) -> dict[str, Any]:

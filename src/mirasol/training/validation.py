@@ -41,12 +41,10 @@ class Validation:
 
     Args:
         batches: gives the batches of process ``rank`` of ``world``: disjoint parts of the clips.
-        families: family of each example id; the same in all processes.
+        families: family of each example id, at least one; the same in all processes.
     """
 
-    def __init__(
-        self, batches: Callable[[int, int], Iterable[Batch]], families: Mapping[str, str]
-    ) -> None:
+    def __init__(self, batches: Callable[[int, int], Iterable[Batch]], families: Mapping[str, str]) -> None:
         self.batches = batches
         self.families = families
         self.rows = {name: row for row, name in enumerate(sorted(set(families.values())))}
@@ -80,7 +78,12 @@ class Validation:
             if table[row][0]
         }
         texts, right, loss = (sum(column) for column in zip(*table, strict=True))
-        return {"exact_match": right / max(texts, 1), "text": loss / max(texts, 1), "n": int(texts), "families": families}
+        return {
+            "exact_match": right / max(texts, 1),
+            "text": loss / max(texts, 1),
+            "n": int(texts),
+            "families": families,
+        }
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -89,7 +89,7 @@ def test_the_same_world_is_left_as_it_is(made: Path) -> None:
 @pytest.mark.parametrize("clips, seed", [(CLIPS + 1, 1), (CLIPS, 2)])
 def test_another_world_is_not_overwritten(made: Path, clips: int, seed: int) -> None:
     before = contents(made)
-    with pytest.raises(MirasolError, match="holds something else.*--force"):
+    with pytest.raises(MirasolError, match=r"holds something else.*--force"):
         make_world(made, clips, seed, workers=1)
     assert contents(made) == before
 

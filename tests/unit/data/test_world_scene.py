@@ -148,4 +148,4 @@ def test_each_kind_has_its_flashes_and_sounds(scenes: dict[str, list[Scene]]) ->
     assert found == expected
 
 
-GOLDEN_DRAWS: list[int] = []
+GOLDEN_DRAWS = [719, 645, 7, 274, 471, 876, 861, 855]

@@ -88,4 +88,4 @@ def test_a_buzz_is_low_and_noise_is_flat() -> None:
     assert 0.8 < low / high < 1.25
 
 
-GOLDEN_SOUND = ""
+GOLDEN_SOUND = "920ae7f8ef82d3d51bc7534e1ca8d6545f3d25e553629c4657a00e05368a513f"

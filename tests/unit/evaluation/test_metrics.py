@@ -107,6 +107,11 @@ def test_a_model_that_is_led_by_what_it_does_not_need_fails() -> None:
     assert _asked(muted="buzz", blanked="buzz")["blanked"] is False
 
 
+def test_a_model_that_knows_nothing_proves_nothing() -> None:
+    rows = [row(i, "sound", "bell", full="buzz") for i in range(40)]
+    assert verdicts(scored(rows))["sound"] == {"muted": None, "blanked": None, "swapped": None}
+
+
 def test_unknown_needs_give_no_verdict() -> None:
     report = scored([row(1, "x", "drum", full="drum")], {})
     assert verdicts(report)["x"] == {"muted": None, "blanked": None, "swapped": None}

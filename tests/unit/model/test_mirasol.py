@@ -114,7 +114,7 @@ def test_more_frames_need_no_parameter_more(combiner):
 
 
 def test_every_parameter_learns():
-    for combiner, queries in (("transformer", "pooled"), ("transformer", "last"), ("ttm", "last")):
+    for combiner, queries in (("transformer", "pooled"), ("transformer", "last"), ("ttm", "last"), ("ttm", "pooled")):
         model = tiny_model(combiner=combiner, queries=queries)
         losses = model(random_batch(model.config))
         (losses["text"] + losses["latent"] + losses["video"]).backward()

@@ -21,7 +21,7 @@ def token_learner(learner, tokens):
 
 @torch.no_grad()
 def test_equals_the_equations():
-    combiner = tiny_model(dtype=torch.float64, combiner="ttm").combiner
+    combiner = tiny_model(dtype=torch.float64, combiner="ttm", queries="last").combiner
     u = torch.randn(2, 3, 10, 24, dtype=torch.float64)
     for clip in range(2):
         memory = torch.zeros(5, 24, dtype=torch.float64)

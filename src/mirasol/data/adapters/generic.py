@@ -192,7 +192,7 @@ def _number(text: str) -> float | str:
 
 def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -> tuple[list[Example], list[str]]:
     """Examples of the rows whose file is there, and ``file:line`` of the others."""
-    splits = {row.get("group", row.get("media")): row["split"] for _, row in rows if "split" in row}
+    splits = {str(row.get("group", row.get("media"))): row["split"] for _, row in rows if "split" in row}
     examples: list[Example] = []
     missing: list[str] = []
     wrong: list[str] = []
@@ -200,16 +200,16 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
     there: dict[str, bool] = {}
     for number, (line, row) in enumerate(rows):
         name = row.get("media", "")
-        group = row.get("group", name)
-        values = {
+        group = str(row.get("group", name))
+        values: dict[str, Any] = {
             "id": f"{path.stem}-{number:06d}",
             "start": None,
             "end": None,
             "task": "qa",
-            "prompt": PROMPTS.get(row.get("task", "qa"), CLASSIFY_PROMPT),
+            "prompt": PROMPTS.get(str(row.get("task", "qa")), CLASSIFY_PROMPT),
             "answers": [],
             "group": group,
-            "split": splits.get(group) or split_of(str(group)),
+            "split": splits.get(group) or split_of(group),
             "family": "",
             "licence": "",
         } | row

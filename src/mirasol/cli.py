@@ -1,0 +1,191 @@
+"""The command line: `mirasol …`. Every command is one call of a room below."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mirasol.commands import data, model, params, say
+
+Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
+BUNDLE = Path("build/bundle")
+EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
+
+app = typer.Typer(
+    name="mirasol",
+    help="Train audio-video-text models on your own videos, and stream answers from them.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+app.add_typer(params.app, name="params")
+app.add_typer(model.app, name="model")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mirasol import __version__
+
+        print(f"mirasol {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    """Options of `mirasol` itself."""
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Option(help="the folder to make")] = Path("data"),
+    clips: Annotated[int, typer.Option(min=1, help="clips of the training split")] = 12000,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
+    force: Annotated[bool, typer.Option("--force", help="replace what is in the folder")] = False,
+) -> None:
+    """Make the built-in world: video files with sound, questions and exact answers.
+
+    Example:  mirasol world --out data
+    """
+    from mirasol.data.world import make_world
+
+    report = make_world(out, clips, seed, workers, force=force)
+    made = " + ".join(f"{count:,} {split}" for split, count in report["clips"].items())
+    state = "written" if report["written"] else "stood there already"
+    print(f"{out}: {made} clips, {report['examples']:,} texts, {report['bytes'] / 2**20:.0f} MiB, {state}")
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="a stage of dvc.yaml, such as `shards` or `finetune`")],
+) -> None:
+    """Run one stage of dvc.yaml in this folder; DVC calls this, `dvc repro` decides when.
+
+    Example:  mirasol stage shards
+    """
+    from mirasol.stages.run import run_stage
+
+    run_stage(name)
+
+
+@app.command()
+def run(
+    stages: Annotated[list[str] | None, typer.Argument(help="stages to bring up to date, all if none is named")] = None,
+    push: Annotated[bool, typer.Option("--push", help="send the results to the DVC remote afterwards")] = False,
+) -> None:
+    """Bring the pipeline up to date through Prefect: what `make demo` does after the set-up.
+
+    Example:  mirasol run evaluate
+    """
+    from mirasol.core.errors import MirasolError
+
+    if not Path("flows", "pipeline.py").is_file():
+        raise MirasolError("flows/pipeline.py is not here: run in the project's folder (the one with params.yaml)")
+    # Takes this process's place: signals reach the flow, which ends its stages.
+    os.execv(sys.executable, [sys.executable, "-m", "flows.pipeline", *(stages or ()), *(["--push"] if push else ())])
+
+
+@app.command()
+def evaluate(
+    split: Annotated[str, typer.Option(help="the split to score: val or test")] = "val",
+    weights: Annotated[Path, typer.Option(help="folder of a trained model")] = Path("build/finetune"),
+    out: Annotated[Path, typer.Option(help="folder for scores.json and predictions.jsonl")] = Path("runs/scores"),
+) -> None:
+    """Score a trained model outside the pipeline: any weights, any split; reports/eval.json stays as it is.
+
+    Example:  mirasol evaluate --split val --weights build/pretrain
+    """
+    from mirasol.commands.evaluate import score
+
+    score(split, weights, out)
+
+
+@app.command()
+def answer(
+    file: Annotated[Path, typer.Argument(help="a media file, or a folder of them in order")],
+    question: Annotated[str, typer.Argument(help="in the words of the training questions")],
+    bundle: Bundle = BUNDLE,
+    threads: Threads = 0,
+) -> None:
+    """Answer a question about a video, without PyTorch.
+
+    Example:  mirasol answer clip.mp4 'which sound is heard first?'
+    """
+    from mirasol.runtime.answer import answer as run_answer
+
+    print(run_answer(file, question, bundle, threads=threads))
+
+
+@app.command()
+def stream(
+    source: Annotated[Path, typer.Argument(help="a media file, or a folder of them in order")],
+    ask: Annotated[str, typer.Option(help="the question, asked again and again")],
+    every: Annotated[float, typer.Option(min=0.01, help="seconds of the stream between two answers")] = 2.0,
+    fast: Annotated[bool, typer.Option("--fast", help="as fast as it goes, instead of at the source's speed")] = False,
+    bundle: Bundle = BUNDLE,
+    threads: Threads = 0,
+) -> None:
+    """Stream a video chunk by chunk and answer while it runs, without PyTorch.
+
+    Example:  mirasol stream clip.mp4 --ask 'which sound is heard first?'
+    """
+    from mirasol.runtime.stream import stream as run_stream
+
+    run_stream(source, bundle, ask, every, wait=not fast, threads=threads)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="the folder of index.html")] = Path("build/report"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the figures, write no page")] = False,
+) -> None:
+    """Write the report: one HTML file with pictures, curves, scores and latencies.
+
+    Example:  mirasol report && xdg-open build/report/index.html
+    """
+    from mirasol.evaluation import report as room
+
+    if markdown:
+        print(room.markdown(Path()), end="")
+    else:
+        print(room.write_report(Path(), out))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has and lacks, with the command that mends each lack; exit 1 if something is missing."""
+    from mirasol.ops.doctor import examine
+
+    missing = 0
+    for finding in examine():
+        missing += finding.state == "missing"
+        mend = f"\n{'':28}-> {finding.mend}" if finding.mend else ""
+        print(f"{finding.state:<8}{finding.subject:<20}{finding.text}{mend}", flush=True)
+    raise typer.Exit(1 if missing else 0)
+
+
+def main() -> None:
+    """The entry point: errors that the user can mend are one red text on stderr and exit status 2."""
+    from mirasol.core.errors import MirasolError
+    from mirasol.core.files import disk_error
+
+    try:
+        app()
+    except MirasolError as error:
+        say.error(str(error))
+    except OSError as error:
+        mendable = disk_error(error, Path(error.filename or "."))
+        if mendable is None:
+            raise
+        say.error(str(mendable))
+    sys.exit(2)

@@ -1,0 +1,15 @@
+"""Stage `evaluate`: every question of a split answered by the finetuned model -> reports/eval.json."""
+
+from __future__ import annotations
+
+from mirasol.core.files import write_json
+from mirasol.evaluation.evaluate import evaluate
+from mirasol.params.schema import Params
+from mirasol.stages.paths import CACHE, DATA, EVALUATE, FINETUNE, REPORTS, SHARDS, TOKENIZER
+
+
+def main(params: Params) -> None:
+    """Score whole clips, and the same muted, blanked and with another clip's sound."""
+    spec, threads = params.evaluate, params.training.threads
+    report = evaluate(FINETUNE, SHARDS, TOKENIZER, DATA, spec, EVALUATE, threads, CACHE)
+    write_json(REPORTS / "eval.json", report)

@@ -1,0 +1,80 @@
+"""A built-in world small enough to train on in a test, and one training phase on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mirasol.data.manifest import read_manifest, write_manifest
+from mirasol.data.shards import build_shards
+from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
+from mirasol.data.tokenizer import Tokenizer, train_tokenizer
+from mirasol.data.world import make_world
+from mirasol.model.config import ModelConfig, ModelSpec
+from mirasol.model.presets import build_config
+from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.trainer import run_phase
+
+PHASE = PhaseConfig(steps=4, batch_size=4, warmup=1, checkpoint_every=2, val_clips=4, texts_per_clip=4)
+TRAINING = TrainingConfig(threads=1, workers=0, accelerator="cpu")
+
+
+def small_world(folder: Path, clips: int = 12) -> Path:
+    """A world with its tokenizer and shards in ``folder``, which it returns."""
+    make_world(folder / "data", clips=clips, workers=1)
+    examples = read_manifest(folder / "data" / "manifest.jsonl")
+    texts = [text for e in examples for text in (e.prompt, *e.answers)]
+    train_tokenizer(texts, TokenizerSpec(), folder / "tokenizer.json")
+    build_shards(folder / "data", folder / "shards", ClipSpec(), ShardsSpec(workers=1))
+    return folder
+
+
+def small_model(world: Path) -> ModelConfig:
+    """The demo's model, one layer a part, for the world in ``world``."""
+    tokenizer = Tokenizer.load(world / "tokenizer.json")
+    config = build_config(
+        ModelSpec(dropout=0.1),
+        size=48,
+        frames_per_chunk=4,
+        mels=32,
+        audio_columns=16,
+        vocabulary=tokenizer.vocabulary,
+        max_text=tokenizer.max_text,
+    )
+    parts = ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text")
+    small = {part: dataclasses.replace(getattr(config, part), layers=1, width=32, hidden=32, head=8) for part in parts}
+    return dataclasses.replace(config, **small)
+
+
+def train(
+    world: Path, project: Path, name: str = "finetune", init: str | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Run phase ``name`` on ``world`` in ``project``; ``changes`` are fields of either config."""
+    ours = {field.name for field in dataclasses.fields(PhaseConfig)}
+    phase = dataclasses.replace(PHASE, **{key: value for key, value in changes.items() if key in ours})
+    shared = dataclasses.replace(TRAINING, **{key: value for key, value in changes.items() if key not in ours})
+    return run_phase(
+        name,
+        phase,
+        shared,
+        ClipSpec(),
+        small_model(world),
+        world / "shards",
+        world / "tokenizer.json",
+        None if init is None else project / "build" / init,
+        project / "build" / name,
+        project / "runs" / name,
+    )
+
+
+def copy_without(world: Path, folder: Path, task: str) -> Path:
+    """``world`` again in ``folder``, its manifest without the examples of ``task``."""
+    examples = [e for e in read_manifest(world / "data" / "manifest.jsonl") if e.task != task]
+    folder.mkdir()
+    (folder / "data").mkdir()
+    (folder / "data" / "media").symlink_to(world / "data" / "media")
+    write_manifest(folder / "data" / "manifest.jsonl", examples)
+    build_shards(folder / "data", folder / "shards", ClipSpec(), ShardsSpec(workers=1))
+    (folder / "tokenizer.json").symlink_to(world / "tokenizer.json")
+    return folder

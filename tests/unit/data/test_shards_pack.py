@@ -1,0 +1,101 @@
+"""Clips at rest: closed GOPs of K frames, lossless sound, copies only of what conforms."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from support.media import TINY_CLIP, shown, tone, write_media
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.decode import decode_clip
+from mirasol.data.pack import copy_video, pack_audio, pack_video, unpack_audio, unpack_video
+
+
+def pictures(count: int = 4) -> np.ndarray:
+    """A texture that moves, [count, 24, 16]."""
+    y, x = np.mgrid[:16, :16]
+    luma = [120 + 60 * np.sin((x + 2 * t) / 3) * np.cos(y / 4) for t in range(count)]
+    return np.stack([np.concatenate([f, np.full((8, 16), 128)]) for f in luma]).astype(np.uint8)
+
+
+def test_frames_come_back_nearly_as_they_were() -> None:
+    error = unpack_video(pack_video(pictures(), TINY_CLIP, 18), TINY_CLIP).astype(float) - pictures()
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 38  # dB
+
+
+def test_every_chunk_begins_with_its_own_key_frame() -> None:
+    with av.open(io.BytesIO(pack_video(pictures(8), TINY_CLIP, 18))) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    assert [p.is_keyframe for p in packets] == [True, False] * 4
+    assert all(p.pts == p.dts for p in packets)
+
+
+def test_equal_frames_give_equal_bytes() -> None:
+    assert pack_video(pictures(), TINY_CLIP, 18) == pack_video(pictures(), TINY_CLIP, 18)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 4096, 4097, 20_000])
+def test_sound_comes_back_to_half_a_step(samples: int) -> None:
+    wave = np.random.default_rng(0).uniform(-1, 1, samples).astype(np.float32)
+    np.testing.assert_allclose(unpack_audio(pack_audio(wave, 8000)), wave, atol=1 / 32768)
+
+
+def test_sound_of_16_bits_comes_back_exactly() -> None:
+    wave = np.round(tone(1) * 32768).astype(np.float32) / 32768
+    np.testing.assert_array_equal(unpack_audio(pack_audio(wave, 8000)), wave)
+
+
+def test_too_loud_sound_is_clipped_and_does_not_wrap() -> None:
+    assert unpack_audio(pack_audio(np.array([1.5, -1.5], np.float32), 8000)).tolist() == [32767 / 32768, -1.0]
+
+
+def test_a_conforming_source_is_copied(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=8, size=(16, 16), sound=tone(1))
+    for start, numbers in ((None, [0, 1, 2, 3]), (0.5, [4, 5, 6, 7])):
+        copy = copy_video(path, start, None, TINY_CLIP)
+        assert shown(unpack_video(copy, TINY_CLIP)) == numbers
+        np.testing.assert_array_equal(unpack_video(copy, TINY_CLIP), decode_clip(path, start, None, TINY_CLIP).video)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": (32, 32)},
+        {"fps": 16},
+        {"gop": 3},
+        {"gop": 4},
+        {"frames": 3},
+        {"pixels": "yuv444p"},
+        {"times": [0, 0.125, 0.27, 0.375]},
+    ],
+    ids=str,
+)
+def test_what_does_not_conform_is_not_copied(tmp_path: Path, changes: dict[str, object]) -> None:
+    path = write_media(tmp_path / "a.mp4", **({"frames": 4, "size": (16, 16), "gop": 2} | changes))
+    assert copy_video(path, None, None, TINY_CLIP) is None
+
+
+def test_a_start_between_chunks_is_not_copied(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=8, size=(16, 16))
+    assert copy_video(path, 0.125, None, TINY_CLIP) is None
+    assert copy_video(path, None, 0.25, TINY_CLIP) is None  # the clip ends before chunk T does
+    assert copy_video(path, None, None, dataclasses.replace(TINY_CLIP, sampling="spread")) is None
+
+
+def test_damaged_packets_are_not_copied(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=4, size=(16, 16))
+    with av.open(str(path)) as container:
+        last = bytes(list(container.demux(video=0))[3])
+    path.write_bytes(path.read_bytes().replace(last[5:], b"\xff" * len(last[5:])))
+    assert copy_video(path, None, None, TINY_CLIP) is None
+
+
+def test_without_the_encoder_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "codecs_available", {"flac"})
+    with pytest.raises(MirasolError, match=r"no libx264 encoder.*pip install"):
+        pack_video(pictures(), TINY_CLIP, 18)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from mirasol.data.loader import eval_loader
+from mirasol.data.shardset import ShardSet
+from mirasol.data.tokenizer import ANSWER, BOS, PAD, Tokenizer
+from mirasol.evaluation.generate import answer, blanked, muted, prompts_of
+from mirasol.model.batch import Batch
+from mirasol.training.weights import load_model
+
+
+def batch_of(project: Path, condition: str = "none", size: int = 5) -> Batch:
+    words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
+    shard_set = ShardSet(project / "build/shards", "test")
+    return next(iter(eval_loader(shard_set, words, tasks=("qa",), batch_size=size, condition=condition)))
+
+
+@pytest.mark.parametrize(("condition", "change"), [("muted", muted), ("blanked", blanked)])
+def test_conditions_are_those_of_the_loader(made_project: Path, condition: str, change) -> None:
+    changed, loaded = change(batch_of(made_project)), batch_of(made_project, condition)
+    for name in ("video", "audio", "video_present", "audio_present"):
+        assert torch.equal(getattr(changed, name), getattr(loaded, name)), name
+
+
+def test_prompts_end_at_the_answer_mark(made_project: Path) -> None:
+    batch = batch_of(made_project)
+    prompts, lengths = prompts_of(batch)
+    for ids, row, counts in zip(batch.example_ids, prompts, lengths, strict=True):
+        for example, prompt, count in zip(ids, row, counts, strict=True):
+            kept = prompt[: int(count)].tolist()
+            assert kept[0] == BOS
+            assert kept[-1] == (ANSWER if example else BOS)
+            assert set(prompt[int(count) :].tolist()) <= {PAD}
+
+
+def test_the_model_is_not_told_the_answer(made_project: Path) -> None:
+    model = load_model(made_project / "build/finetune").eval()
+    words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
+    batch = batch_of(made_project)
+    other = dataclasses.replace(batch, tokens=batch.tokens.masked_fill(batch.answer_mask, 7))
+    assert answer(model, batch, words, 4) == answer(model, other, words, 4)

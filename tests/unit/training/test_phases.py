@@ -1,0 +1,50 @@
+"""Each phase trains what the paper trains and leaves the rest bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.model import random_batch, tiny_model
+
+from mirasol.model.mirasol import parameter_groups
+from mirasol.training.config import PhaseConfig
+from mirasol.training.optim import build_optimizer
+from mirasol.training.phases import PHASES, find_phase, freeze
+
+FROZEN = {
+    "pretrain": {"text_backbone"},
+    "audio_pretrain": {"tubes", "vit", "combiner", "latent", "reconstruction", "text_backbone", "cross_attention"},
+    "finetune": set(),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_only_the_frozen_parts_keep_their_bits(name: str) -> None:
+    model = tiny_model(feature_mask=0.0).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    freeze(model, PHASES[name])
+    optimizer = build_optimizer(model, PhaseConfig(lr=0.01, weight_decay=0.1), fused=False)
+    for seed in range(2):
+        losses = model(random_batch(model.config, seed=seed))
+        optimizer.zero_grad()
+        (losses["text"] + losses["latent"] + losses["video"]).backward()
+        optimizer.step()
+    after = model.state_dict()
+    changed = {
+        group
+        for group, names in parameter_groups(model).items()
+        if any(not torch.equal(before[key], after[key]) for key in names)
+    }
+    assert changed == set(parameter_groups(model)) - FROZEN[name]
+
+
+def test_a_phase_after_another_unfreezes_what_the_first_froze() -> None:
+    model = tiny_model()
+    freeze(model, PHASES["audio_pretrain"])
+    freeze(model, PHASES["finetune"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_an_unknown_phase_is_named_with_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"'pretrian'.*pretrain, audio_pretrain, finetune"):
+        find_phase("pretrian")

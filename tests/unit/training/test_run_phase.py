@@ -1,0 +1,127 @@
+"""A phase from shards to weights, on a world of a few clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.training import copy_without, small_model, train
+
+from mirasol.core.errors import MirasolError
+from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.training.curves import read_lines
+from mirasol.training.weights import load_model, save_weights
+
+OUTPUTS = ("weights.safetensors", "config.json", "curves.jsonl")
+
+
+def outputs(project: Path, name: str = "finetune") -> dict[str, bytes]:
+    return {file: (project / "build" / name / file).read_bytes() for file in OUTPUTS}
+
+
+def test_equal_runs_give_equal_bytes(world: Path, tmp_path: Path) -> None:
+    first = train(world, tmp_path / "a")
+    assert train(world, tmp_path / "b") == first
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_another_seed_gives_other_weights(world: Path, tmp_path: Path) -> None:
+    train(world, tmp_path / "a", steps=1)
+    train(world, tmp_path / "b", steps=1, seed=2)
+    assert outputs(tmp_path / "a")["weights.safetensors"] != outputs(tmp_path / "b")["weights.safetensors"]
+
+
+def test_curves_hold_losses_state_of_x_and_accuracy_from_the_first_checkpoint_on(world: Path, tmp_path: Path) -> None:
+    metrics = train(world, tmp_path, steps=12, checkpoint_every=5)
+    lines = read_lines(tmp_path / "build" / "finetune" / "curves.jsonl")
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    for line in lines:
+        assert {"loss", "text", "latent", "video", "grad_norm", "lr", "x_std_time", "x_neighbour_cosine"} <= set(line)
+        assert line["val"]["n"] == sum(family["n"] for family in line["val"]["families"].values()) > 0
+    assert metrics["steps"] == 12
+    assert metrics["val"] == lines[-1]["val"]
+
+
+def test_a_phase_changes_only_what_it_trains(world: Path, tmp_path: Path) -> None:
+    train(world, tmp_path, "pretrain", steps=1)
+    train(world, tmp_path, "audio_pretrain", init="pretrain")
+    before, after = (load_model(tmp_path / "build" / name) for name in ("pretrain", "audio_pretrain"))
+    groups = parameter_groups(before)
+    old, new = before.state_dict(), after.state_dict()
+    frozen = [name for group, names in groups.items() if group != "audio" for name in names]
+    assert all(torch.equal(old[name], new[name]) for name in frozen)
+    assert not all(torch.equal(old[name], new[name]) for name in groups["audio"])
+
+
+def test_a_finished_run_is_not_run_again(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first = train(world, tmp_path)
+    before = outputs(tmp_path)
+    for path in (tmp_path / "build" / "finetune").iterdir():
+        path.unlink()
+    assert train(world, tmp_path) == first
+    assert outputs(tmp_path) == before
+    assert "goes on from step 4 of 4" in capfd.readouterr().err
+
+
+def test_another_configuration_starts_anew_and_says_why(
+    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(world, tmp_path / "a")
+    train(world, tmp_path / "a", lr=5e-4)
+    assert "starts anew" in (said := capfd.readouterr().err)
+    assert "settings.phase.lr (0.001, now 0.0005)" in said
+    train(world, tmp_path / "b", lr=5e-4)
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_another_number_of_loader_processes_resumes(world: Path, tmp_path: Path) -> None:
+    train(world, tmp_path / "a")
+    train(world, tmp_path / "a", workers=1)
+    train(world, tmp_path / "b", workers=1)
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_weights_that_are_no_numbers_stop_the_run_at_once(world: Path, tmp_path: Path) -> None:
+    model = Mirasol(small_model(world))
+    with torch.no_grad():
+        model.text.embedding.weight.fill_(float("nan"))
+    save_weights(tmp_path / "build" / "bad", model)
+    with pytest.raises(MirasolError, match=r"finetune: loss is nan at step 1,.* clips: [0-9a-f]{16}, "):
+        train(world, tmp_path, init="bad")
+    assert not (tmp_path / "build" / "finetune").exists()
+    assert not (tmp_path / "runs" / "finetune" / "last.ckpt").exists()
+
+
+def test_a_first_phase_without_examples_hands_its_weights_on(world: Path, tmp_path: Path) -> None:
+    train(world, tmp_path, "pretrain", steps=1)
+    other = copy_without(world, tmp_path / "shards", "audio_class")
+    metrics = train(other, tmp_path, "audio_pretrain", init="pretrain")
+    assert metrics == {"steps": 0, "skipped": "no training example of task audio_class"}
+    assert outputs(tmp_path, "audio_pretrain")["weights.safetensors"] == outputs(tmp_path, "pretrain")[OUTPUTS[0]]
+
+
+def test_finetuning_without_examples_is_an_error(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(MirasolError, match="task qa"):
+        train(copy_without(world, tmp_path / "shards", "qa"), tmp_path)
+
+
+def test_a_batch_must_divide_among_the_devices(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(MirasolError, match=r"finetune.batch_size is 4.*divide among 3"):
+        train(world, tmp_path, devices=3)
+
+
+def test_a_device_that_is_not_there_is_named(world: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(MirasolError, match="training.accelerator gpu"):
+        train(world, tmp_path, accelerator="gpu")
+
+
+def test_weights_to_start_from_must_be_of_the_same_sizes(world: Path, tmp_path: Path) -> None:
+    train(world, tmp_path, "pretrain", steps=1)
+    path = tmp_path / "build" / "pretrain" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"feature_mask": 0.5}))
+    with pytest.raises(MirasolError, match=r"feature_mask \(0.5, now 0.0075\)"):
+        train(world, tmp_path, init="pretrain")

@@ -1,0 +1,63 @@
+"""Weights at rest: equal bytes for equal weights, and a clear word about files that are no model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.model import tiny_model
+
+from mirasol.core.errors import MirasolError
+from mirasol.training.weights import CONFIG, WEIGHTS, load_model, save_weights
+
+
+def test_a_loaded_model_is_the_saved_one(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_weights(tmp_path, model)
+    loaded = load_model(tmp_path)
+    assert loaded.config == model.config
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a", tiny_model(seed=3))
+    save_weights(tmp_path / "b", tiny_model(seed=3))
+    for name in (WEIGHTS, CONFIG):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    save_weights(tmp_path, tiny_model())
+    (tmp_path / name).unlink()
+    with pytest.raises(MirasolError, match=f"{name}: no such file"):
+        load_model(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path, tiny_model())
+    path = tmp_path / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MirasolError, match=r"weights.safetensors: damaged"):
+        load_model(tmp_path)
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path, tiny_model())
+    values = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(values | {"vocabulary": 7}))
+    with pytest.raises(MirasolError, match="not the weights of the model in config.json"):
+        load_model(tmp_path)
+
+
+def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path, tiny_model())
+    values = json.loads((tmp_path / CONFIG).read_text())
+    del values["combined"]
+    (tmp_path / CONFIG).write_text(json.dumps(values))
+    with pytest.raises(MirasolError, match=r"config.json: not the sizes of a model.*combined"):
+        load_model(tmp_path)
