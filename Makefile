@@ -20,6 +20,8 @@ COUNT := \
   /^Installing collected/ { print "[setup] unpacking: a minute or two"; fflush() }
 DATA ?=
 PARAMS ?=
+DRONE ?=
+FSDD ?=
 
 .PHONY: help setup demo real test test-all test-gpu lint types bench report lock
 
@@ -45,14 +47,27 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 	@echo "[setup] ready: $(BIN)/mirasol --help"
 
+# Each run ends with the figures and the path of the report.
 demo: setup ## the whole pipeline on the built-in world; DATA=dir [PARAMS=file]: on your own
 ifeq ($(DATA),)
 	@test -f data/manifest.jsonl || $(BIN)/mirasol world --out data
-	@$(BIN)/python -m flows.pipeline
-	@$(BIN)/mirasol report
+	@$(BIN)/mirasol run
+	@$(BIN)/mirasol report --markdown
+	@echo "Report: $(CURDIR)/build/report/index.html"
 else
-	@$(BIN)/mirasol workspace demo-$(notdir $(abspath $(DATA))) --data "$(DATA)" $(if $(PARAMS),--params "$(PARAMS)") --run
+	@$(call own,$(notdir $(abspath $(DATA))),$(DATA),$(PARAMS),generic)
 endif
+
+real: setup ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard), either or both
+	@test -n "$(DRONE)$(FSDD)" || { echo "Say where the data are: make real DRONE=dir FSDD=dir" >&2; exit 2; }
+	@$(if $(DRONE),$(call own,drone,$(DRONE),recipes/drone.yaml,drone))
+	@$(if $(FSDD),$(call own,fsdd,$(FSDD),recipes/fsdd.yaml,fsdd))
+
+# own: name, media, params file or nothing, adapter: the pipeline in a workspace of its own
+own = folder="$$($(BIN)/mirasol workspace "$(1)" --data "$(2)" $(if $(3),--params "$(3)") --adapter $(4))"; \
+	$(BIN)/mirasol run --workspace "$$folder"; \
+	cd "$$folder"; "$(CURDIR)/$(BIN)/mirasol" report --markdown; \
+	echo "Report: $$folder/build/report/index.html"
 
 test: setup ## the tests that a change must pass
 	@$(BIN)/python -m pytest

@@ -13,7 +13,7 @@ from mirasol.commands import data, model, params, say
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
-BUNDLE = Path("build/bundle")
+BUNDLE, FINETUNE = Path("build/bundle"), Path("build/finetune")
 EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
 
 app = typer.Typer(
@@ -82,6 +82,7 @@ def stage(
 def run(
     stages: Annotated[list[str] | None, typer.Argument(help="stages to bring up to date, all if none is named")] = None,
     push: Annotated[bool, typer.Option("--push", help="send the results to the DVC remote afterwards")] = False,
+    workspace: Annotated[Path, typer.Option(help="the project's folder, or one of `mirasol workspace`")] = Path(),
 ) -> None:
     """Bring the pipeline up to date through Prefect: what `make demo` does after the set-up.
 
@@ -92,13 +93,14 @@ def run(
     if not Path("flows", "pipeline.py").is_file():
         raise MirasolError("flows/pipeline.py is not here: run in the project's folder (the one with params.yaml)")
     # Takes this process's place: signals reach the flow, which ends its stages.
-    os.execv(sys.executable, [sys.executable, "-m", "flows.pipeline", *(stages or ()), *(["--push"] if push else ())])
+    arguments = [*(stages or ()), "--workspace", str(workspace), *(["--push"] if push else ())]
+    os.execv(sys.executable, [sys.executable, "-m", "flows.pipeline", *arguments])
 
 
 @app.command()
 def evaluate(
     split: Annotated[str, typer.Option(help="the split to score: val or test")] = "val",
-    weights: Annotated[Path, typer.Option(help="folder of a trained model")] = Path("build/finetune"),
+    weights: Annotated[Path, typer.Option(help="folder of a trained model")] = FINETUNE,
     out: Annotated[Path, typer.Option(help="folder for scores.json and predictions.jsonl")] = Path("runs/scores"),
 ) -> None:
     """Score a trained model outside the pipeline: any weights, any split; reports/eval.json stays as it is.
@@ -142,6 +144,36 @@ def stream(
     from mirasol.runtime.stream import stream as run_stream
 
     run_stream(source, bundle, ask, every, wait=not fast, threads=threads)
+
+
+@app.command()
+def bench(
+    bundle: Bundle = BUNDLE,
+    weights: Annotated[Path, typer.Option(help="folder of the model that the bundle was made of")] = FINETUNE,
+) -> None:
+    """Time a bundle on this machine, decoding included, beside torch; reports/latency.json stays as it is.
+
+    Example:  mirasol bench
+    """
+    from mirasol.commands.bench import measure
+
+    measure(bundle, weights)
+
+
+@app.command()
+def workspace(
+    name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")],
+    params: Annotated[Path | None, typer.Option(help="a params file for it, such as recipes/*.yaml")] = None,
+    data: Annotated[Path | None, typer.Option(help="media for it, with annotations.csv or .jsonl beside them")] = None,
+    adapter: Annotated[str, typer.Option(help="how --data is read: generic, drone or fsdd")] = "generic",
+) -> None:
+    """Make a folder of its own for other data or parameters: a clone that shares the cache; prints its path.
+
+    Example:  mirasol workspace mine --data ~/videos && mirasol run --workspace runs/workspaces/mine
+    """
+    from mirasol.ops.workspace import make_workspace
+
+    print(make_workspace(name, params=params, data=data, adapter=adapter, say=say.note))
 
 
 @app.command()

@@ -60,8 +60,8 @@ class ClipCache:
         self.bytes = self.record * clips
         self._file: int | None = None
         self._process = 0
-        for other in root.glob("?" * 16):
-            if other.name != name and other.is_dir():
+        for other in root.glob("[0-9a-f]" * 16):
+            if other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
 
     def __getstate__(self) -> dict[str, object]:

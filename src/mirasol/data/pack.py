@@ -104,7 +104,7 @@ def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
     Raises:
         ValueError: the bytes are no such video; FFmpeg's errors of damaged data are ValueErrors too.
     """
-    pictures = []
+    pictures: list[NDArray[np.uint8]] = []
     with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -159,7 +160,7 @@ def make_clip(data_dir: Path, clip: Clip, spec: ClipSpec, crf: int) -> Made:
         "start": clip.start,
         "end": clip.end,
         "split": clip.split,
-        "examples": [dataclasses.asdict(example) for example in clip.examples],
+        "examples": [vars(example) for example in clip.examples],
         "chunks": decoded.chunks,
         "video_chunks": decoded.video_chunks,
         "audio_chunks": decoded.audio_chunks,
@@ -177,6 +178,7 @@ def make_clip(data_dir: Path, clip: Clip, spec: ClipSpec, crf: int) -> Made:
     return Made(clip, files, facts)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """What the bytes of a clip depend on besides its source and the settings."""
     libraries = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
@@ -186,14 +188,13 @@ def versions() -> dict[str, str]:
 
 
 def _check_splits(manifest: Path, present: set[str]) -> None:
-    """Refuse early what training or evaluation would refuse after hours."""
-    if "train" not in present:
-        raise MirasolError(f"{manifest}: no usable clip in the split train: training has nothing to learn from")
-    if not present & {"val", "test"}:
-        raise MirasolError(
-            f"{manifest}: no usable clip in the splits val and test: evaluation has nothing to score; "
-            "give some groups another split"
-        )
+    """Refuse now what training would refuse after hours. Without test clips ``evaluate.split`` can be val."""
+    for split, why in (("train", "there is nothing to learn from"), ("val", "training cannot score itself")):
+        if split not in present:
+            raise MirasolError(
+                f"{manifest}: no usable clip in the split {split}: {why}. Give some groups that split "
+                "(where annotations give none, a hash of the group chooses, which with few groups may skip a split)"
+            )
 
 
 def _write_all(

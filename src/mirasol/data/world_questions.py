@@ -82,8 +82,8 @@ def texts(scene: Scene) -> list[Text]:
 
 
 def caption(scene: Scene) -> str:
-    """At most 20 words: what moves, what is gone afterwards, and what flashes and sounds, in order of time."""
-    parts = [f"{t.size} {t.colour} {t.verb} {t.motion}" for t in scene.things]
+    """At most 22 words: what moves where, what is gone afterwards, and what flashes and sounds, in order of time."""
+    parts = [f"{t.size} {t.colour} {t.place} {t.verb} {t.motion}" for t in scene.things]
     if scene.ring:
         parts.append(f"{scene.ring} ring")
     if scene.kind == "count":

@@ -6,7 +6,10 @@ import os
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import clips_of, read_manifest
+from mirasol.data.manifest import Clip, clips_of, read_manifest
 from mirasol.export.config import BenchmarkSpec
+from mirasol.export.parity import torch_threads
 from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.engine import Engine
@@ -38,74 +42,87 @@ def benchmark(
     Returns:
         ``reports/latency.json``: ``realtime.median`` (seconds of clip per second of wall time: decoding,
         features and both chunk steps) with the spread over rounds, ``chunk_ms`` (p50, p99, decoding
-        included), ``answer_ms``, ``step_ms`` per graph, ``torch_over_ort`` per graph (eager step over
-        exported step), ``state_bytes``, ``machine``.
+        included), ``answer_ms``, ``step_ms`` per graph, ``torch_over_ort`` per graph (eager step, with
+        one thread or all, whichever is faster, over exported step), ``state_bytes``, ``machine``.
 
     Raises:
-        MirasolError: the split has no clip with a picture, or the bundle or a file cannot be used.
+        MirasolError: the split has no clip, or the bundle or a file cannot be used.
     """
     model.eval()
     engine = Engine(bundle, threads=spec.threads)
-    data = Path(data)
-    clips = [clip for clip in clips_of(read_manifest(data / "manifest.jsonl")) if clip.split == split]
-    if not clips:
-        raise MirasolError(f"{data / 'manifest.jsonl'}: no clip in the split {split}: there is nothing to stream")
-    numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
-    chosen = [clips[int(number)] for number in numbers]
+    chosen = _choose(Path(data), split, spec.clips)
     graphs = step_graphs(model)
-    streamed: list[tuple[float, float]] = []
-    chunk_ms: list[float] = []
-    answer_ms: list[float] = []
-    steps: dict[str, tuple[list[float], list[float]]] = {graph.name: ([], []) for graph in graphs}
-    ratios: dict[str, list[float]] = {graph.name: [] for graph in graphs}
-    state_bytes = 0
-    threads = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
-    try:
-        with Progress("benchmark", spec.rounds + 1, "rounds") as progress, torch.no_grad():
-            for round_ in range(spec.rounds + 1):  # the first one warms up
-                seconds, wall = 0.0, 0.0
-                for clip in chosen:
-                    source = FileSource(data / clip.media, engine.contract.clip, clip.start, clip.end)
-                    session = Session(engine, source.chunk_seconds)
-                    each = _stream(session, source)
-                    begun = time.perf_counter()
-                    session.ask(clip.examples[0].prompt)
-                    if round_:
-                        answer_ms.append((time.perf_counter() - begun) * 1e3)
-                        chunk_ms += each
-                    seconds += session.chunks * source.chunk_seconds
-                    wall += sum(each) / 1e3
-                    state_bytes = session.state_bytes
-                for graph in graphs:
-                    ours, eager = _steps(engine, graph, STEPS if round_ else 3)
-                    if round_:
-                        steps[graph.name][0].extend(ours)
-                        steps[graph.name][1].extend(eager)
-                        ratios[graph.name].append(statistics.median(eager) / statistics.median(ours))
-                if round_:
-                    streamed.append((seconds, wall))
-                progress.advance(realtime=seconds / wall)
-    finally:
-        torch.set_num_threads(threads)
-    realtime = [seconds / wall for seconds, wall in streamed]
+    taken = Timings()
+    with Progress("benchmark", spec.rounds, "rounds") as progress:
+        _round(engine, Path(data), chosen[:1], graphs, 2, spec.threads, Timings())  # warms everything up
+        for _ in range(spec.rounds):
+            _round(engine, Path(data), chosen, graphs, STEPS, spec.threads, taken)
+            progress.advance(realtime=taken.realtime[-1])
     return {
-        "realtime": {"median": _round(statistics.median(realtime))},
-        "realtime_rounds": {"low": _round(min(realtime)), "high": _round(max(realtime)), "rounds": spec.rounds},
-        "streamed": {"files": len(chosen), "seconds": _round(streamed[0][0]), "split": split},
-        "chunk_ms": _quantiles(chunk_ms),
-        "answer_ms": _quantiles(answer_ms),
+        "realtime": {"median": rounded(statistics.median(taken.realtime))},
+        "realtime_rounds": {**_spread(taken.realtime), "rounds": spec.rounds},
+        "streamed": {"files": len(chosen), "seconds": rounded(taken.seconds / spec.rounds), "split": split},
+        "chunk_ms": _quantiles(taken.chunk_ms),
+        "answer_ms": _quantiles(taken.answer_ms),
         "step_ms": {
-            name: {"onnxruntime": _quantiles(ours), "torch": _quantiles(eager)} for name, (ours, eager) in steps.items()
+            name: {"onnxruntime": _quantiles(taken.ort_ms[name]), "torch": _quantiles(taken.torch_ms[name])}
+            for name in taken.ratios
         },
         "torch_over_ort": {
-            name: {"median": _round(statistics.median(values)), "low": _round(min(values)), "high": _round(max(values))}
-            for name, values in ratios.items()
+            name: {"median": rounded(statistics.median(values)), **_spread(values)}
+            for name, values in taken.ratios.items()
         },
-        "state_bytes": state_bytes,
+        "state_bytes": Session(engine).state_bytes,
         "combiner": model.config.combiner,
         "machine": machine(spec.threads),
     }
+
+
+@dataclass
+class Timings:
+    """What all rounds measured."""
+
+    realtime: list[float] = field(default_factory=list)  # one per round
+    seconds: float = 0.0  # of media
+    chunk_ms: list[float] = field(default_factory=list)
+    answer_ms: list[float] = field(default_factory=list)
+    ort_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by graph
+    torch_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # one per round
+
+
+def _choose(data: Path, split: str, count: int) -> list[Clip]:
+    """``count`` clips spread over the split."""
+    clips = [clip for clip in clips_of(read_manifest(data / "manifest.jsonl")) if clip.split == split]
+    if not clips:
+        raise MirasolError(f"{data / 'manifest.jsonl'}: no clip in the split {split}: there is nothing to stream")
+    numbers = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
+    return [clips[int(number)] for number in numbers]
+
+
+def _round(
+    engine: Engine, data: Path, clips: list[Clip], graphs: list[StepGraph], steps: int, threads: int, taken: Timings
+) -> None:
+    seconds = wall = 0.0
+    for clip in clips:
+        source = FileSource(data / clip.media, engine.contract.clip, clip.start, clip.end)
+        session = Session(engine, source.chunk_seconds)
+        each = _stream(session, source)
+        taken.answer_ms += _times(partial(session.ask, clip.examples[0].prompt), 1)
+        taken.chunk_ms += each
+        seconds += session.chunks * source.chunk_seconds
+        wall += sum(each) / 1e3
+    taken.realtime.append(seconds / wall)
+    taken.seconds += seconds
+    for graph in graphs:
+        tensors = graph.example()
+        arrays = {spec.name: tensor.numpy() for spec, tensor in zip(graph.spec.inputs, tensors, strict=True)}
+        # One side after the other, not step by step: the idle threads of one would slow the other down.
+        ours = _times(partial(engine.step(graph.name), arrays), steps)
+        eager = min((_eager(graph, tensors, steps, n) for n in {1, threads}), key=statistics.median)
+        taken.ort_ms[graph.name] += ours
+        taken.torch_ms[graph.name] += eager
+        taken.ratios[graph.name].append(statistics.median(eager) / statistics.median(ours))
 
 
 def _stream(session: Session, source: FileSource) -> list[float]:
@@ -122,30 +139,33 @@ def _stream(session: Session, source: FileSource) -> list[float]:
         each.append((time.perf_counter() - begun) * 1e3)
 
 
-def _steps(engine: Engine, graph: StepGraph, count: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of ``count`` steps in onnxruntime and in torch, one after the other."""
-    tensors = graph.example()
-    arrays = {spec.name: tensor.numpy() for spec, tensor in zip(graph.spec.inputs, tensors, strict=True)}
-    step = engine.step(graph.name)
-    ours, eager = [], []
+@torch.no_grad()
+def _eager(graph: StepGraph, tensors: tuple[torch.Tensor, ...], steps: int, threads: int) -> list[float]:
+    """Torch's milliseconds with ``threads``; small steps are faster with one, and torch is given its best."""
+    with torch_threads(threads):
+        return _times(partial(graph.module, *tensors), steps)
+
+
+def _times(work: Callable[[], object], count: int) -> list[float]:
+    """Milliseconds of each of ``count`` calls."""
+    each = []
     for _ in range(count):
-        ours.append(_milliseconds(lambda: step(arrays)))
-        eager.append(_milliseconds(lambda: graph.module(*tensors)))
-    return ours, eager
-
-
-def _milliseconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return (time.perf_counter() - begun) * 1e3
+        begun = time.perf_counter()
+        work()
+        each.append((time.perf_counter() - begun) * 1e3)
+    return each
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:
     p50, p99 = np.percentile(values, [50, 99])
-    return {"p50": _round(float(p50)), "p99": _round(float(p99))}
+    return {"p50": rounded(float(p50)), "p99": rounded(float(p99))}
 
 
-def _round(value: float) -> float:
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"low": rounded(min(values)), "high": rounded(max(values))}
+
+
+def rounded(value: float) -> float:
     """Three significant digits: more would only be noise in git."""
     return float(f"{value:.3g}")
 

@@ -13,7 +13,7 @@ class ExportSpec:
 
     opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20", ge=18, le=20)
     tolerance: float = param(1e-5, "largest relative difference to torch over a chained clip", gt=0)
-    clips: int = param(64, "clips of the scored split on which the exported graphs are compared with torch", ge=1)
+    clips: int = param(32, "clips of the scored split on which the exported graphs are compared with torch", ge=1)
 
 
 @dataclass(frozen=True)

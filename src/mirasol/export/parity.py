@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from mirasol.data.cache import Decoded, audio_shape, video_shape
 from mirasol.data.features import SILENCE, black_frame
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import EOS
+from mirasol.data.tokenizer import EOS, PAD
 from mirasol.export.config import ExportSpec
 from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
@@ -69,7 +71,7 @@ def check_parity(
     clips = ShardSet(shards, split)
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
     tally = Tally()
-    with Progress("parity", len(numbers), "clips") as progress:
+    with torch_threads(1), Progress("parity", len(numbers), "clips") as progress:
         for order, number in enumerate(numbers):
             clip = clips.read(int(number))
             questions = sorted({example["prompt"] for example in clip.meta["examples"]})
@@ -91,6 +93,17 @@ def check_parity(
         "ties": tally.ties,
         "different": tally.different[:10],
     }
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch with ``count`` threads. Where it shares the cores with onnxruntime, its idle ones are in the way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def require_parity(report: dict[str, Any]) -> None:
@@ -152,9 +165,10 @@ def _compare(
         tally.note("h", latents.h, encoded.h[0, t])
         tally.chunks += 1
     prompts = [engine.prompt(question) for question in questions]
-    for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
-        expected = _torch_answer(model, encoded, prompt, max_answer)
-        found = list(session.answer_ids(question, max_answer))
+    limit = min(max_answer, model.config.max_text - max(map(len, prompts)))
+    answers = _torch_answers(model, encoded, prompts, limit)
+    for i, (question, prompt, expected) in enumerate(zip(questions, prompts, answers, strict=True)):
+        found = list(session.answer_ids(question, limit))
         tally.answers += 1
         if i == looked_at or found != expected:
             logits = model.logits(torch.tensor([[prompt + expected]]), encoded.h, encoded.present)[0, 0]
@@ -164,11 +178,14 @@ def _compare(
                 _differs(engine, question, logits[len(prompt) - 1 :], found, expected, tally)
 
 
-def _torch_answer(model: Mirasol, encoded: Encoded, prompt: list[int], max_answer: int) -> list[int]:
-    room = min(max_answer, model.config.max_text - len(prompt))
-    lengths = torch.tensor([[len(prompt)]])
-    ids = greedy(model.text, encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, room)[0, 0].tolist()
-    return ids[: ids.index(EOS)] if EOS in ids else ids
+def _torch_answers(model: Mirasol, encoded: Encoded, prompts: list[list[int]], limit: int) -> list[list[int]]:
+    """The greedy tokens of every answer, without the end mark."""
+    lengths = torch.tensor([[len(prompt) for prompt in prompts]])
+    padded = torch.full((1, len(prompts), int(lengths.max())), PAD)
+    for i, prompt in enumerate(prompts):
+        padded[0, i, : len(prompt)] = torch.tensor(prompt)
+    answers = greedy(model.text, encoded.h, encoded.present, padded, lengths, limit)[0].tolist()
+    return [ids[: ids.index(EOS)] if EOS in ids else ids for ids in answers]
 
 
 def _compare_logits(engine: Engine, session: Session, ids: list[int], expected: Tensor, tally: Tally) -> None:

@@ -66,7 +66,6 @@ class ChunkTransformer(nn.Module):
         outputs: int,
         own_valid: Tensor | None = None,
         later_valid: Tensor | None = None,
-        backend: str = "loop",
     ) -> Tensor:
         """All chunks at once: [B, T, n, d] -> [B, T, outputs, d], the last ``outputs`` tokens of each chunk.
 
@@ -76,7 +75,7 @@ class ChunkTransformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[2], outputs))
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid, backend)
+            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid)
             x = block.finish(x, mixed)
         return self.norm(x)
 

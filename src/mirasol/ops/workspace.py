@@ -144,8 +144,8 @@ def _follow(folder: Path, root: Path, head: str, say: Callable[[str], None]) -> 
             return False
     git(folder, "fetch", "--quiet", str(root), "HEAD")
     git(folder, "checkout", "--quiet", "--force", "-B", "workspace", head)
-    dvc.call(folder, "cache", "dir", "--local", dvc.cache_dir(root))
-    dvc.call(folder, "config", "--local", "cache.type", "reflink,hardlink,copy")
+    dvc.call(folder, "cache", "dir", "--local", dvc.cache_dir(root), on_line=say)
+    dvc.call(folder, "config", "--local", "cache.type", "reflink,hardlink,copy", on_line=say)
     git(folder, "update-ref", _BASE, head)
     return True
 

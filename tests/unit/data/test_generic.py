@@ -170,7 +170,7 @@ def test_the_built_in_world_is_not_overwritten(tmp_path: Path, media: Path) -> N
 @pytest.mark.skipif(not (SHARED / "drone").is_dir(), reason=f"no real files in {SHARED}: set MIRASOL_SHARED")
 def test_real_videos_without_sound_become_shards(tmp_path: Path) -> None:
     names = sorted(p.name for p in (SHARED / "drone/video").glob("V_*_00[1-3].mp4"))
-    rows = [f"{n},{n.split('_')[1].lower()},{('train', 'test')[i % 2]}" for i, n in enumerate(names)]
+    rows = [f"{n},{n.split('_')[1].lower()},{('train', 'val')[i % 2]}" for i, n in enumerate(names)]
     (tmp_path / "drones.csv").write_text("media,answers,split\n" + "\n".join(rows) + "\n")
     import_generic(tmp_path / "drones.csv", SHARED / "drone/video", tmp_path / "data")
     report = build_shards(tmp_path / "data", tmp_path / "shards", ClipSpec(), ShardsSpec(workers=1))
@@ -180,7 +180,7 @@ def test_real_videos_without_sound_become_shards(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason=f"no real files in {SHARED}: set MIRASOL_SHARED")
 def test_real_sounds_without_a_picture_become_shards(tmp_path: Path) -> None:
     names = sorted(p.name for p in (SHARED / "fsdd/recordings").glob("*_george_[0-3].wav"))
-    rows = [f"{n},{n[0]},{('train', 'test')[i % 2]}" for i, n in enumerate(names)]
+    rows = [f"{n},{n[0]},{('train', 'val')[i % 2]}" for i, n in enumerate(names)]
     (tmp_path / "digits.csv").write_text("media,answers,split\n" + "\n".join(rows) + "\n")
     import_generic(tmp_path / "digits.csv", SHARED / "fsdd/recordings", tmp_path / "data")
     report = build_shards(tmp_path / "data", tmp_path / "shards", TINY_CLIP, ShardsSpec(workers=1))

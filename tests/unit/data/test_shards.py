@@ -108,11 +108,11 @@ def test_too_many_bad_clips_fail_and_leave_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "shards").iterdir()) == []
 
 
-@pytest.mark.parametrize(("kept", "said"), [(("val", "test"), "split train"), (("train",), "splits val and test")])
-def test_an_empty_split_is_told_before_any_work(tmp_path: Path, kept: tuple[str, ...], said: str) -> None:
-    rows = [e for e in (example(i) for i in range(8)) if e.split in kept]
+@pytest.mark.parametrize("empty", ["train", "val"])
+def test_an_empty_split_is_told_before_any_work(tmp_path: Path, empty: str) -> None:
+    rows = [e for e in (example(i) for i in range(8)) if e.split != empty]
     write_manifest(tmp_path / "manifest.jsonl", rows)
-    with pytest.raises(MirasolError, match=f"no usable clip in the {said}"):
+    with pytest.raises(MirasolError, match=f"no usable clip in the split {empty}"):
         build_shards(tmp_path, tmp_path / "shards", TINY_CLIP, ONE)
 
 

@@ -197,3 +197,17 @@ def test_a_text_longer_than_the_cache_is_refused():
 def test_wrong_configs_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Mirasol(tiny_config(**changes))
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+@pytest.mark.parametrize("presence", ["both", "gaps"])
+def test_bfloat16_autocast_gives_about_the_same_losses(combiner, presence):
+    model = tiny_model(combiner=combiner)
+    batch = with_presence(random_batch(model.config), presence)
+    exact = model(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model(batch)
+    for name in ("text", "latent", "video"):
+        assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.03)
+    sum(rough[name] for name in ("text", "latent", "video")).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())

@@ -50,7 +50,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     save_weights(tmp_path, tiny_model())
     values = json.loads((tmp_path / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps(values | {"vocabulary": 7}))
-    with pytest.raises(MirasolError, match="not the weights of the model in config.json"):
+    with pytest.raises(MirasolError, match=r"not the weights of the model in config\.json"):
         load_model(tmp_path)
 
 

@@ -1,0 +1,117 @@
+"""onnxruntime, one step at a time, equals torch over the whole clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, bundle_model, tiny_bundle, write_tokenizer
+from support.media import example, tone, write_media
+from support.model import random_batch
+
+from mirasol.data.manifest import write_manifest
+from mirasol.data.shards import build_shards
+from mirasol.data.spec import ShardsSpec
+from mirasol.data.tokenizer import EOS
+from mirasol.export.config import ExportSpec
+from mirasol.export.parity import check_parity, require_parity
+from mirasol.model.generation import greedy
+from mirasol.runtime.engine import Engine, relative
+from mirasol.runtime.features import Inputs
+from mirasol.runtime.session import Session
+
+COMBINERS = ("transformer", "ttm")
+# video and audio flags, repeated over the clip: both, one, the other, neither
+PRESENCE = {
+    "both": ((1, 1),),
+    "no audio": ((1, 0),),
+    "no video": ((0, 1),),
+    "in turn": ((1, 1), (1, 0), (0, 1), (0, 0)),
+    "late": ((0, 0), (0, 0), (1, 1), (1, 1)),
+}
+CHUNKS = 2 * MAX_CHUNKS + 2  # the memory has been filled and gone round
+
+
+@pytest.mark.parametrize("presence", PRESENCE)
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_steps_equal_the_whole_clip(combiner: str, presence: str) -> None:
+    model, engine = bundle_model(combiner), Engine(tiny_bundle(combiner), threads=1)
+    batch = random_batch(model.config, clips=1, chunks=CHUNKS)
+    flags = torch.tensor(PRESENCE[presence], dtype=torch.bool).repeat(CHUNKS, 1)[:CHUNKS]
+    batch.video_present, batch.audio_present = flags[None, :, 0], flags[None, :, 1]
+    with torch.no_grad():
+        encoded = model.encode(batch)
+    session = Session(engine)
+    for t in range(CHUNKS):
+        video_present, audio_present = (bool(flag) for flag in flags[t])
+        inputs = Inputs(batch.video[:, t].numpy(), batch.audio[:, t].numpy(), video_present, audio_present)
+        latents = session.push_features(inputs)
+        assert relative(latents.x, encoded.x[0, t].numpy()) <= 1e-5
+        assert relative(latents.h, encoded.h[0, t].numpy()) <= 1e-5
+    questions = ["which sound is it", "which colour first", "is it red"]
+    for question in questions:
+        prompt = engine.prompt(question)
+        lengths = torch.tensor([[len(prompt)]])
+        ids = greedy(model.text, encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, MAX_ANSWER)[0, 0]
+        expected = [int(token) for token in ids][: int((ids == EOS).int().argmax()) if EOS in ids else None]
+        assert list(session.answer_ids(question)) == expected
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_logits_equal_over_the_whole_text_cache(combiner: str) -> None:
+    model, engine = bundle_model(combiner), Engine(tiny_bundle(combiner), threads=1)
+    c = model.config
+    random = np.random.default_rng(3)
+    tokens = random.integers(0, c.vocabulary, c.max_text)
+    h = torch.tensor(random.normal(0, 1, (1, MAX_CHUNKS, c.combined, c.latent_sizes.width)), dtype=torch.float32)
+    present = torch.ones(1, MAX_CHUNKS, dtype=torch.bool)
+    with torch.no_grad():
+        expected = model.logits(torch.tensor(tokens)[None, None], h, present)[0, 0].numpy()
+    states = engine.initial("text_step")
+    memory, valid = h.flatten(1, 2).numpy(), np.ones((1, MAX_CHUNKS * c.combined), np.bool_)
+    for token, row in zip(tokens, expected, strict=True):
+        logits, states = engine.text(int(token), memory, valid, states)
+        assert relative(logits[0], row) <= 1e-5
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_the_export_stage_s_check_over_shards(combiner: str, tmp_path) -> None:
+    rows = []
+    for number in range(6):  # with both, without sound, without a picture
+        sound = None if number % 3 == 1 else tone(2.0, hertz=200 + 100 * number)
+        frames = 0 if number % 3 == 2 else 16
+        path = tmp_path / "media" / f"{number}.{'mp4' if frames else 'flac'}"
+        write_media(path, frames=frames, size=(16, 16), sound=sound)
+        media = f"media/{path.name}"
+        rows += [
+            example(number, id=f"q{number}-{q}", media=media, prompt=prompt, split="test" if number > 2 else "train")
+            for q, prompt in enumerate(("which sound is it", "which colour first"))
+        ]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    build_shards(tmp_path, tmp_path / "shards", CLIP, ShardsSpec(workers=1))
+    write_tokenizer(tmp_path / "tokenizer.json")
+    report = check_parity(
+        bundle_model(combiner),
+        tiny_bundle(combiner),
+        tmp_path / "shards",
+        ExportSpec(clips=3),
+        split="test",
+        max_answer=MAX_ANSWER,
+    )
+    # the clip with both counts three times: as it is, muted, blanked
+    assert (report["clips"], report["chunks"], report["answers"]) == (3, 5 * CLIP.chunks, 5 * 2)
+    require_parity(report)
+
+
+def test_a_bundle_of_another_model_is_found_out(tmp_path) -> None:
+    media = write_media(tmp_path / "media" / "0.mp4", frames=16, size=(16, 16), sound=tone(2.0))
+    rows = [
+        example(n, id=f"q{n}", media=f"media/{media.name}", start=s, prompt="is it red", split=split)
+        for n, (s, split) in enumerate(((None, "train"), (0.5, "test")))
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    build_shards(tmp_path, tmp_path / "shards", CLIP, ShardsSpec(workers=1))
+    report = check_parity(
+        bundle_model(seed=1), tiny_bundle(), tmp_path / "shards", ExportSpec(), split="test", max_answer=MAX_ANSWER
+    )
+    assert report["max_relative"] > 1e-2

@@ -1,0 +1,128 @@
+"""Workspaces: a clone with its own data and parameters, one cache for all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support.scratch import PARAMS, commit, git, make_project, ran, run_dvc
+
+from mirasol.core.errors import MirasolError
+from mirasol.ops import dvc
+from mirasol.ops.workspace import make_workspace
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose stages have run, committed."""
+    root = make_project(tmp_path / "project")
+    dvc.repro(root=root, on_line=_quiet)
+    commit(root, "Results")
+    ran(root)
+    return root
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Somebody's media with annotations beside them; the import does not look inside the files."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    rows = ["media,answers,split"]
+    for number in range(6):
+        (folder / f"{number}.mp4").write_text(f"not really video {number}\n")
+        rows.append(f"{number}.mp4,{'yes' if number % 2 else 'no'},{('train', 'val', 'test')[number % 3]}")
+    (folder / "annotations.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_own_data_and_parameters(project: Path, videos: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(PARAMS.replace("score: 0.9", "score: 0.4"))
+    folder = make_workspace("mine", root=project, params=recipe, data=videos, say=_quiet)
+    assert folder == project / "runs" / "workspaces" / "mine"
+    assert (folder / "data" / "manifest.jsonl").read_text().count("\n") == 6
+    assert (folder / "params.yaml").read_text() == recipe.read_text()
+    assert git(folder, "status", "--porcelain") == ""
+    assert not (folder / "reports" / "second.json").exists(), "results of the project's own data"
+    assert dvc.repro(root=folder, on_line=_quiet) == "ran"
+    assert ran(folder) == ["first", "second", "third"]
+    assert ran(project) == []
+    assert dvc.status(project) == {}
+
+
+def test_the_cache_is_shared(project: Path) -> None:
+    folder = make_workspace("same", root=project, say=_quiet)
+    assert dvc.cache_dir(folder) == dvc.cache_dir(project)
+    run_dvc(folder, "checkout")
+    assert dvc.status(folder) == {}
+    assert os.stat(folder / "build" / "first").st_nlink > 1 or os.stat(folder / "build" / "first").st_size > 0
+    assert not (folder / ".dvc" / "cache").exists()
+
+
+def test_made_again_it_keeps_what_it_computed(project: Path, videos: Path) -> None:
+    folder = make_workspace("mine", root=project, data=videos, say=_quiet)
+    dvc.repro(root=folder, on_line=_quiet)
+    ran(folder)
+    assert make_workspace("mine", root=project, data=videos, say=_quiet) == folder
+    dvc.repro(root=folder, on_line=_quiet)
+    assert ran(folder) == []
+
+
+def test_it_follows_the_project_unless_somebody_worked_in_it(project: Path) -> None:
+    folder = make_workspace("mine", root=project, say=_quiet)
+    (project / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.5"))
+    commit(project)
+    make_workspace("mine", root=project, say=_quiet)
+    assert "score: 0.5" in (folder / "params.yaml").read_text()
+
+    (folder / "work.py").write_text((folder / "work.py").read_text() + "# mine\n")
+    (project / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.6"))
+    commit(project)
+    said: list[str] = []
+    make_workspace("mine", root=project, say=said.append)
+    assert (folder / "work.py").read_text().endswith("# mine\n")
+    assert any("has work of its own (work.py)" in line for line in said)
+
+
+def test_uncommitted_code_is_named(project: Path) -> None:
+    (project / "dvc.yaml").write_text((project / "dvc.yaml").read_text() + "# edited\n")
+    said: list[str] = []
+    make_workspace("mine", root=project, say=said.append)
+    assert any("not committed stay out of the workspace: dvc.yaml" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("../up", {}, "workspace name"),
+        ("mine", {"params": "no.yaml"}, "--params no.yaml: no such file"),
+        ("mine", {"data": "."}, "has neither annotations.csv and annotations.jsonl"),
+    ],
+)
+def test_what_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(project)
+    with pytest.raises(MirasolError, match=message):
+        make_workspace(name, root=project, say=_quiet, **options)
+    assert not (project / "runs" / "workspaces").exists()
+
+
+def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MirasolError, match="no git repository with a commit"):
+        make_workspace("mine", root=tmp_path, say=_quiet)
+
+
+def test_a_failed_import_can_be_mended_and_tried_again(project: Path, videos: Path) -> None:
+    (videos / "3.mp4").rename(videos / "lost.mp4")
+    with pytest.raises(MirasolError, match=r"3\.mp4"):
+        make_workspace("mine", root=project, data=videos, say=_quiet)
+    (videos / "lost.mp4").rename(videos / "3.mp4")
+    folder = make_workspace("mine", root=project, data=videos, say=_quiet)
+    assert (folder / "data.dvc").exists()
+    assert git(folder, "log", "-1", "--format=%s") == "Workspace mine"

@@ -1,0 +1,60 @@
+"""A bundle of a tiny model, exported once per combiner for all tests that only read it."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from support.model import tiny_model
+
+from mirasol.data.spec import ClipSpec
+from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
+from mirasol.export.bundle import export_bundle
+from mirasol.export.config import ExportSpec
+from mirasol.model.mirasol import Mirasol
+
+CLIP = ClipSpec(fps=8.0, chunks=4, frames_per_chunk=4, size=16, sample_rate=8000, mels=8, audio_bands=2)
+WORDS = ("which", "sound", "colour", "is", "it", "red", "blue", "bell", "buzz", "first")
+QUESTION = "which sound is it"
+MAX_TEXT, MAX_ANSWER, MAX_CHUNKS = 12, 4, 5
+
+
+def write_tokenizer(path: Path) -> Path:
+    """A vocabulary of whole words."""
+    pieces = [(piece, 0.0) for piece in SPECIAL] + [(SPACE + word, -3.0) for word in WORDS]
+    path.write_text(json.dumps({"format": FORMAT, "max_text": MAX_TEXT, "pieces": pieces}))
+    return path
+
+
+def bundle_model(combiner: str = "transformer", seed: int = 0) -> Mirasol:
+    """The model in the bundle of :func:`tiny_bundle`."""
+    sizes = {"vocabulary": len(SPECIAL) + len(WORDS), "max_text": MAX_TEXT, "max_chunks": MAX_CHUNKS}
+    return tiny_model(seed, combiner=combiner, **sizes)
+
+
+def export_tiny(folder: Path, combiner: str = "transformer", seed: int = 0, **settings: object) -> Path:
+    """Export :func:`bundle_model` to ``folder/bundle``."""
+    tokenizer = write_tokenizer(folder / "tokenizer.json")
+    model, out = bundle_model(combiner, seed), folder / "bundle"
+    export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder, **settings)
+    return out
+
+
+@functools.cache
+def tiny_bundle(combiner: str = "transformer", seed: int = 0) -> Path:
+    """The folder of a bundle that must not be changed."""
+    folder = Path(tempfile.mkdtemp(prefix="mirasol-bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return export_tiny(folder, combiner, seed)
+
+
+def random_chunk(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames [K, H*3/2, W] and samples [S] of one chunk."""
+    random = np.random.default_rng(seed)
+    video = random.integers(16, 236, (CLIP.frames_per_chunk, CLIP.size * 3 // 2, CLIP.size), dtype=np.uint8)
+    return video, random.normal(0, 0.1, round(CLIP.chunk_seconds * CLIP.sample_rate)).astype(np.float32)

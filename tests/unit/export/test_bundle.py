@@ -1,0 +1,118 @@
+"""A bundle is written whole or not at all, and says where it comes from."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.bundle import CLIP, bundle_model, export_tiny, tiny_bundle, write_tokenizer
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import sha256_file
+from mirasol.export import bundle as module
+from mirasol.export.bundle import export_bundle, provenance
+from mirasol.export.card import model_card
+from mirasol.export.config import ExportSpec
+from mirasol.runtime.contract import read_contract
+
+FILES = {
+    "README.md",
+    "contract.json",
+    "encoder_combiner_step.onnx",
+    "golden.npz",
+    "latent_step.onnx",
+    "text_step.onnx",
+    "tokenizer.json",
+}
+
+
+@pytest.fixture
+def exported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graphs from the shared bundle: exporting is slow, and test_to_onnx shows that it repeats itself."""
+    monkeypatch.setattr(module, "to_onnx", lambda graph, _: (tiny_bundle() / graph.spec.file).read_bytes())
+
+
+def test_a_bundle_holds_its_files_and_their_hashes() -> None:
+    folder = tiny_bundle()
+    assert {file.name for file in folder.iterdir()} == FILES
+    contract = read_contract(folder)
+    assert contract.clip == CLIP
+    assert set(contract.files) == FILES - {"contract.json"}
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_equal_models_give_equal_bundles_in_place_of_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "old").write_text("of an earlier export")
+    export_tiny(tmp_path)
+    assert {file.name: sha256_file(file) for file in out.iterdir()} == {
+        file.name: sha256_file(file) for file in tiny_bundle().iterdir()
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "tokenizer.json"]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.setattr(module, "to_onnx", full)
+    with pytest.raises(MirasolError, match="disk is full"):
+        export_tiny(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["bundle", "tokenizer.json"]
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_graphs_that_do_not_compute_what_torch_does_are_never_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = module.golden
+
+    def wrong(*arguments: object) -> dict[str, object]:
+        return true(*arguments) | {"h": true(*arguments)["h"] + 0.01}
+
+    monkeypatch.setattr(module, "golden", wrong)
+    with pytest.raises(MirasolError, match="golden outputs differ"):
+        export_tiny(tmp_path)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "tokenizer.json")
+    values = json.loads(tokenizer.read_text())
+    values["pieces"].pop()
+    tokenizer.write_text(json.dumps(values))
+    with pytest.raises(MirasolError, match="has 14 pieces, the model was trained with 15"):
+        export_bundle(bundle_model(), CLIP, tokenizer, tmp_path / "bundle", ExportSpec(), max_answer=4)
+
+
+def test_provenance_names_commit_data_and_params(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("clip: {}\n")
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@x"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    found = provenance(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", found.commit or "")
+    assert (found.changed, found.data) == (False, "0123.dir")
+    assert found.params == sha256_file(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("clip: {fps: 9}\n")
+    assert provenance(tmp_path).changed
+
+
+def test_provenance_without_a_repository(tmp_path: Path) -> None:
+    found = provenance(tmp_path)
+    assert (found.commit, found.changed, found.data, found.params) == (None, False, None, None)
+
+
+def test_the_card_shows_scores_with_their_interval() -> None:
+    contract = read_contract(tiny_bundle())
+    cell = {"exact_match": 0.97, "ci95": [0.95, 0.98], "chance": 0.2, "n": 900}
+    card = model_card(contract, {"overall": cell, "families": {"count": cell}, "split": "test"})
+    assert "| count | 0.970 | 0.950 to 0.980 | 0.20 | 900 |" in card
+    assert "Not evaluated." in model_card(contract, {})

@@ -1,0 +1,174 @@
+"""A session is one stream: it remembers, is bounded, and shares nothing with another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
+
+from mirasol.core.errors import MirasolError
+from mirasol.runtime.engine import Engine
+from mirasol.runtime.session import Session
+
+COMBINERS = ("transformer", "ttm")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(tiny_bundle(), threads=1)
+
+
+def pushed(engine: Engine, chunks: int, seed: int = 0) -> Session:
+    session = Session(engine)
+    for i in range(chunks):
+        session.push(*random_chunk(seed + i))
+    return session
+
+
+def test_latents_have_the_shape_of_the_contract(engine: Engine) -> None:
+    latents = Session(engine).push(*random_chunk(0))
+    assert latents.x.shape == latents.h.shape == (engine.contract.model.combined, engine.contract.model.width)
+
+
+def test_the_past_changes_the_present(engine: Engine) -> None:
+    first, second = pushed(engine, 2), Session(engine)
+    again = first.push(*random_chunk(9)).h
+    assert not np.allclose(again, second.push(*random_chunk(9)).h)
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_a_restored_session_goes_on_bit_for_bit(combiner: str) -> None:
+    engine = Engine(tiny_bundle(combiner), threads=1)
+    session = pushed(engine, 3)
+    snapshot = session.snapshot()
+    expected = [session.push(*random_chunk(i)).h for i in (7, 8)]
+    other = Session(engine)
+    other.restore(snapshot)
+    assert np.array_equal(expected, [other.push(*random_chunk(i)).h for i in (7, 8)])
+    assert other.ask(QUESTION) == session.ask(QUESTION)
+
+
+def test_a_snapshot_survives_a_file(engine: Engine, tmp_path) -> None:
+    session = pushed(engine, 2)
+    np.savez(tmp_path / "state.npz", **session.snapshot())
+    other = Session(engine)
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as archive:
+        other.restore(dict(archive))
+    assert np.array_equal(other.push(*random_chunk(5)).h, session.push(*random_chunk(5)).h)
+
+
+def test_a_snapshot_of_another_bundle_is_refused(engine: Engine) -> None:
+    snapshot = Session(Engine(tiny_bundle("ttm"))).snapshot()
+    with pytest.raises(MirasolError, match="not taken over the bundle"):
+        Session(engine).restore(snapshot)
+
+
+def test_an_incomplete_snapshot_is_refused_and_changes_nothing(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    broken = {name: array for name, array in before.items() if name != "memory"}
+    with pytest.raises(MirasolError, match="snapshot's memory is missing"):
+        session.restore(broken)
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+def test_reset_begins_anew(engine: Engine) -> None:
+    session = pushed(engine, 3)
+    session.reset()
+    assert session.chunks == 0
+    assert np.array_equal(session.push(*random_chunk(1)).h, pushed(engine, 0).push(*random_chunk(1)).h)
+
+
+def test_sessions_over_one_engine_do_not_mix(engine: Engine) -> None:
+    alone = [pushed(engine, 4, seed) for seed in (0, 50)]
+    together = [Session(engine), Session(engine)]
+    for i in range(4):
+        for session, seed in zip(together, (0, 50), strict=True):
+            session.push(*random_chunk(seed + i))
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.snapshot()["memory"], other.snapshot()["memory"])
+
+
+def test_memory_does_not_grow_and_forgets_the_oldest(engine: Engine) -> None:
+    session = pushed(engine, MAX_CHUNKS)
+    size, memory = session.state_bytes, session.memory[0].copy()
+    assert session.memory[1].all()
+    session.push(*random_chunk(99))
+    combined = engine.contract.model.combined
+    assert session.state_bytes == size
+    assert np.array_equal(session.memory[0][:, :-combined], memory[:, combined:])
+
+
+def test_a_chunk_that_held_nothing_keeps_its_place_and_is_not_looked_at(engine: Engine) -> None:
+    session = pushed(engine, 1)
+    session.push(None, None)
+    combined = engine.contract.model.combined
+    assert session.memory[1][0, -2 * combined :].tolist() == [True] * combined + [False] * combined
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_what_is_missing_does_not_matter(engine: Engine, video: bool) -> None:
+    frames, samples = random_chunk(0)
+    one, other = Session(engine), Session(engine)
+    a = one.push_features(one._features.push(frames if video else None, None if video else samples))
+    inputs = other._features.push(frames, samples)
+    b = other.push_features(
+        type(inputs)(inputs.video, inputs.audio, video_present=video, audio_present=not video)
+    )
+    assert np.allclose(a.h, b.h, atol=1e-6)
+
+
+def test_an_answer_can_be_asked_for_at_any_time_and_does_not_change_the_stream(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    answers = {session.ask(QUESTION) for _ in range(3)}
+    assert len(answers) == 1
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+def test_an_answer_in_pieces_is_the_answer(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    assert "".join(session.ask_stream(QUESTION)) == session.ask(QUESTION)
+
+
+def test_answers_are_as_long_as_they_may_be_and_no_longer(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    assert len(list(session.answer_ids(QUESTION))) <= MAX_ANSWER
+    assert len(list(session.answer_ids(QUESTION, 1))) <= 1
+
+
+def test_a_question_longer_than_the_text_cache(engine: Engine) -> None:
+    with pytest.raises(MirasolError, match="the question has 22 tokens, but the text cache holds 12"):
+        pushed(engine, 1).ask("red " * 20)
+
+
+def test_nothing_to_ask_about(engine: Engine) -> None:
+    with pytest.raises(MirasolError, match="nothing to ask about"):
+        Session(engine).ask(QUESTION)
+
+
+def chunk_with(**changes: object) -> tuple[object, object]:
+    frames, samples = random_chunk(0)
+    return changes.get("frames", frames), changes.get("samples", samples)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "message"),
+    [
+        (chunk_with(frames=np.zeros((4, 24, 32), np.uint8)), r"expected uint8 \(4, 24, 16\), got uint8 \(4, 24, 32\)"),
+        (chunk_with(frames=np.zeros((4, 24, 16), np.float32)), "got float32"),
+        (chunk_with(samples=np.zeros(3999, np.float32)), r"expected float32 \(4000,\), got float32 \(3999,\)"),
+        (chunk_with(samples=np.zeros(4000)), "got float64"),
+        (chunk_with(samples=np.full(4000, np.nan, np.float32)), "not finite"),
+    ],
+)
+def test_a_wrong_chunk_is_refused_and_changes_nothing(engine: Engine, chunk: tuple, message: str) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    with pytest.raises(ValueError, match=message):
+        session.push(*chunk)
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+def test_a_session_opens_a_bundle_by_its_folder() -> None:
+    assert Session(tiny_bundle()).contract.clip == CLIP

@@ -1,0 +1,168 @@
+"""The command line: its commands and options, how it fails, what it prints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mirasol.cli import app
+from mirasol.params.docs import render
+
+ROOT = Path(__file__).parents[2]
+# A change here is a change for users: it needs a line in CHANGELOG.md.
+COMMANDS = {
+    "answer": {"file", "question", "bundle", "threads"},
+    "bench": {"bundle", "weights"},
+    "data check": {"shards"},
+    "data import drone": {"media", "out"},
+    "data import fsdd": {"media", "out"},
+    "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
+    "data look": {"out", "split", "clips", "key", "shards"},
+    "doctor": set(),
+    "evaluate": {"split", "weights", "out"},
+    "model show": {"file", "preset"},
+    "params check": {"file"},
+    "params docs": {"out"},
+    "report": {"out", "markdown"},
+    "run": {"stages", "push", "workspace"},
+    "stage": {"name"},
+    "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
+    "workspace": {"name", "params", "data", "adapter"},
+    "world": {"out", "clips", "seed", "workers", "force"},
+}
+
+
+def leaves(command: Any, path: str = "") -> dict[str, Any]:
+    """Every command that does something, by its words."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        return {path: command}
+    return {
+        words: leaf
+        for name, child in children.items()
+        for words, leaf in leaves(child, f"{path} {name}".strip()).items()
+    }
+
+
+LEAVES = leaves(typer.main.get_command(app))
+
+
+def mirasol(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    program = [sys.executable, "-c", "from mirasol.cli import main; main()", *arguments]
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def test_commands_and_options_are_those_that_are_documented() -> None:
+    assert {words: {p.name for p in leaf.params} - {"help"} for words, leaf in LEAVES.items()} == COMMANDS
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_says_what_it_does_and_what_its_options_mean(words: str) -> None:
+    leaf = LEAVES[words]
+    assert leaf.help
+    assert all(getattr(p, "help", None) for p in leaf.params), "each option has a help text"
+
+
+@pytest.mark.parametrize("words", [w for w in COMMANDS if w not in ("doctor", "params docs")])
+def test_help_shows_an_example(words: str) -> None:
+    assert f"Example:  mirasol {words}" in (LEAVES[words].help or "")
+
+
+def test_help_lists_the_commands() -> None:
+    done = mirasol("--help")
+    assert done.returncode == 0
+    assert {words.split()[0] for words in COMMANDS} <= set(done.stdout.replace("│", " ").split())
+
+
+def test_an_error_that_the_user_can_mend_is_one_text_and_status_2(tmp_path: Path) -> None:
+    done = mirasol("params", "check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: params.yaml does not exist: run in the project's folder")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_option_is_status_2_with_a_hint() -> None:
+    done = mirasol("world", "--clip", "3")
+    assert done.returncode == 2
+    assert "--clips" in done.stderr
+
+
+def test_a_bug_shows_its_traceback_and_is_status_1(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "broken.py").write_text(
+        "import mirasol.stages.run as run\ndef fail(*a): raise ZeroDivisionError('bug')\nrun.load_params = fail\n"
+    )
+    program = (
+        "import broken; import sys; sys.argv = ['mirasol', 'stage', 'shards']; from mirasol.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: bug" in done.stderr
+
+
+def test_version() -> None:
+    from mirasol import __version__
+
+    assert mirasol("--version").stdout == f"mirasol {__version__}\n"
+
+
+def test_params_check_counts_what_it_checked() -> None:
+    done = mirasol("params", "check")
+    assert done.returncode == 0, done.stderr
+    assert "all valid" in done.stdout
+
+
+def test_params_docs_writes_the_page(tmp_path: Path) -> None:
+    assert mirasol("params", "docs", "--out", str(tmp_path / "page.md")).returncode == 0
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == render()
+
+
+def test_model_show_counts_the_parameters_of_every_part() -> None:
+    done = mirasol("model", "show")
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split() for line in done.stdout.splitlines()[1:])
+    parts = {name: int(count.replace(",", "")) for name, count in rows.items()}
+    assert parts.pop("all") == sum(parts.values()) > 500_000
+
+
+def test_model_show_names_the_presets() -> None:
+    done = mirasol("model", "show", "--preset", "huge")
+    assert done.returncode == 2
+    assert "expected one of demo, small, base" in done.stderr
+
+
+def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:
+    done = mirasol("run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run in the project's folder" in done.stderr
+
+
+def test_answer_refuses_without_importing_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['mirasol', 'answer', 'clip.mp4', 'what?']\n"
+        "from mirasol.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    print(stop.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("error: ")
+
+
+def test_doctor_names_what_it_looked_at() -> None:
+    done = mirasol("doctor")
+    subjects = {line[8:28].strip() for line in done.stdout.splitlines()}
+    assert {"python", "packages", "cores", "memory", "gpu", "codecs", "free disk", "git", "dvc"} <= subjects
+    assert done.returncode == (1 if "\nmissing" in done.stdout else 0)
