@@ -215,6 +215,12 @@ def main() -> None:
         app()
     except MirasolError as error:
         say.error(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "mirasol", "flows"):
+            raise
+        extra = {"onnxruntime": "runtime", "prefect": "flows"}.get(package, "train")
+        say.error(f"this needs the package {package}: `make setup`, or `pip install 'mirasol[{extra}]'`")
     except OSError as error:
         mendable = disk_error(error, Path(error.filename or "."))
         if mendable is None:

@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml on a real server, run by a real worker. In order: each leaves a project that goes on."""
+"""The deployments of prefect.yaml on a real server, run by a real worker; each test leaves a project that goes on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from support.scratch import PARAMS, hanging_pids, ran, tell, wait_gone, wait_unt
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
-def _start(prefect: Any, root: Path, deployment: str = "pipeline/nightly") -> str:
-    said = prefect.command("prefect", "deployment", "run", deployment, cwd=root)
-    match = re.search(r"UUID: ([0-9a-f-]{36})", said)
-    assert match, said
-    return match[1]
+def _start(prefect: Any) -> str:
+    """A run of the pipeline's deployment, made as the user interface makes it."""
+    deployment = prefect.api.get("/deployments/name/pipeline/nightly").raise_for_status().json()["id"]
+    created = prefect.api.post(f"/deployments/{deployment}/create_flow_run", json={"state": {"type": "SCHEDULED"}})
+    return str(created.raise_for_status().json()["id"])
 
 
 def _end(prefect: Any, run: str) -> dict[str, Any]:
@@ -58,7 +58,10 @@ def test_the_schedule_makes_runs(prefect: Any, deployed: Path) -> None:
 
 
 def test_a_run_completes_with_a_task_per_stage_and_every_line(prefect: Any, deployed: Path) -> None:
-    run = _start(prefect, deployed)
+    said = prefect.command("prefect", "deployment", "run", "pipeline/nightly", cwd=deployed)
+    match = re.search(r"UUID: ([0-9a-f-]{36})", said)
+    assert match, said
+    run = match[1]
     ended = _end(prefect, run)
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     assert ran(deployed) == ["first", "second", "third"]
@@ -73,7 +76,7 @@ def test_a_run_completes_with_a_task_per_stage_and_every_line(prefect: Any, depl
 def test_a_failing_stage_fails_the_run_with_its_own_text(prefect: Any, deployed: Path) -> None:
     _change(deployed, 0.8)
     flag = tell(deployed, "fail-second")
-    run = _start(prefect, deployed)
+    run = _start(prefect)
     ended = _end(prefect, run)
     flag.unlink()
     assert ended["state_type"] == "FAILED"
@@ -84,13 +87,13 @@ def test_a_failing_stage_fails_the_run_with_its_own_text(prefect: Any, deployed:
 
 def test_cancelling_leaves_no_process_and_the_next_run_goes_on(prefect: Any, deployed: Path) -> None:
     flag = tell(deployed, "hang-second")
-    run = _start(prefect, deployed)
+    run = _start(prefect)
     pids = hanging_pids(deployed)
-    prefect.command("prefect", "flow-run", "cancel", run, cwd=deployed)
+    prefect.api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
     wait_gone(pids, 60)
     assert _end(prefect, run)["state_type"] == "CANCELLED"
     flag.unlink()
     assert ran(deployed) == ["second"]
-    following = _end(prefect, _start(prefect, deployed))
+    following = _end(prefect, _start(prefect))
     assert following["state_type"] == "COMPLETED", following["state"]["message"]
     assert ran(deployed) == ["second", "third"]

@@ -77,14 +77,16 @@ def test_logits_equal_over_the_whole_text_cache(combiner: str) -> None:
 @pytest.mark.parametrize("combiner", COMBINERS)
 def test_the_export_stage_s_check_over_shards(combiner: str, tmp_path) -> None:
     rows = []
-    for number in range(6):  # with both, without sound, without a picture
+    for number in range(9):  # with both, without sound, without a picture
         sound = None if number % 3 == 1 else tone(2.0, hertz=200 + 100 * number)
         frames = 0 if number % 3 == 2 else 16
         path = tmp_path / "media" / f"{number}.{'mp4' if frames else 'flac'}"
         write_media(path, frames=frames, size=(16, 16), sound=sound)
         media = f"media/{path.name}"
         rows += [
-            example(number, id=f"q{number}-{q}", media=media, prompt=prompt, split="test" if number > 2 else "train")
+            example(
+                number, id=f"q{number}-{q}", media=media, prompt=prompt, split=("train", "val", "test")[number // 3]
+            )
             for q, prompt in enumerate(("which sound is it", "which colour first"))
         ]
     write_manifest(tmp_path / "manifest.jsonl", rows)
@@ -107,7 +109,7 @@ def test_a_bundle_of_another_model_is_found_out(tmp_path) -> None:
     media = write_media(tmp_path / "media" / "0.mp4", frames=16, size=(16, 16), sound=tone(2.0))
     rows = [
         example(n, id=f"q{n}", media=f"media/{media.name}", start=s, prompt="is it red", split=split)
-        for n, (s, split) in enumerate(((None, "train"), (0.5, "test")))
+        for n, (s, split) in enumerate(((None, "train"), (0.25, "val"), (0.5, "test")))
     ]
     write_manifest(tmp_path / "manifest.jsonl", rows)
     build_shards(tmp_path, tmp_path / "shards", CLIP, ShardsSpec(workers=1))

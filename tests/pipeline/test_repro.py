@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 from support.scratch import (
     alive,
-    commit,
     git,
     hanging_pids,
-    make_project,
     ran,
     run_dvc,
     tell,
@@ -24,24 +22,6 @@ from support.scratch import (
 from mirasol.core.errors import MirasolError
 from mirasol.ops import dvc
 from mirasol.ops.lock import hold
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose stages have all run; not to be changed."""
-    root = make_project(tmp_path_factory.mktemp("ops") / "finished")
-    dvc.repro(root=root, on_line=lambda _: None)
-    assert ran(root) == ["first", "second", "third"]
-    commit(root, "Results")
-    return root
-
-
-@pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it for one test."""
-    root = tmp_path / "project"
-    shutil.copytree(finished, root, symlinks=True)
-    return root
 
 
 def _change(root: Path, old: str, new: str) -> None:

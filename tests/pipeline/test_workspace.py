@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-from support.scratch import PARAMS, commit, git, make_project, ran, run_dvc
+from support.scratch import PARAMS, commit, git, ran, run_dvc
 
 from mirasol.core.errors import MirasolError
 from mirasol.ops import dvc
@@ -15,16 +14,6 @@ from mirasol.ops.workspace import make_workspace
 
 def _quiet(line: str) -> None:
     pass
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project whose stages have run, committed."""
-    root = make_project(tmp_path / "project")
-    dvc.repro(root=root, on_line=_quiet)
-    commit(root, "Results")
-    ran(root)
-    return root
 
 
 @pytest.fixture
@@ -60,7 +49,6 @@ def test_the_cache_is_shared(project: Path) -> None:
     assert dvc.cache_dir(folder) == dvc.cache_dir(project)
     run_dvc(folder, "checkout")
     assert dvc.status(folder) == {}
-    assert os.stat(folder / "build" / "first").st_nlink > 1 or os.stat(folder / "build" / "first").st_size > 0
     assert not (folder / ".dvc" / "cache").exists()
 
 

@@ -37,20 +37,24 @@ def bundle_model(combiner: str = "transformer", seed: int = 0) -> Mirasol:
     return tiny_model(seed, combiner=combiner, **sizes)
 
 
-def export_tiny(folder: Path, combiner: str = "transformer", seed: int = 0, **settings: object) -> Path:
+def export_tiny(folder: Path, combiner: str = "transformer") -> Path:
     """Export :func:`bundle_model` to ``folder/bundle``."""
     tokenizer = write_tokenizer(folder / "tokenizer.json")
-    model, out = bundle_model(combiner, seed), folder / "bundle"
-    export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder, **settings)
+    model, out = bundle_model(combiner), folder / "bundle"
+    export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder)
     return out
 
 
-@functools.cache
-def tiny_bundle(combiner: str = "transformer", seed: int = 0) -> Path:
+def tiny_bundle(combiner: str = "transformer") -> Path:
     """The folder of a bundle that must not be changed."""
+    return _exported(combiner)
+
+
+@functools.cache
+def _exported(combiner: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mirasol-bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return export_tiny(folder, combiner, seed)
+    return export_tiny(folder, combiner)
 
 
 def random_chunk(seed: int) -> tuple[np.ndarray, np.ndarray]:

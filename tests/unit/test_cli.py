@@ -113,6 +113,17 @@ def test_a_bug_shows_its_traceback_and_is_status_1(tmp_path: Path) -> None:
     assert "ZeroDivisionError: bug" in done.stderr
 
 
+def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['mirasol', 'model', 'show']\n"
+        "from mirasol.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: this needs the package torch: `make setup`, or `pip install 'mirasol[train]'`\n"
+
+
 def test_version() -> None:
     from mirasol import __version__
 

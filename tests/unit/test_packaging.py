@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -37,3 +38,17 @@ def test_the_lock_is_pins_and_nothing_else() -> None:
 
 def test_one_onnxruntime_only() -> None:
     assert {"onnxruntime", "onnxruntime-gpu"} & set(PINS) == {"onnxruntime"}, "both install the same module"
+
+
+def test_make_help_lists_every_target_that_the_docs_name() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = {"setup", "demo", "real", "test", "test-all", "test-gpu", "lint", "types", "bench", "report"}
+    assert wanted <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_every_file_of_the_package_that_is_no_module_is_shipped() -> None:
+    package = ROOT / "src" / "mirasol"
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    shipped = {path for pattern in patterns["mirasol"] for path in package.glob(pattern)}
+    files = {p for p in package.rglob("*") if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts}
+    assert files == shipped

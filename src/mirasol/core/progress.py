@@ -73,7 +73,7 @@ class Progress:
         self._figures.update(figures)
         if self._bar is not None:
             self._draw()
-        elif time.monotonic() - self._said >= EVERY:
+        elif self.done != self.total and time.monotonic() - self._said >= EVERY:  # the last line comes at the end
             self._said = time.monotonic()
             self._say(self.text())
 

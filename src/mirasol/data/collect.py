@@ -20,6 +20,7 @@ from mirasol.data.spec import ClipSpec
 FULL_SCALE = {"s16": 32768.0, "s16p": 32768.0, "s32": 2147483648.0, "s32p": 2147483648.0, "flt": 1.0, "fltp": 1.0}
 MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels, where FFmpeg's default may exceed full scale
 JUMP = 0.02  # audio whose time differs from the expected by more begins anew
+RUN_UP = 0.1  # seconds of sound before the clip that the resampler is given
 SAME_TIME = 1e-3  # rounding of time stamps
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -34,6 +35,8 @@ class Pictures:
         self.frames: list[NDArray[np.uint8]] = []
         self.times: list[float] = []  # presentation time of each, from the clip's start
         self.covered = 0.0  # seconds of the clip with a picture
+        # Half of the last chunk: what must be covered before nobody needs to look whether it is.
+        self.settled = (math.floor(min(spec.chunks, length / chunk_seconds) + 0.5) - 0.5) * chunk_seconds
         self.late = False  # the first frame came after the clip's start
         self.rate: Fraction | None = None  # of the stream
         self.aspect: Fraction | int = 1  # of a pixel
@@ -44,7 +47,7 @@ class Pictures:
 
     @property
     def done(self) -> bool:
-        return len(self.frames) == len(self.wanted)
+        return len(self.frames) == len(self.wanted) and self.covered >= self.settled
 
     def push(self, frame: Any, origin: float) -> None:
         step = float(1 / self.rate) if self.rate else 0.04
@@ -72,7 +75,7 @@ class Pictures:
 
     def _give(self, until: float) -> None:
         """Hand out the frame on show to every wanted time before ``until``."""
-        while not self.done and self.wanted[len(self.frames)] + SAME_TIME < until:
+        while len(self.frames) < len(self.wanted) and self.wanted[len(self.frames)] + SAME_TIME < until:
             assert self._shown is not None
             frame, time = self._shown
             if self._square is None:
@@ -142,6 +145,8 @@ class Sound:
     def push(self, frame: Any, origin: float) -> None:
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         time = self._expected if frame.time is None else frame.time - origin - self.begin
+        if time + frame.samples / frame.sample_rate < -RUN_UP:
+            return  # so far before the clip that it makes no difference, wherever reading began
         if self._source is None:
             self.late = time > SAME_TIME
         if source != self._source or abs(time - self._expected) > JUMP:
@@ -155,8 +160,10 @@ class Sound:
             samples = frame.to_ndarray().reshape(-1).astype(np.float32)
             self._place(samples / FULL_SCALE[source[0]])
         else:
-            frame.pts = None  # the resampler joins what it is given
-            self._place(*(f.to_ndarray()[0] for f in self._resampler.resample(frame)))
+            stamp, frame.pts = frame.pts, None  # the resampler joins what it is given
+            blocks = [f.to_ndarray()[0] for f in self._resampler.resample(frame)]
+            frame.pts = stamp  # another clip may want the frame
+            self._place(*blocks)
 
     def finish(self) -> None:
         """Take out what the resampler holds back."""

@@ -113,10 +113,10 @@ def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
                 raise ValueError(f"expected upright yuv420p {spec.size}x{spec.size}, got {frame}")
             if frame.is_corrupt:
                 raise ValueError(f"frame {len(pictures)} is damaged")
-            pictures.append(frame.to_ndarray())
+            pictures.append(np.asarray(frame.to_ndarray(), np.uint8))
     if not pictures:
         raise ValueError("no frame in the video")
-    return np.stack(pictures).astype(np.uint8, copy=False)
+    return np.stack(pictures)
 
 
 def pack_audio(waveform: NDArray[np.float32], sample_rate: int) -> bytes:

@@ -35,7 +35,7 @@ import numpy as np
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
-from mirasol.data.decode import decode_beside_copy, decode_clip
+from mirasol.data.decode import DecodedClip, decode_beside_copy, decode_clips
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest
 from mirasol.data.media import UNUSABLE, MediaError, reason
 from mirasol.data.pack import copy_video, pack_audio, pack_video
@@ -45,7 +45,7 @@ FORMAT = "mirasol-shards-1"
 INDEX = "shards.json"
 INDEX_SUFFIX = ".idx.json"
 LISTED = 100  # rejected clips in the report; shards.json has all
-JOB_CLIPS = 8  # clips handed to a process at a time
+JOB_CLIPS, MOST_CLIPS = 8, 32  # handed to a process at a time: usually, and of one source at most
 JOBS_AHEAD = 4  # jobs per process that may wait to be written
 SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
 
@@ -134,19 +134,34 @@ def _report(tars: list[dict[str, Any]], made: list[Made], seconds: float) -> dic
     }
 
 
-def make_clip(data_dir: Path, clip: Clip, spec: ClipSpec, crf: int) -> Made:
-    """One clip as the files of a shard sample; packets that conform are copied, all else is encoded."""
-    path = data_dir / clip.media
+def make_clips(data_dir: Path, clips: list[Clip], spec: ClipSpec, crf: int) -> list[Made]:
+    """Clips of one source file as the files of shard samples, in the order given.
+
+    Packets that conform are copied, all else is decoded, once for all the clips, and encoded.
+    """
+    path = data_dir / clips[0].media
+    packed: list[tuple[bytes | None, DecodedClip | MediaError]] = []
     try:
-        mp4 = copy_video(path, clip.start, clip.end, spec)
-        if mp4 is None:
-            decoded = decode_clip(path, clip.start, clip.end, spec)
-        else:
-            decoded = decode_beside_copy(path, clip.start, spec)
+        copies = [copy_video(path, clip.start, clip.end, spec) for clip in clips]
+        spans = [(clip.start, clip.end) for clip, mp4 in zip(clips, copies, strict=True) if mp4 is None]
+        decoded = iter(decode_clips(path, spans, spec) if spans else [])
+        for clip, mp4 in zip(clips, copies, strict=True):
+            packed.append((mp4, next(decoded) if mp4 is None else decode_beside_copy(path, clip.start, spec)))
     except MediaError as error:
-        return Made(clip, {}, {}, str(error).removeprefix(f"{path}: ").replace(f"{data_dir}{os.sep}", ""))
+        packed = [(None, error)] * len(clips)
     except UNUSABLE as error:
-        return Made(clip, {}, {}, f"cannot be decoded: {reason(error)}")
+        packed = [(None, MediaError(f"cannot be decoded: {reason(error)}"))] * len(clips)
+    made = []
+    for clip, (mp4, result) in zip(clips, packed, strict=True):
+        if isinstance(result, MediaError):
+            told = str(result).removeprefix(f"{path}: ").replace(f"{data_dir}{os.sep}", "")
+            made.append(Made(clip, {}, {}, told))
+        else:
+            made.append(_pack(data_dir, clip, mp4, result, spec, crf))
+    return made
+
+
+def _pack(data_dir: Path, clip: Clip, mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int) -> Made:
     files = {}
     if mp4 is not None:
         files["mp4"] = mp4
@@ -206,7 +221,7 @@ def _write_all(
         for split in SPLITS
         for number, group in enumerate(_cut([c for c in clips if c.split == split], spec.clips_per_shard))
     ]
-    jobs = [(data_dir, job, clip, spec.crf) for _, _, group in groups for job in _cut(group, JOB_CLIPS)]
+    jobs = [(data_dir, job, clip, spec.crf) for _, _, group in groups for job in _jobs(group)]
     tars: list[dict[str, Any]] = []
     everything: list[Made] = []
     bad: list[str] = []
@@ -278,9 +293,23 @@ def _cut(items: list[Clip], size: int) -> list[list[Clip]]:
 Job = tuple[Path, list[Clip], ClipSpec, int]
 
 
+def _jobs(clips: list[Clip]) -> Iterator[list[Clip]]:
+    """About JOB_CLIPS clips a job; a run of clips of one source stays together, up to MOST_CLIPS of them."""
+    job: list[Clip] = []
+    for clip in clips:
+        full = len(job) >= JOB_CLIPS and (clip.media != job[-1].media or len(job) >= MOST_CLIPS)
+        if full:
+            yield job
+            job = []
+        job.append(clip)
+    if job:
+        yield job
+
+
 def _make_job(job: Job) -> list[Made]:
     data_dir, clips, spec, crf = job
-    return [make_clip(data_dir, clip, spec, crf) for clip in clips]
+    runs = (list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.media))
+    return [made for run in runs for made in make_clips(data_dir, run, spec, crf)]
 
 
 def _ordered(pool: Executor, jobs: Iterable[Job], ahead: int) -> Iterator[list[Made]]:

@@ -28,7 +28,7 @@ CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
 
 @dataclass(frozen=True)
 class ClipArrays(Decoded):
-    """A decoded clip with what its JSON says (see :func:`mirasol.data.shards.make_clip`)."""
+    """A decoded clip with what its JSON says (see :func:`mirasol.data.shards.make_clips`)."""
 
     meta: dict[str, Any]
 

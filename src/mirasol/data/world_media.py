@@ -51,7 +51,7 @@ X264 = (
     f"keyint={FRAMES_PER_CHUNK}:min-keyint={FRAMES_PER_CHUNK}:scenecut=0:open-gop=0:bframes=0:"
     "qp=20:threads=1:lookahead-threads=1:sliced-threads=0:rc-lookahead=0:sync-lookahead=0"
 )
-FLAC = {"compression_level": "2"}  # the highest with fixed predictors
+FLAC = {"compression_level": "2", "frame_size": "4096"}  # the highest level with fixed predictors; few blocks
 
 Yuv = NDArray[np.uint8]
 

@@ -26,7 +26,8 @@ from mirasol.ops.lock import Lock, hold
 from mirasol.ops.process import OnLine
 
 Outcome = Literal["ran", "restored", "unchanged"]
-"""What `repro` did: ran the command, took the result from the run cache, or found nothing to do."""
+"""What `repro` did: ran the command (or gave changed data its version), took the result from the run cache, or found
+nothing to do."""
 
 _CHATTER = (
     "To track the changes with git",
@@ -240,8 +241,8 @@ def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line
 
     def read(line: str) -> None:
         nonlocal outcome, current
-        if match := re.fullmatch(r"Running stage '(.+)':", line):
-            outcome, current = "ran", match[1]
+        if match := re.fullmatch(r"Running stage '(.+)':|Verifying data sources in stage: '(.+)'", line):
+            outcome, current = "ran", match[1] or match[2]
         elif outcome != "ran" and re.fullmatch(r"Stage '.+' is cached - skipping run, checking out outputs", line):
             outcome = "restored"
         on_line(line)
@@ -285,6 +286,11 @@ def _stage_error(root: Path, stage: str, error: CommandError) -> StageError:
     if number:
         why = " (often: out of memory)" if number == 9 else ""
         return StageError(f"stage `{stage}` was ended by signal {number}{why}:\n{text}", stage=stage, transient=True)
+    if "missing data 'source'" in text:
+        text += (
+            "\nBring the data back with `dvc checkout` or `dvc pull`; the built-in world is made again by"
+            " `mirasol world --out data`"
+        )
     busy = "Unable to acquire lock" in text or "is busy, it is being blocked by" in text
     return StageError(f"stage `{stage}` failed:\n{text}", stage=stage, transient=busy)
 

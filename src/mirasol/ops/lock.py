@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
+from mirasol.core.files import disk_error
 
 LOCK_FILE = Path("runs", "workspace.lock")
 
@@ -43,12 +44,15 @@ def hold(
         say: receives a line when waiting begins, and again ``every`` so many seconds.
 
     Raises:
-        MirasolError: another process held it all that time.
+        MirasolError: another process held it all that time, or the folder cannot be written.
     """
     root = Path(root).resolve()
     path = root / LOCK_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise disk_error(error, path) or error from error
     try:
         _wait_for(handle, root, wait, say, every)
         mine = {

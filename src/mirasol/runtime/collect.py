@@ -27,39 +27,46 @@ class StreamPictures(Pictures):
     def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
         """``length`` in seconds from ``begin``, infinite when nobody knows."""
         super().__init__(path, begin, length, chunk_seconds, clip)
+        self.chunk_seconds = chunk_seconds
         self.interval = chunk_seconds / clip.frames_per_chunk
         self.per_chunk = clip.frames_per_chunk
         self.last = self.most = math.inf  # last wanted time before the end (later ones show the same), and frames
         if math.isfinite(length):
             self.last = self.interval * max(0, math.ceil((length - SAME_TIME) / self.interval) - 1)
-            self.most = math.floor(length / chunk_seconds + 0.5) * clip.frames_per_chunk
-        self.given = 0  # frames handed out or waiting, since the beginning
+            chunks = math.floor(length / chunk_seconds + 0.5)
+            self.most = chunks * clip.frames_per_chunk
+            self.settled = (chunks - 0.5) * chunk_seconds
+        self.given = self.taken = 0  # frames, and chunks of them that were handed out
+        self.finished = False
 
     @property
     def done(self) -> bool:
         """Nothing more is wanted."""
-        return self.given >= self.most
+        return self.given >= self.most and self.covered >= self.settled
 
     def finish(self) -> None:
         """The source has ended: hold the last frame to the end of the last chunk that is covered by half."""
-        self.most = math.floor(self.covered / (self.interval * self.per_chunk) + 0.5) * self.per_chunk
+        self.finished = True
+        self.most = math.floor(self.covered / self.chunk_seconds + 0.5) * self.per_chunk
         self._give(until=math.inf)
         if self.given > self.most:
             del self.frames[max(0, len(self.frames) - int(self.given - self.most)) :]
 
     def ready(self) -> bool:
-        """Whether a whole chunk is waiting."""
-        return len(self.frames) >= self.per_chunk
+        """Whether a whole chunk is waiting, and is known to be covered by half."""
+        settled = self.finished or self.covered >= (self.taken + 0.5) * self.chunk_seconds
+        return settled and len(self.frames) >= self.per_chunk
 
     def take(self) -> Frames:
         """The next chunk [K, size*3/2, size]."""
         chunk = np.stack(self.frames[: self.per_chunk])
         del self.frames[: self.per_chunk]
+        self.taken += 1
         self._decoded = 0  # the limit is one of a clip: here, of what one chunk may cost
         return chunk
 
     def _give(self, until: float) -> None:
-        while not self.done and min(self.given * self.interval, self.last) + SAME_TIME < until:
+        while self.given < self.most and min(self.given * self.interval, self.last) + SAME_TIME < until:
             assert self._shown is not None
             if self._square is None:
                 self._square = self._convert(self._shown[0])

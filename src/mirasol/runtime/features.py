@@ -73,8 +73,8 @@ class ChunkFeatures:
         self.index = 0
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """Everything that is remembered, as named arrays."""
-        return {"index": np.array(self.index, np.int64), "past": self._audio.past.copy()}
+        """Everything that is remembered, as named arrays; copy them before the next chunk."""
+        return {"index": np.array(self.index, np.int64), "past": self._audio.past}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """The inverse of :meth:`snapshot`."""

@@ -43,6 +43,7 @@ class Session:
     def reset(self) -> None:
         """Forget everything: the next chunk is the first of a new stream."""
         self._features.reset()
+        self._chunks = 0
         self._states = {name: self.engine.initial(name) for name in (ENCODER_COMBINER, LATENT)}
         self._memory = np.zeros(self._memory_spec.shape, np.float32)
         self._memory_valid = np.zeros(self._memory_spec.shape[:2], np.bool_)
@@ -50,7 +51,7 @@ class Session:
     @property
     def chunks(self) -> int:
         """Chunks pushed since the beginning."""
-        return self._features.index
+        return self._chunks
 
     @property
     def samples(self) -> int:
@@ -60,7 +61,7 @@ class Session:
     @property
     def state_bytes(self) -> int:
         """Bytes that this stream keeps between chunks. It never grows."""
-        return sum(array.nbytes for array in self.snapshot().values())
+        return sum(array.nbytes for array in self._arrays().values())
 
     @property
     def memory(self) -> tuple[Array, Array]:
@@ -80,12 +81,13 @@ class Session:
         return self.push_features(self._features.push(video, samples))
 
     def push_features(self, inputs: Inputs) -> Latents:
-        """The same from features that were made elsewhere (the shards hold them)."""
+        """The same from features that were made elsewhere; in one stream, use this or :meth:`push`."""
         x, combiner = self.engine.encoder_combiner(
             inputs.video, inputs.audio, inputs.video_present, inputs.audio_present, self._states[ENCODER_COMBINER]
         )
         h, latent = self.engine.latent(x, self._states[LATENT])
         self._states = {ENCODER_COMBINER: combiner, LATENT: latent}
+        self._chunks += 1
         self._remember(h, inputs.video_present or inputs.audio_present)
         return Latents(x[0], h[0])
 
@@ -137,11 +139,14 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Everything this stream remembers as named arrays: fit for ``numpy.savez``."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def _arrays(self) -> Snapshot:
         arrays = {f"features/{name}": array for name, array in self._features.snapshot().items()}
         for graph, states in self._states.items():
-            arrays |= {f"{graph}/{name}": array.copy() for name, array in states.items()}
-        arrays |= {"memory": self._memory.copy(), "memory_valid": self._memory_valid.copy()}
-        arrays["bundle"] = np.frombuffer(bytes.fromhex(self.contract.sha256), np.uint8).copy()
+            arrays |= {f"{graph}/{name}": array for name, array in states.items()}
+        arrays |= {"memory": self._memory, "memory_valid": self._memory_valid, "chunks": np.array(self._chunks)}
+        arrays["bundle"] = np.frombuffer(bytes.fromhex(self.contract.sha256), np.uint8)
         return arrays
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -150,7 +155,7 @@ class Session:
         Raises:
             MirasolError: the snapshot belongs to another bundle, or is incomplete.
         """
-        own = self.snapshot()
+        own = self._arrays()
         if not np.array_equal(snapshot.get("bundle", np.zeros(0)), own["bundle"]):
             raise MirasolError(f"the snapshot was not taken over the bundle {self.engine.bundle}")
         for name, array in own.items():
@@ -160,5 +165,6 @@ class Session:
         self._features.restore({name: snapshot[f"features/{name}"] for name in self._features.snapshot()})
         for graph, states in self._states.items():
             self._states[graph] = {name: snapshot[f"{graph}/{name}"].copy() for name in states}
+        self._chunks = int(snapshot["chunks"])
         self._memory = snapshot["memory"].astype(np.float32)
         self._memory_valid = snapshot["memory_valid"].astype(np.bool_)

@@ -35,8 +35,10 @@ class TrainingConfig:
 
     seed: int = param(1, "seed of initialisation, order and masking", ge=0)
     threads: int = param(2, "CPU threads of torch: part of the result, bit for bit", ge=1, le=1024)
-    workers: int = param(1, "loader processes", ge=0, le=256)
+    workers: int = param(
+        0, "loader processes; 0 reads in the training process: fastest once decoded clips are cached", ge=0, le=256
+    )
     devices: int = param(1, "devices per node", ge=1)
-    nodes: int = param(1, "nodes; start one process per node with torchrun or Slurm", ge=1)
+    nodes: int = param(1, "machines; start one process per device with torchrun or Slurm", ge=1)
     accelerator: str = param("auto", "where to train", choices=("auto", "cpu", "gpu"))
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))

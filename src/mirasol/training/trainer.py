@@ -40,7 +40,7 @@ from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
 # Where and by how many processes a phase runs: a checkpoint may move between them.
 WHERE = ("workers", "devices", "nodes", "accelerator")
-CACHE = "clips"  # folder of decoded clips beside the folders of the phases
+CACHE = "cache"  # folder of decoded clips beside the folders of the phases
 
 
 @contextlib.contextmanager

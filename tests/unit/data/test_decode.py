@@ -15,7 +15,8 @@ import pytest
 from support.media import SHARED, TINY_CLIP, grey, shown, tone, write_media
 
 from mirasol.data import collect, media
-from mirasol.data.decode import MediaError, decode_clip, probe
+from mirasol.data.decode import MediaError, decode_clip, decode_clips, probe
+from mirasol.data.spec import ClipSpec
 
 SPREAD = dataclasses.replace(TINY_CLIP, sampling="spread")
 
@@ -46,6 +47,30 @@ def test_seeking_gives_what_reading_from_the_beginning_gives(tmp_path: Path, mon
     read = decode_clip(path, 2.5, None, TINY_CLIP)
     np.testing.assert_array_equal(sought.video, read.video)
     np.testing.assert_array_equal(sought.waveform, read.waveform)
+
+
+@pytest.mark.parametrize("spec", [TINY_CLIP, SPREAD], ids=["rate", "spread"])
+def test_clips_decoded_together_are_the_clips_decoded_alone(tmp_path: Path, spec: ClipSpec) -> None:
+    path = write_media(tmp_path / "a.mkv", frames=240, fps=8, gop=16, sound=tone(30, 22050, 300), rate=22050)
+    spans = [(20.0, 20.6), (None, 1.0), (0.3, 2.0), (2.5, 3.0), (40.0, 41.0), (19.7, 21.0)]
+    together = decode_clips(path, spans, spec)
+    assert "the media have ended" in str(together[4]) or "nothing of the clip" in str(together[4])
+    for (start, end), clip in zip(spans, together, strict=True):
+        if not isinstance(clip, MediaError):
+            alone = decode_clip(path, start, end, spec)
+            np.testing.assert_array_equal(clip.video, alone.video)
+            np.testing.assert_array_equal(clip.waveform, alone.waveform)
+            assert clip.frame_times == alone.frame_times
+
+
+def test_clips_of_one_file_cost_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=80, fps=8, gop=80)
+    passes = []
+    plain = media.open_media
+    monkeypatch.setattr("mirasol.data.decode.open_media", lambda p: passes.append(p) or plain(p))
+    clips = decode_clips(path, [(float(i), i + 1.0) for i in range(10)], TINY_CLIP)
+    assert [shown(c.video)[0] for c in clips] == [8 * i % 16 for i in range(10)]
+    assert len(passes) == 2  # once to look, once to decode
 
 
 def test_spread_takes_frames_over_the_whole_clip(tmp_path: Path) -> None:

@@ -131,4 +131,4 @@ def test_a_missing_encoder_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
 
 
 GOLDEN_PICTURES = "556a7e048136f34c0709e35d6ddfe061be0e01d3daf0f588ff20f4b3d939c373"
-GOLDEN_FILES = "9cb51be166bb71c651b7d493bfb7d4c25c3566f097fdb65ebb02d91ed210d38d"
+GOLDEN_FILES = "420f445077544cb6ff1c7ac08406b65579c182a8ad9a5b3977267b3feab30b91"

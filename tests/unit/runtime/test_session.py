@@ -112,9 +112,7 @@ def test_what_is_missing_does_not_matter(engine: Engine, video: bool) -> None:
     one, other = Session(engine), Session(engine)
     a = one.push_features(one._features.push(frames if video else None, None if video else samples))
     inputs = other._features.push(frames, samples)
-    b = other.push_features(
-        type(inputs)(inputs.video, inputs.audio, video_present=video, audio_present=not video)
-    )
+    b = other.push_features(type(inputs)(inputs.video, inputs.audio, video_present=video, audio_present=not video))
     assert np.allclose(a.h, b.h, atol=1e-6)
 
 

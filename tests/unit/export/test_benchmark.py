@@ -1,0 +1,45 @@
+"""The benchmark measures what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.bundle import bundle_model, tiny_bundle
+from support.media import example, tone, write_media
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.manifest import write_manifest
+from mirasol.export.benchmark import benchmark
+from mirasol.export.config import BenchmarkSpec
+from mirasol.runtime.contract import GRAPHS
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for number in range(2):
+        write_media(folder / "media" / f"{number}.mp4", frames=24, size=(16, 16), sound=tone(3.0))
+        rows.append(example(number, prompt="which sound is it", split="test"))
+    write_manifest(folder / "manifest.jsonl", rows)
+    return folder
+
+
+def test_the_report(data: Path) -> None:
+    threads = torch.get_num_threads()
+    report = benchmark(bundle_model(), tiny_bundle(), data, BenchmarkSpec(rounds=3, threads=1), split="test")
+    assert report["streamed"] == {"files": 2, "seconds": 6.0, "split": "test"}
+    assert report["realtime_rounds"]["low"] <= report["realtime"]["median"] <= report["realtime_rounds"]["high"]
+    assert set(report["step_ms"]) == set(report["torch_over_ort"]) == set(GRAPHS)
+    for step in report["step_ms"].values():
+        assert 0 < step["onnxruntime"]["p50"] <= step["onnxruntime"]["p99"]
+    assert report["chunk_ms"]["p50"] > 0
+    assert report["state_bytes"] > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_a_split_without_clips(data: Path) -> None:
+    with pytest.raises(MirasolError, match="no clip in the split val"):
+        benchmark(bundle_model(), tiny_bundle(), data, BenchmarkSpec(), split="val")
