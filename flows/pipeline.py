@@ -33,8 +33,7 @@ def run_stage(name: str, lock: Lock, reasons: list[str]) -> dvc.Outcome:
     if not reasons:
         log.info("up to date")
         return "unchanged"
-    for reason in reasons:
-        log.info(reason)
+    log.info(summary.why(reasons))
     return dvc.repro(name, root=lock.root, lock=lock, on_line=log.info)
 
 
@@ -91,7 +90,7 @@ def pipeline(
             reasons = list(stale.get(name, ()))
             changed = {r.name for r in results if r.outcome != "unchanged"}
             if not reasons and name in dvc.downstream(stages, changed):
-                reasons = ["its inputs may have changed: a stage before it ran"]
+                reasons = ["a stage before it ran"]
             start = time.monotonic()
             outcome = run_stage.with_options(**patience)(name, lock, reasons)
             results.append(StageResult(name, outcome, time.monotonic() - start))

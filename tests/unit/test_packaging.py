@@ -48,7 +48,7 @@ def test_make_help_lists_every_target_that_the_docs_name() -> None:
 
 def test_every_file_of_the_package_that_is_no_module_is_shipped() -> None:
     package = ROOT / "src" / "mirasol"
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
-    shipped = {path for pattern in patterns["mirasol"] for path in package.glob(pattern)}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    shipped = {path for pattern in settings["package-data"]["mirasol"] for path in package.glob(pattern)}
     files = {p for p in package.rglob("*") if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts}
     assert files == shipped

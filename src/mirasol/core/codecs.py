@@ -38,6 +38,4 @@ def require_codec(name: str, mode: Mode) -> None:
     """
     if not has_codec(name, mode):
         what = {"r": "decoder", "w": "encoder"}[mode]
-        raise MirasolError(
-            f"this PyAV has no {name} {what}: install its own wheel (`{MEND}`)"
-        )
+        raise MirasolError(f"this PyAV has no {name} {what}: install its own wheel (`{MEND}`)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,14 @@ class StageResult:
     name: str
     outcome: str
     seconds: float
+
+
+def why(reasons: Sequence[str], shown: int = 4) -> str:
+    """The reasons that `dvc.status` gives for a stale stage, as one line."""
+    if any(reason.endswith("params.yaml new") for reason in reasons):
+        return "runs for the first time"
+    more = f" and {len(reasons) - shown} more" if len(reasons) > shown else ""
+    return "; ".join(reasons[:shown]) + more
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -254,7 +254,7 @@ def build_trainer(
         MirasolError: this machine has not the devices that are asked for.
     """
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect():
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Its own requeueing would resume from a checkpoint that has no fingerprint and knows no sample count.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     # purge_step: what TensorBoard has seen after the checkpoint did not happen
@@ -278,7 +278,7 @@ def build_trainer(
             limit_val_batches=0,
             num_sanity_val_steps=0,
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError) as error:
         raise MirasolError(
             f"training.accelerator {training.accelerator}, training.devices {training.devices}: not on this machine "
             f"({error}); `mirasol doctor` says what there is"
