@@ -5,13 +5,17 @@ imported, so they are set here, before any module of this folder imports it. A w
 Prefect already when it gets here, and its own settings then stand; so does every variable that is set.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 if "prefect" not in sys.modules:
     if not {"PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_API_URL"} & os.environ.keys():
-        os.environ["PREFECT_HOME"] = str(Path(__file__).resolve().parents[1] / "runs" / "prefect")
+        _home = Path(__file__).resolve().parents[1] / "runs" / "prefect"
+        with contextlib.suppress(OSError):  # Prefect makes the last folder only, and warns
+            _home.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(_home)
     for _key, _value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -86,7 +86,7 @@ def pipeline(
     with hold(root, "pipeline", wait=lock_wait, say=log.info) as lock:
         stale = dvc.status(root)
         # As `dvc repro` does: data that was changed by hand is recorded before the stages read it.
-        for name in ([] if targets else [n for n in stale if n.endswith(".dvc")]) + [s.name for s in wanted]:
+        for name in [name for name in stale if name.endswith(".dvc")] + [s.name for s in wanted]:
             reasons = list(stale.get(name, ()))
             changed = {r.name for r in results if r.outcome != "unchanged"}
             if not reasons and name in dvc.downstream(stages, changed):

@@ -103,6 +103,7 @@ def make_project(root: Path) -> Path:
     git(root, "init", "--quiet", "--initial-branch", "main")
     git(root, "config", "user.name", "Test")
     git(root, "config", "user.email", "test@localhost")
+    git(root, "config", "commit.gpgsign", "false")
     (root / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(REPOSITORY / ".dvc" / name, root / ".dvc" / name)
