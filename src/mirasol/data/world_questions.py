@@ -47,11 +47,11 @@ _SOUND = 1 / 6
 FAMILIES = {
     "colour": Family("seen", ("video",), _COLOUR, 1.0, _COLOUR),
     "size": Family("seen", ("video",), 1 / 2, 1.0, 1 / 2),
-    "place": Family("seen", ("video",), 1 / 4, 1.0, 1 / 4),
+    "place": Family("seen", ("video",), _COLOUR, 1.0, _COLOUR),
     "motion": Family("seen", ("video",), 1 / 4, 1.0, 1 / 4),
     "sound": Family("heard", ("audio",), _SOUND, _SOUND, 1.0),
     "pitch": Family("heard", ("audio",), 1 / 2, 1 / 2, 1.0),
-    "when": Family("heard", ("audio",), 1 / 4, 1 / 4, 1.0),
+    "when": Family("heard", ("audio",), _SOUND, _SOUND, 1.0),
     # Two objects flash: who does not hear chooses between their two colours.
     "flash_of_sound": Family("audio-visual", ("audio", "video"), _COLOUR, 1 / 2, _COLOUR),
     # Two sounds are heard: who does not see chooses between them.
@@ -112,8 +112,8 @@ def _seen(scene: Scene) -> Iterator[tuple[str, str, str]]:
     for t in scene.things:
         yield "colour", f"What colour is the {t.size} one?", t.colour
         yield "size", f"Is the {t.colour} one large or small?", t.size
-        yield "place", f"Where is the {t.colour} one?", t.place
-        yield "motion", f"Which way does the {t.colour} one move?", t.motion
+        yield "place", f"What colour is the one at the {t.place}?", t.colour
+        yield "motion", f"Which way does the {t.size} one move?", t.motion
     if len(scene.flashes) == 2:
         yield "first_flash", "Which colour flashed first?", scene.flashes[0].colour
     if scene.ring:
@@ -130,9 +130,9 @@ def _heard(scene: Scene) -> Iterator[tuple[str, str, str]]:
             yield "next_sound", f"What sound came after the {phrase(before)}?", after
     if ("rising" in names) != ("falling" in names):
         yield "pitch", "Does the tone rise or fall?", "rising" if "rising" in names else "falling"
-    if not scene.flashes:  # else the picture would tell
+    if not scene.flashes:  # where something flashes, that is asked about
         for s in scene.sounds:
-            yield "when", f"In which quarter is the {phrase(s.name)} heard?", QUARTERS[s.chunk]
+            yield "when", f"Which sound is heard in the {QUARTERS[s.chunk]} quarter?", s.name
 
 
 def _both(scene: Scene) -> Iterator[tuple[str, str, str]]:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
-from mirasol.model.positions import sincos
-from mirasol.model.tubes import SPACE, TIME
+from mirasol.model.positions import lattice_positions
 from mirasol.model.vit import Block
 
 
@@ -36,7 +35,7 @@ class Audio(nn.Module):
             (torch.arange(n, dtype=torch.float32) + 0.5) * extent / whole
             for n, extent, whole in zip(self.grid, self.patch, (config.audio_columns, config.mels), strict=True)
         ]
-        table = sincos(torch.cartesian_prod(*axes) * torch.tensor([TIME, SPACE]), config.vit.width)
+        table = lattice_positions(torch.cartesian_prod(*axes), self.grid, config.vit.width)
         self.register_buffer("positions", table, persistent=False)
 
     @property

@@ -30,12 +30,12 @@ class Combiner(Protocol):
         """One chunk: u [B, n, d], valid bool [B, n] -> x [B, m, d]."""
 
 
-def build_combiner(config: ModelConfig, video_rows: Tensor, audio_tokens: int) -> Combiner:
+def build_combiner(config: ModelConfig, video_places: Tensor, audio_tokens: int) -> Combiner:
     """The combiner that the config names.
 
     Args:
         config: the sizes.
-        video_rows: [f], the vertical centre of each video token as a fraction of the frame.
+        video_places: [f, 2], row and column of each video token's centre as fractions of the frame.
         audio_tokens: s.
 
     Raises:
@@ -44,8 +44,8 @@ def build_combiner(config: ModelConfig, video_rows: Tensor, audio_tokens: int) -
     combiners: dict[str, Callable[..., Any]] = {"transformer": TransformerCombiner, "ttm": TTMCombiner}
     if config.combiner not in combiners:
         raise ValueError(f"combiner {config.combiner!r}, expected one of {sorted(combiners)}")
-    features = video_rows.shape[0] + audio_tokens
+    features = video_places.shape[0] + audio_tokens
     if config.combined > features:
         raise ValueError(f"m = {config.combined} combined features of a chunk that has n = {features}")
-    combiner: Combiner = combiners[config.combiner](config, video_rows, audio_tokens)
+    combiner: Combiner = combiners[config.combiner](config, video_places, audio_tokens)
     return combiner

@@ -17,13 +17,13 @@ class TransformerCombiner(nn.Module):
     With ``queries: pooled``, m features are added to the chunk's sequence for this purpose.
     """
 
-    def __init__(self, config: ModelConfig, video_rows: Tensor, audio_tokens: int) -> None:
+    def __init__(self, config: ModelConfig, video_places: Tensor, audio_tokens: int) -> None:
         super().__init__()
         self.combined = config.combined
-        self.features = video_rows.shape[0] + audio_tokens
+        self.features = video_places.shape[0] + audio_tokens
         self.project = projection(config.vit.width, config.combiner_sizes.width)
         self.transformer = ChunkTransformer(config.combiner_sizes, config.max_chunks, config.dropout)
-        self.pooled = PooledStart(config, video_rows, audio_tokens) if config.queries == "pooled" else None
+        self.pooled = PooledStart(config, video_places, audio_tokens) if config.queries == "pooled" else None
 
     def _tokens(self, u: Tensor, valid: Tensor | None) -> Tensor:
         """The chunk's sequence [..., n', d] from its features [..., n, d]."""

@@ -42,7 +42,7 @@ class TTMCombiner(nn.Module):
     With ``queries: pooled``, the output is added to pooled features of the chunk.
     """
 
-    def __init__(self, config: ModelConfig, video_rows: Tensor, audio_tokens: int) -> None:
+    def __init__(self, config: ModelConfig, video_places: Tensor, audio_tokens: int) -> None:
         super().__init__()
         width = config.combiner_sizes.width
         if config.ttm_sizes.width != width:
@@ -54,7 +54,7 @@ class TTMCombiner(nn.Module):
         self.write = TokenLearner(width, config.ttm_memory)
         self.output = TokenLearner(width, config.combined)
         self.norm = nn.LayerNorm(width)
-        self.pooled = PooledStart(config, video_rows, audio_tokens) if config.queries == "pooled" else None
+        self.pooled = PooledStart(config, video_places, audio_tokens) if config.queries == "pooled" else None
 
     def forward(self, u: Tensor, valid: Tensor | None) -> Tensor:
         """[B, T, n, d] -> [B, T, m, d]."""

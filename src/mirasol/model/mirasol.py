@@ -40,7 +40,7 @@ class Mirasol(nn.Module):
         self.video_tubes = VideoTubes(config)
         self.audio = Audio(config)
         self.vit = ViT(config.vit, config.dropout)
-        self.combiner = build_combiner(config, self.video_tubes.rows, self.audio.tokens)
+        self.combiner = build_combiner(config, self.video_tubes.places, self.audio.tokens)
         self.latent = build_latent(config)
         self.reconstruction = VideoReconstruction(config)
         self.text = TextDecoder(config)
@@ -164,6 +164,7 @@ def parameter_groups(model: Mirasol) -> dict[str, list[str]]:
     for name, _ in model.named_parameters():
         part = name.split(".", 1)[0]
         if part == "text":
-            part = "cross_attention" if ".cross_attention." in name else "text_backbone"
+            crossing = ".cross_attention." in name or name.endswith("memory_features")
+            part = "cross_attention" if crossing else "text_backbone"
         groups.setdefault(parts.get(part, part), []).append(name)
     return groups

@@ -5,11 +5,34 @@ Nothing here depends on T, so 512 frames need no parameter more than 128, and a 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 CHUNK_BASE = 100.0  # slowest rotary angle of chunk indices: they stay small, so the angles may differ quickly
 TOKEN_BASE = 10000.0  # the usual one, for text
+
+
+def lattice_positions(centres: Tensor, counts: Sequence[int], width: int) -> Tensor:
+    """Fixed sin/cos embedding [n, width] of tokens at ``centres`` [n, axes], fractions of the whole in 0..1.
+
+    Every axis with more than one token (``counts``, tokens along each axis) gets an equal share of the width, in waves from a quarter of a cycle to
+    half a cycle per token. The mean over tokens is taken out, since it tells no place: with it in, and with the
+    slow waves of text positions, most of the embedding is the same for all tokens, and a small model learns where
+    things are very late (docs/decisions/0007).
+    """
+    axes = [(axis, n) for axis, n in zip(centres.float().unbind(dim=1), counts, strict=True) if n > 1]
+    if not axes:
+        return torch.zeros(centres.shape[0], width)
+    pairs = width // (2 * len(axes))
+    parts = []
+    for axis, n in axes:
+        angles = axis[:, None] * math.pi * torch.linspace(0.5, max(6.0, float(n)), pairs)
+        parts += [angles.sin(), angles.cos()]
+    table = torch.cat(parts, dim=-1)
+    return torch.nn.functional.pad(table - table.mean(dim=0), (0, width - table.shape[1]))
 
 
 def sincos(coordinates: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:

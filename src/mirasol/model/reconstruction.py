@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import projection
-from mirasol.model.positions import sincos
-from mirasol.model.tubes import SPACE, TIME, Lattice
+from mirasol.model.positions import lattice_positions
+from mirasol.model.tubes import Lattice
 from mirasol.model.vit import Block
 
 
@@ -28,7 +28,7 @@ class VideoReconstruction(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes, config.dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
         self.pixels = nn.Linear(sizes.width, 3 * tube[0] * tube[1] * tube[2])
-        table = sincos(self.lattice.centres(whole) * torch.tensor([TIME, SPACE, SPACE]), sizes.width)
+        table = lattice_positions(self.lattice.centres(whole), self.lattice.counts, sizes.width)
         self.register_buffer("positions", table, persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:

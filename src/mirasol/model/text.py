@@ -88,13 +88,16 @@ class TextDecoder(nn.Module):
             TextBlock(config.text, config.latent_sizes.width, config.dropout) for _ in range(config.text.layers)
         )
         self.norm = nn.LayerNorm(config.text.width)
+        # Which of the m features of a chunk one is: without it, "the one at the left" is learnt very late.
+        self.memory_features = nn.Parameter(torch.empty(config.combined, config.latent_sizes.width))
 
     def start(self) -> None:
-        """Start the embedding."""
-        nn.init.trunc_normal_(self.embedding.weight, std=0.02)
+        """Tokens of unit norm, so that the tied head can be sure even while it is frozen; features told apart."""
+        nn.init.normal_(self.embedding.weight, std=self.sizes.width**-0.5)
+        nn.init.normal_(self.memory_features, std=0.7)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """[...] -> [..., w]; scaled up, since the tied embedding is small for the sake of the logits."""
+        """[...] -> [..., w]; scaled to unit variance, as large as what attention adds."""
         return self.embedding(tokens) * math.sqrt(self.sizes.width)
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -146,7 +149,8 @@ class TextDecoder(nn.Module):
 
         Fixed sin/cos of a chunk's age, counted back from the last chunk that holds something, is added to it:
         in the values too, so that an answer can say when. Where nothing is valid, everything may be seen (a
-        softmax over nothing is not finite) and has the value zero.
+        softmax over nothing is not finite) and has the value zero. A learned vector says which of the m features
+        of its chunk one is.
         """
         chunks = memory.shape[1] // self.combined
         present = valid.view(-1, chunks, self.combined).any(dim=-1)
@@ -154,7 +158,7 @@ class TextDecoder(nn.Module):
         last = torch.where(present, index, 0).amax(dim=1, keepdim=True)
         age = (last - index).abs()  # those after the last hold nothing
         ages = sincos(torch.arange(chunks, device=memory.device)[:, None], memory.shape[2], memory.dtype)[age]
-        memory = memory + ages.repeat_interleave(self.combined, dim=1)
+        memory = memory + ages.repeat_interleave(self.combined, dim=1) + self.memory_features.repeat(chunks, 1)
         something = valid.any(dim=1, keepdim=True)
         keys_values = []
         for block in self.blocks:

@@ -11,14 +11,9 @@ from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
 from mirasol.model.frontend import chroma_matrix, planes
-from mirasol.model.positions import sincos
+from mirasol.model.positions import lattice_positions
 
 Extent = tuple[int, int, int]  # frames, height, width
-
-# Range of the coordinates of the fixed positions: the same for every resolution and every K, so that weights
-# trained at one size see familiar positions at another.
-TIME, SPACE = 8.0, 16.0
-
 
 @dataclass(frozen=True)
 class Lattice:
@@ -102,9 +97,9 @@ class VideoTubes(nn.Module):
             projections.append(nn.Linear(3 * t * h * w, config.vit.width))  # weights of RGB pixels, [d, 3*t*h*w]
         self.projections: Any = nn.ModuleList(projections)
         centres = torch.cat([lattice.centres(whole) for lattice in self.lattices])
-        self.rows = centres[:, 1]  # [f], vertical centre of each token as a fraction of the frame
-        table = sincos(centres * torch.tensor([TIME, SPACE, SPACE]), config.vit.width)
-        self.register_buffer("positions", table, persistent=False)
+        self.places = centres[:, 1:]  # [f, 2], row and column of each token's centre as fractions of the frame
+        counts = [max(axis) for axis in zip(*(lattice.counts for lattice in self.lattices), strict=True)]
+        self.register_buffer("positions", lattice_positions(centres, counts, config.vit.width), persistent=False)
 
     @property
     def tokens(self) -> int:

@@ -101,7 +101,7 @@ def test_both_directions_between_flash_and_sound_are_asked() -> None:
 
 
 def test_what_one_modality_gives_away_is_not_asked() -> None:
-    """With one flash the picture names it, with one sound the track does, and flashes tell when sounds come."""
+    """With one flash the picture names it, with one sound the track does, and what flashes is asked about by its flash."""
     assert "flash_of_sound" not in [family for family, _, _ in questions(of_kind("one"))]
     assert "sound_of_flash" not in [family for family, _, _ in questions(of_kind("half"))]
     assert "when" not in [family for family, _, _ in questions(of_kind("both"))]
