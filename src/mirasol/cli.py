@@ -211,6 +211,9 @@ def main() -> None:
     from mirasol.core.errors import MirasolError
     from mirasol.core.files import disk_error
 
+    # Read by OpenMP when torch is imported. Threads that spin while they wait halve the speed of training as soon as
+    # anything else wants a core, the pipeline's own server included.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except MirasolError as error:
