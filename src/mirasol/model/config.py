@@ -20,11 +20,11 @@ class ModelSpec:
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
     combiner: str = param("transformer", "how video and audio features are fused (P 3.2)", choices=COMBINERS)
     latent: str = param("causal", "the model over chunks (P 3.3)", choices=LATENTS)
-    combined: int = param(4, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
+    combined: int = param(9, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
     queries: str = param(
         "pooled",
         "where the m combined features start: `last`, the last m features of the chunk (the paper); "
-        "`pooled`, m added ones that start from pooled bands of the chunk's features",
+        "`pooled`, m added ones that start from pooled cells of the chunk's frames and its sound",
         choices=("last", "pooled"),
     )
     max_chunks: int = param(16, "chunks of the past that a stream remembers", ge=1, le=65536)

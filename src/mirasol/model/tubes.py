@@ -15,6 +15,7 @@ from mirasol.model.positions import lattice_positions
 
 Extent = tuple[int, int, int]  # frames, height, width
 
+
 @dataclass(frozen=True)
 class Lattice:
     """Tubes of one shape that start every ``stride``, from the first pixel of the chunk: no offsets (P 3.1)."""

@@ -33,7 +33,9 @@ def test_a_caption_tells_what_happens_in_order_of_time() -> None:
     scene = of_kind("both", 3)
     said = caption(scene)
     marks = [f"{t.colour} flashes with {s.name}" if (t := scene.thing_of(s)) else f", {s.name}" for s in scene.sounds]
-    assert said.startswith(f"large {scene.large.colour} {scene.large.place} {scene.large.verb} {scene.large.motion}, small ")
+    assert said.startswith(
+        f"large {scene.large.colour} {scene.large.place} {scene.large.verb} {scene.large.motion}, small "
+    )
     assert f", {scene.ring} ring, " in said
     assert [said.index(mark) for mark in marks] == sorted(said.index(mark) for mark in marks)
 
@@ -101,7 +103,7 @@ def test_both_directions_between_flash_and_sound_are_asked() -> None:
 
 
 def test_what_one_modality_gives_away_is_not_asked() -> None:
-    """With one flash the picture names it, with one sound the track does, and what flashes is asked about by its flash."""
+    """One flash is named by the picture, one sound by the track; what flashes is asked about by its flash."""
     assert "flash_of_sound" not in [family for family, _, _ in questions(of_kind("one"))]
     assert "sound_of_flash" not in [family for family, _, _ in questions(of_kind("half"))]
     assert "when" not in [family for family, _, _ in questions(of_kind("both"))]

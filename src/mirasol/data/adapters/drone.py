@@ -64,7 +64,9 @@ def _by_class(folder: Path, pattern: str) -> dict[str, list[Path]]:
         if match:
             found.setdefault(match[1], []).append(path)
     if not found:
-        raise MirasolError(f"{folder}: no file named like {pattern}: point --media at the folder with video/ and audio/")
+        raise MirasolError(
+            f"{folder}: no file named like {pattern}: point --media at the folder with video/ and audio/"
+        )
     return found
 
 
@@ -78,7 +80,9 @@ def _blocks(files: dict[str, list[Path]], name: str, split: str) -> list[Path]:
             break
         low = high
     if not block:
-        raise MirasolError(f"class {name} has {len(paths)} files, too few to give the split {split} one: get the whole set")
+        raise MirasolError(
+            f"class {name} has {len(paths)} files, too few to give the split {split} one: get the whole set"
+        )
     return block
 
 
