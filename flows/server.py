@@ -53,7 +53,6 @@ def ensure_server() -> None:
         "prefect",
         "server",
         "start",
-        "--no-ui",
         "--host",
         "127.0.0.1",
         "--port",
