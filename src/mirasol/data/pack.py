@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.codecs import require_codec
 from mirasol.data.collect import SAME_TIME
 from mirasol.data.media import UNUSABLE, open_media, origin_of, streams_of
 from mirasol.data.spec import ClipSpec
@@ -34,11 +34,7 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
     Raises:
         MirasolError: this PyAV has no libx264.
     """
-    if "libx264" not in av.codecs_available:
-        raise MirasolError(
-            "this PyAV has no libx264 encoder: install PyAV's own wheel, "
-            "`pip install --force-reinstall --only-binary av av`, then see `mirasol doctor`"
-        )
+    require_codec("libx264", "w")
     target = io.BytesIO()
     with av.open(target, "w", format="mp4", options=NO_VERSIONS) as container:
         stream: Any = container.add_stream("libx264", rate=_rate(spec))
@@ -120,7 +116,12 @@ def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
 
 
 def pack_audio(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
-    """A 16-bit FLAC file of a mono waveform in [-1, 1]; louder samples are clipped."""
+    """A 16-bit FLAC file of a mono waveform in [-1, 1]; louder samples are clipped.
+
+    Raises:
+        MirasolError: this PyAV has no FLAC encoder.
+    """
+    require_codec("flac", "w")
     samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     target = io.BytesIO()
     with av.open(target, "w", format="flac", options=NO_VERSIONS) as container:

@@ -18,7 +18,7 @@ TOKEN_BASE = 10000.0  # the usual one, for text
 def lattice_positions(centres: Tensor, counts: Sequence[int], width: int) -> Tensor:
     """Fixed sin/cos embedding [n, width] of tokens at ``centres`` [n, axes], fractions of the whole in 0..1.
 
-    Every axis with more than one token (``counts``, tokens along each axis) gets an equal share of the width, in
+    Every axis along which tokens differ (``counts``, places along each axis) gets an equal share of the width, in
     waves from a quarter of a cycle to half a cycle per token. The mean over tokens is taken out, since it tells no
     place: with it in, and with the slow waves of text positions, most of the embedding is the same for all tokens,
     and a small model learns where things are very late (docs/decisions/0007).

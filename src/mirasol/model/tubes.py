@@ -46,6 +46,10 @@ class Lattice:
         """Number of tubes."""
         return self.counts[0] * self.counts[1] * self.counts[2]
 
+    def places(self, axis: int) -> set[float]:
+        """Centres of the tubes along an axis, in frames or pixels."""
+        return {index * self.stride[axis] + self.shape[axis] / 2 for index in range(self.counts[axis])}
+
     def halved(self) -> Lattice:
         """The same tubes on the planes of chroma.
 
@@ -99,7 +103,7 @@ class VideoTubes(nn.Module):
         self.projections: Any = nn.ModuleList(projections)
         centres = torch.cat([lattice.centres(whole) for lattice in self.lattices])
         self.places = centres[:, 1:]  # [f, 2], row and column of each token's centre as fractions of the frame
-        counts = [max(axis) for axis in zip(*(lattice.counts for lattice in self.lattices), strict=True)]
+        counts = [len(set().union(*(lattice.places(axis) for lattice in self.lattices))) for axis in range(3)]
         self.register_buffer("positions", lattice_positions(centres, counts, config.vit.width), persistent=False)
 
     @property

@@ -1,5 +1,7 @@
 """The two real sets that `make real` trains on: names to rows, blocks to splits."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -86,3 +88,22 @@ def test_a_folder_without_digits_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason=f"no real files in {SHARED}: set MIRASOL_SHARED")
 def test_the_real_digits_are_3000(tmp_path: Path) -> None:
     assert import_fsdd(SHARED / "fsdd", tmp_path) == {"train": 2520, "val": 180, "test": 300}
+
+
+def test_importing_again_writes_no_file_that_the_cache_shares(tmp_path: Path) -> None:
+    for index in (4, 5, 8):
+        write_media(tmp_path / f"3_theo_{index}.wav", sound=tone(0.3), codec="pcm_s16le")
+    import_fsdd(tmp_path, tmp_path / "out")
+    file, cached = tmp_path / "out/media/3_theo_4.wav", tmp_path / "cached"
+    os.link(file, cached)
+    before = cached.read_bytes()
+    write_media(tmp_path / "3_theo_4.wav", sound=tone(0.5), codec="pcm_s16le")
+    import_fsdd(tmp_path, tmp_path / "out")
+    assert cached.read_bytes() == before != file.read_bytes()
+
+
+@pytest.mark.parametrize("importer", [import_drone, import_fsdd])
+def test_the_built_in_world_is_not_overwritten(importer: Callable[[Path, Path], object], tmp_path: Path) -> None:
+    (tmp_path / "families.json").write_text("{}")
+    with pytest.raises(MirasolError, match="holds the built-in world"):
+        importer(tmp_path, tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.media import TINY_CLIP, shown, tone, write_media
 
+from mirasol.core import codecs
 from mirasol.core.errors import MirasolError
 from mirasol.data.decode import decode_clip
 from mirasol.data.pack import copy_video, pack_audio, pack_video, unpack_audio, unpack_video
@@ -96,6 +97,8 @@ def test_damaged_packets_are_not_copied(tmp_path: Path) -> None:
 
 
 def test_without_the_encoder_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(av, "codecs_available", {"flac"})
+    monkeypatch.setattr(codecs, "has_codec", lambda name, mode: False)
     with pytest.raises(MirasolError, match=r"no libx264 encoder.*pip install"):
         pack_video(pictures(), TINY_CLIP, 18)
+    with pytest.raises(MirasolError, match=r"no flac encoder.*pip install"):
+        pack_audio(tone(0.5), 8000)

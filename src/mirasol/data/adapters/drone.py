@@ -15,6 +15,7 @@ import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
+from mirasol.data.adapters.generic import refuse_world
 from mirasol.data.manifest import Example, write_manifest
 
 PROMPT = "Classify the video audio clip."
@@ -34,8 +35,10 @@ def import_drone(media: Path, out: Path) -> dict[str, int]:
         Number of clips per split.
 
     Raises:
-        MirasolError: a folder is missing, or a class has too few files to fill three splits.
+        MirasolError: ``out`` holds the built-in world, a folder is missing, or a class has too few files for
+            three splits.
     """
+    refuse_world(out)
     videos = _by_class(media / "video", r"V_([A-Z]+)_(\d+)\.mp4")
     sounds = _by_class(media / "audio", r"([A-Z]+)_(\d+)\.flac")
     pairs = [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.adapters.generic import place, refuse_world
 from mirasol.data.manifest import Example, write_manifest
 
 PROMPT = "Classify the video audio clip."
@@ -22,8 +22,9 @@ def import_fsdd(media: Path, out: Path) -> dict[str, int]:
         Number of clips per split.
 
     Raises:
-        MirasolError: no file of that name pattern is there.
+        MirasolError: no file of that name pattern is there, or ``out`` holds the built-in world.
     """
+    refuse_world(out)
     folder = media / "recordings" if (media / "recordings").is_dir() else media
     examples: list[Example] = []
     (out / "media").mkdir(parents=True, exist_ok=True)
@@ -33,7 +34,7 @@ def import_fsdd(media: Path, out: Path) -> dict[str, int]:
             continue
         index = int(match[3])
         split = "test" if index <= 4 else "val" if index <= 7 else "train"
-        shutil.copyfile(path, out / "media" / path.name)
+        place(path, out / "media" / path.name, "copy")
         examples.append(
             Example(
                 id=path.stem,

@@ -76,11 +76,7 @@ def import_generic(
         raise MirasolError(
             f"{media}: no such folder: --media names the folder that the paths of {annotations} start from"
         )
-    if (out / "families.json").exists():
-        raise MirasolError(
-            f"{out} holds the built-in world (families.json describes its questions): "
-            "choose an empty folder with --out, or move the old data away"
-        )
+    refuse_world(out)
     rows = list(_rows(annotations))
     examples, missing = _examples(annotations, media, rows)
     if missing and not skip_missing:
@@ -96,7 +92,7 @@ def import_generic(
     paths = sorted({e.media.removeprefix("media/") for e in examples})
     with Progress("import", len(paths), "files") as progress:
         for path in paths:
-            _place(media / path, out / "media" / path, link)
+            place(media / path, out / "media" / path, link)
             progress.advance()
     write_manifest(out / "manifest.jsonl", examples)
     kept = {out / "media" / path for path in paths}
@@ -236,7 +232,16 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
     return examples, missing
 
 
-def _place(source: Path, target: Path, link: str) -> None:
+def refuse_world(out: Path) -> None:
+    """Raise :class:`MirasolError` if ``out`` holds the built-in world, whose questions are not those of other data."""
+    if (out / "families.json").exists():
+        raise MirasolError(
+            f"{out} holds the built-in world (families.json describes its questions): "
+            "choose an empty folder with --out, or move the old data away"
+        )
+
+
+def place(source: Path, target: Path, link: str) -> None:
     """Copy or link ``source`` to ``target``, whole or not at all; nothing to do where it is there already."""
     have, want = (target.stat() if target.exists() else None), source.stat()
     if have and (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns):

@@ -1,0 +1,16 @@
+"""The model gives on a GPU what it gives on the CPU."""
+
+import pytest
+import torch
+from support.model import random_batch, relative_error, tiny_model
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("combiner", ["transformer", "ttm"])
+def test_gpu_equals_cpu(combiner: str) -> None:
+    model = tiny_model(combiner=combiner)
+    batch = random_batch(model.config)
+    with torch.no_grad():
+        here = model.encode(batch)
+        there = model.cuda().encode(batch.to(torch.device("cuda")))
+    assert relative_error(there.h.cpu(), here.h) < 1e-4
