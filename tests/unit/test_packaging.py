@@ -52,3 +52,7 @@ def test_every_file_of_the_package_that_is_no_module_is_shipped() -> None:
     shipped = {path for pattern in settings["package-data"]["mirasol"] for path in package.glob(pattern)}
     files = {p for p in package.rglob("*") if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts}
     assert files == shipped
+
+
+def test_no_placeholder_is_left_in_the_docs() -> None:
+    assert not [p for p in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if "@@" in p.read_text(encoding="utf-8")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from mirasol.core.files import write_json
 from mirasol.data.shards import build_shards
 from mirasol.params.schema import Params
@@ -10,4 +12,8 @@ from mirasol.stages.paths import DATA, REPORTS, SHARDS
 
 def main(params: Params) -> None:
     """Cut every clip into chunks and store it for training."""
-    write_json(REPORTS / "shards.json", build_shards(DATA, SHARDS, params.clip, params.shards))
+    report = build_shards(DATA, SHARDS, params.clip, params.shards)
+    write_json(REPORTS / "shards.json", report)
+    split = params.evaluate.split
+    if not report["splits"].get(split):  # said here, before hours of training: evaluate refuses it
+        print(f"[shards] the split {split} (evaluate.split) has no clip: evaluate will refuse it", file=sys.stderr)
