@@ -114,6 +114,10 @@ class Tokenizer:
             ids += [*self.encode(answer), EOS]
         return ids
 
+    def answer_length(self, answer: str) -> int:
+        """Tokens that generation takes to say ``answer``, its end included."""
+        return len(self.encode(answer)) + 1
+
     def _viterbi(self, word: str) -> list[int]:
         # best[i]: score of the best split of word[:i], where its last piece begins, and that piece's id
         best: list[tuple[float, int, int]] = [(0.0, -1, -1)] + [(-float("inf"), -1, -1)] * len(word)

@@ -53,8 +53,8 @@ def evaluate(
         the shards do not have, with the reason. Their questions count as wrong. Equal inputs give equal bytes.
 
     Raises:
-        MirasolError: the split has no question, nothing of it is in the shards, or the shards were made from
-            another manifest; or a file is missing or damaged.
+        MirasolError: the split has no question, an answer is longer than ``spec.max_answer``, nothing of the
+            split is in the shards, or the shards were made from another manifest; or a file is missing or damaged.
     """
     examples = read_manifest(data / "manifest.jsonl")
     clips = clips_of(e for e in examples if e.split == spec.split and e.task == TASK)
@@ -65,8 +65,10 @@ def evaluate(
             f"evaluate (train has {counts['train']}, val {counts['val']}, test {counts['test']}): give some groups "
             "that split, or choose another with evaluate.split"
         )
+    words = Tokenizer.load(tokenizer)
+    _check_lengths(words, clips, spec.max_answer)
     shard_set = ShardSet(shards, spec.split, cache=cache)
-    answers = _answer(weights, shard_set, tokenizer, spec, threads)
+    answers = _answer(weights, shard_set, words, spec, threads)
     _check_agreement(shards, clips, answers)
     rows = [row for clip in clips for row in _predictions(clip, answers)]
     with atomic_write(out / PREDICTIONS, "w") as file:
@@ -76,14 +78,27 @@ def evaluate(
     return report | {"split": spec.split, "missing": _missing(clips, answers, shards)}
 
 
-def _answer(weights: Path, shard_set: ShardSet, tokenizer: Path, spec: EvaluateSpec, threads: int) -> Answers:
+def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> None:
+    """Raise if a question has no answer that ``max_answer`` tokens can say: it would count wrong, always."""
+    tokens = {a: words.answer_length(a) for clip in clips for e in clip.examples for a in e.answers}
+    shortest = {e.id: min(e.answers, key=lambda a: tokens[a]) for clip in clips for e in clip.examples}
+    cut = {example: answer for example, answer in shortest.items() if tokens[answer] > max_answer}
+    if cut:
+        needed = max(tokens[answer] for answer in cut.values())
+        title = (
+            f"{len(cut)} of {len(shortest)} questions have no answer that evaluate.max_answer = {max_answer} tokens "
+            f"can say whole: set it to at least {needed} (nothing is trained again for that)"
+        )
+        raise MirasolError(listing(title, [f"{e}: {a!r} takes {tokens[a]} tokens" for e, a in cut.items()], 5))
+
+
+def _answer(weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int) -> Answers:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(weights).to(device).eval()
-    words = Tokenizer.load(tokenizer)
     if words.vocabulary != model.config.vocabulary:
         raise MirasolError(
-            f"{tokenizer} has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they are "
-            "not of one training; run `dvc repro finetune`"
+            f"the tokenizer has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they "
+            "are not of one training; run `dvc repro finetune`"
         )
     with _threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
         batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))

@@ -11,6 +11,7 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
+from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate, read_families
 
@@ -111,6 +112,25 @@ def test_an_empty_split_is_refused(project: Path) -> None:
     with pytest.raises(MirasolError, match=r"split 'test' has no example of task 'qa'.*train has \d+"):
         run(project)
     assert not (project / "build/evaluate/predictions.jsonl").exists()
+
+
+def test_answers_that_cannot_be_said_whole_are_refused(project: Path) -> None:
+    """Generation stops after max_answer tokens, so these questions would count wrong whatever the model learnt."""
+    asked = [e for e in read_manifest(project / "data/manifest.jsonl") if e.split == "test" and e.task == "qa"]
+    words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
+    lengths = {answer: words.answer_length(answer) for e in asked for answer in e.answers}
+    longest = max(lengths, key=lambda answer: lengths[answer])
+    needed = lengths[longest]
+    with pytest.raises(MirasolError, match=rf"(?s)evaluate.max_answer = {needed - 1}.*at least {needed}.*{longest}"):
+        run(project, max_answer=needed - 1)
+    assert not (project / "build/evaluate/predictions.jsonl").exists()
+    run(project, max_answer=needed)
+
+
+def test_one_answer_that_can_be_said_is_enough(project: Path) -> None:
+    long = "an answer that is longer than eight tokens can ever be"
+    rewrite(project, lambda examples: [dataclasses.replace(e, answers=(*e.answers, long)) for e in examples])
+    run(project)
 
 
 def test_shards_of_another_manifest_are_refused(project: Path) -> None:
