@@ -36,6 +36,7 @@ def evaluate(
     out: Path,
     threads: int,
     cache: Path | None = None,
+    accelerator: str = "auto",
 ) -> dict[str, Any]:
     """Answer every question of ``spec.split`` and score the answers.
 
@@ -47,6 +48,7 @@ def evaluate(
         out: folder for ``predictions.jsonl``, one line per question in the order of the manifest.
         threads: CPU threads of torch.
         cache: folder for decoded clips, which three of the passes read; ``None`` decodes them each time.
+        accelerator: ``cpu`` leaves a GPU alone; else one that is there is used.
 
     Returns:
         The report of :func:`mirasol.evaluation.metrics.score` with ``split`` and ``missing``: the clips that
@@ -68,7 +70,9 @@ def evaluate(
     words = Tokenizer.load(tokenizer)
     _check_lengths(words, clips, spec.max_answer)
     shard_set = ShardSet(shards, spec.split, cache=cache)
-    answers = _answer(weights, shard_set, words, spec, threads)
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    answers = _answer(weights, shard_set, words, spec, threads, device)
     _check_agreement(shards, clips, answers)
     rows = [row for clip in clips for row in _predictions(clip, answers)]
     with atomic_write(out / PREDICTIONS, "w") as file:
@@ -92,8 +96,9 @@ def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> 
         raise MirasolError(listing(title, [f"{e}: {a!r} takes {tokens[a]} tokens" for e, a in cut.items()], 5))
 
 
-def _answer(weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int) -> Answers:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _answer(
+    weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int, device: torch.device
+) -> Answers:
     model = load_model(weights).to(device).eval()
     if words.vocabulary != model.config.vocabulary:
         raise MirasolError(

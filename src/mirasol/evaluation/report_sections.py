@@ -29,7 +29,12 @@ PHASE_WORDS = {
     "finetune": "questions, all weights",
 }
 SPLIT_WORDS = {"train": "train on", "val": "validate on", "test": "test on"}
-SHARD_WORDS = {"without_audio": "clips without sound", "without_video": "clips without picture", "partial": "damaged"}
+SHARD_WORDS = {
+    "without_audio": "clips without sound",
+    "without_video": "clips without picture",
+    "partial": "damaged",
+    "cut_short": "longer than their chunks",
+}
 LOSSES = ("text", "latent", "video")  # P 3.5; unweighted
 SPREAD = {"x_std_time": "over time", "x_std_batch": "over clips"}  # near 0: the latent has collapsed
 SMOOTH = 5  # logged lines that a point of a loss curve averages
