@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
 from mirasol.evaluation.metrics import CONDITIONS, Constant, score
 from mirasol.model.batch import Batch
+from mirasol.model.threads import torch_threads
 from mirasol.training.weights import load_model
 
 TASK = "qa"  # what is asked; captions and names of sounds are only learnt from
@@ -105,7 +105,7 @@ def _answer(
             f"the tokenizer has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they "
             "are not of one training; run `dvc repro finetune`"
         )
-    with _threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
+    with torch_threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
         batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
         return answer_all(model, batches, words, spec.max_answer, progress)
 
@@ -123,16 +123,6 @@ def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> I
     if sum(shard_set.meta(i)["has_audio"] for i in range(len(shard_set))) < 2:  # no other sound to hear
         return ((batch, None) for batch in load("none"))
     return zip(load("none"), load("swapped"), strict=True)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_agreement(shards: Path, clips: Sequence[Clip], answers: Answers) -> None:

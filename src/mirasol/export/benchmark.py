@@ -21,9 +21,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, clips_of, read_manifest
 from mirasol.export.config import BenchmarkSpec
-from mirasol.export.parity import torch_threads
 from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.model.mirasol import Mirasol
+from mirasol.model.threads import torch_threads
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources import FileSource
