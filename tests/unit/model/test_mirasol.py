@@ -147,58 +147,6 @@ def test_the_same_seed_gives_the_same_weights():
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize(
-    ("field", "index", "message"),
-    [
-        (
-            "video",
-            (slice(None), slice(None), slice(0, 3)),
-            r"video has shape \(2, 4, 3, .*, expected \(2, 4, 4, 24, 16\)",
-        ),
-        ("audio", (slice(None), slice(None), slice(0, 6)), r"audio has shape \(2, 4, 6, 8\), expected \(2, 4, 8, 8\)"),
-        ("audio", (slice(None), slice(0, 3)), r"audio has shape \(2, 3, 8, 8\), expected \(2, 4, 8, 8\)"),
-        ("audio_present", (slice(None), slice(0, 3)), r"audio_present has shape \(2, 3\), expected \(2, 4\)"),
-        ("tokens", (slice(0, 1),), r"tokens has shape \(1, 2, 8\), expected \(2, 2, 8\)"),
-    ],
-)
-def test_wrong_shapes_are_refused(field, index, message):
-    model = tiny_model()
-    batch = random_batch(model.config)
-    with pytest.raises(ValueError, match=message):
-        model(dataclasses.replace(batch, **{field: getattr(batch, field)[index]}))
-
-
-def test_wrong_types_are_refused():
-    model = tiny_model()
-    batch = random_batch(model.config)
-    with pytest.raises(ValueError, match=r"expected torch\.uint8"):
-        model(dataclasses.replace(batch, video=batch.video.float()))
-    with pytest.raises(ValueError, match=r"audio is torch\.float64, expected torch\.float32"):
-        model(dataclasses.replace(batch, audio=batch.audio.double()))
-
-
-def test_a_text_longer_than_the_cache_is_refused():
-    model = tiny_model()
-    batch = random_batch(model.config)
-    long = torch.cat([batch.tokens, batch.tokens], dim=2)
-    mask = torch.cat([batch.answer_mask, batch.answer_mask], dim=2)
-    with pytest.raises(ValueError, match="texts of 15 tokens, the text cache holds 12"):
-        model(dataclasses.replace(batch, tokens=long, answer_mask=mask))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"combiner": "cls"}, "'cls', expected one of"),
-        ({"latent": "none"}, "'none', expected one of"),
-        ({"combined": 99}, "m = 99 combined features of a chunk that has n = 10"),
-    ],
-)
-def test_wrong_configs_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        Mirasol(tiny_config(**changes))
-
-
 @pytest.mark.parametrize("combiner", COMBINERS)
 @pytest.mark.parametrize("presence", ["both", "gaps"])
 def test_bfloat16_autocast_gives_about_the_same_losses(combiner, presence):
