@@ -115,7 +115,7 @@ class Mirasol(nn.Module):
     def _latent_loss(self, encoded: Encoded) -> Tensor:
         # h_t is to be x_{t+1}; x is a target without gradient, or the combiner would make it easy to predict
         if not self.latent.predicts:  # h is x itself: towards x_{t+1} it could only learn to stand still
-            return encoded.x.new_zeros((), dtype=torch.float32)
+            return encoded.x.new_zeros(())
         pair = encoded.present[:, :-1] & encoded.present[:, 1:]
         return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair[:, :, None])
 
