@@ -46,12 +46,12 @@ def benchmark(
         one thread or all, whichever is faster, over exported step), ``state_bytes``, ``machine``.
 
     Raises:
-        MirasolError: the split has no clip, or the bundle or a file cannot be used.
+        MirasolError: the model cannot stream, the split has no clip, or the bundle or a file cannot be used.
     """
     model.eval()
+    graphs = step_graphs(model)  # first: a model that cannot stream has no bundle either
     engine = Engine(bundle, threads=spec.threads)
     chosen = _choose(Path(data), split, spec.clips)
-    graphs = step_graphs(model)
     taken = Timings()
     with Progress("benchmark", spec.rounds, "rounds") as progress:
         _round(engine, Path(data), chosen[:1], graphs, 2, spec.threads, Timings())  # warms everything up

@@ -47,18 +47,26 @@ class ChunkBlock(nn.Module):
 class ChunkTransformer(nn.Module):
     """Blocks over the tokens of all chunks. The last block computes only the tokens that leave.
 
+    With ``resample`` every block does: the tokens before them are read and stay what they were, as in a Perceiver.
+
     A stream's memory is bounded: one buffer with the keys and values of the last ``window`` chunks per layer.
     """
 
-    def __init__(self, sizes: Sizes, window: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, window: int, dropout: float, resample: bool = False) -> None:
         super().__init__()
         self.sizes = sizes
         self.window = window
+        self.resample = resample
         self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
 
     def _outputs(self, layer: int, tokens: int, outputs: int) -> int:
-        return outputs if layer == self.sizes.layers - 1 else tokens
+        return outputs if self.resample or layer == self.sizes.layers - 1 else tokens
+
+    def _next(self, layer: int, x: Tensor, y: Tensor) -> Tensor:
+        """What the next block is given, after block ``layer`` has made ``y`` of the last tokens of ``x``."""
+        read_again = self.resample and layer < self.sizes.layers - 1
+        return torch.cat([x[..., : -y.shape[-2], :], y], dim=-2) if read_again else y
 
     def forward(
         self,
@@ -76,7 +84,17 @@ class ChunkTransformer(nn.Module):
             q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[2], outputs))
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
             mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid)
-            x = block.finish(x, mixed)
+            x = self._next(layer, x, block.finish(x, mixed))
+        return self.norm(x)
+
+    def bidirectional(self, x: Tensor) -> Tensor:
+        """All chunks at once without the mask of eq. 8: [B, T, n, d] -> [B, T, n, d]; for ablations."""
+        cos, sin = self._angles(x.shape[1], x)
+        for block in self.blocks:
+            q, k, v = block.qkv_of(x, x.shape[2])
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            mixed = attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2))
+            x = block.finish(x, mixed.unflatten(1, x.shape[1:3]))
         return self.norm(x)
 
     def init_state(self, batch: int, tokens: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
@@ -106,7 +124,7 @@ class ChunkTransformer(nn.Module):
             stored.append(keys_values)
             keys = rotate(keys_values[:, 0], cos, sin).flatten(1, 2)
             mixed = attend(rotate(q, cos[-1], sin[-1]), keys, keys_values[:, 1].flatten(1, 2), mask)
-            x = block.finish(x, mixed)
+            x = self._next(layer, x, block.finish(x, mixed))
         valid = torch.cat([past, later_valid[:, None]], dim=1)
         return self.norm(x), {"keys_values": torch.stack(stored, dim=1), "valid": valid}
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from mirasol.core.fields import param
 
-COMBINERS = ("transformer", "ttm")
-LATENTS = ("causal",)
+COMBINERS = ("transformer", "ttm", "cls", "perceiver", "concat")
+QUERIES = ("last", "pooled")
+POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queries: pooled` means something
+LATENTS = ("causal", "bidirectional", "none")
 PRESETS = ("demo", "small", "base")
 
 
@@ -18,14 +20,23 @@ class ModelSpec:
     """The `model` section of params.yaml: a preset, and what experiments change about it."""
 
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
-    combiner: str = param("transformer", "how video and audio features are fused (P 3.2)", choices=COMBINERS)
-    latent: str = param("causal", "the model over chunks (P 3.3)", choices=LATENTS)
+    combiner: str = param(
+        "transformer",
+        "how video and audio features are fused (P 3.2); `cls`, `perceiver` and `concat` are for ablations (P 4.1)",
+        choices=COMBINERS,
+    )
+    latent: str = param(
+        "causal",
+        "the model over chunks (P 3.3); for ablations `bidirectional`, which cannot stream, and `none`, h = x",
+        choices=LATENTS,
+    )
     combined: int = param(9, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
     queries: str = param(
         "pooled",
-        "where the m combined features start: `last`, the last m features of the chunk (the paper); "
-        "`pooled`, m added ones that start from pooled cells of the chunk's frames and its sound",
-        choices=("last", "pooled"),
+        "where the m combined features start: `last`, the paper (the last m features of the chunk; learned ones for "
+        "`cls` and `perceiver`); `pooled`, m added ones that start from pooled cells of the chunk's frames and its "
+        "sound (not for `cls` and `concat`)",
+        choices=QUERIES,
     )
     max_chunks: int = param(16, "chunks of the past that a stream remembers", ge=1, le=65536)
     dropout: float = param(0.0, "dropout rate, training only", ge=0, lt=1)

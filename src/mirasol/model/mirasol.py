@@ -56,7 +56,7 @@ class Mirasol(nn.Module):
         Raises:
             ValueError: a tensor of the batch does not fit the model.
         """
-        check_texts(batch)
+        check_texts(batch, self.text.embedding.weight.device)
         encoded = self.encode(batch)
         text, text_each = self._text_loss(batch, encoded, label_smoothing)
         return {
@@ -73,7 +73,7 @@ class Mirasol(nn.Module):
         Raises:
             ValueError: a tensor of the batch does not fit the model.
         """
-        check_clips(batch, self.config, self.audio.project.weight.dtype)
+        check_clips(batch, self.config, self.audio.project.weight)
         v = self.vit(self.video_tubes(batch.video))  # [B, T, f, d] (P 3.1)
         a = self.vit(self.audio(batch.audio))  # [B, T, s, d]
         u = torch.cat([v, a], dim=2)  # u_t = (v_t, a_t), [B, T, n, d]
@@ -100,7 +100,10 @@ class Mirasol(nn.Module):
         # those of a clip, in front of padding up to the clip that has most of them.
         predicted = batch.answer_mask[:, :, 1:].flatten(1)  # [B, Q*(L-1)]
         counts = predicted.sum(dim=1)
-        picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+        most = int(counts.max())
+        if most == 0:
+            raise ValueError(f"answer_mask marks 0 of {predicted.numel()} tokens behind the first, expected at least 1")
+        picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         real = torch.arange(picked.shape[1], device=picked.device) < counts[:, None]
         memory = self.text.memory_of(encoded.h, encoded.present)
         logits = self.text.head(self.text(batch.tokens[:, :, :-1], *memory, picked)[real])
@@ -111,6 +114,8 @@ class Mirasol(nn.Module):
 
     def _latent_loss(self, encoded: Encoded) -> Tensor:
         # h_t is to be x_{t+1}; x is a target without gradient, or the combiner would make it easy to predict
+        if not self.latent.predicts:  # h is x itself: towards x_{t+1} it could only learn to stand still
+            return encoded.x.new_zeros(())
         pair = encoded.present[:, :-1] & encoded.present[:, 1:]
         return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair[:, :, None])
 
@@ -128,8 +133,11 @@ def join_presence(video: Tensor, audio: Tensor, video_tokens: int, audio_tokens:
     return torch.cat([v, a], dim=-1)
 
 
-def check_clips(batch: Batch, config: ModelConfig, dtype: torch.dtype) -> None:
-    """Raise ``ValueError``, with what was given and what is expected, unless video and audio fit the model."""
+def check_clips(batch: Batch, config: ModelConfig, like: Tensor) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless video and audio fit the model.
+
+    ``like`` is one of its weights, for type and device.
+    """
     clips, chunks = batch.video.shape[:2]
     expected = {
         "video": (clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size),
@@ -138,17 +146,30 @@ def check_clips(batch: Batch, config: ModelConfig, dtype: torch.dtype) -> None:
         "audio_present": (clips, chunks),
     }
     _check_shapes(batch, expected)
-    if batch.audio.dtype != dtype:
-        raise ValueError(f"audio is {batch.audio.dtype}, expected {dtype}")
     if chunks < 1:
         raise ValueError("a clip of 0 chunks, expected at least 1")
+    present = {"video_present": torch.bool, "audio_present": torch.bool}
+    for name, dtype in {"video": torch.uint8, "audio": like.dtype, **present}.items():
+        check_kind(name, getattr(batch, name), dtype, like.device)
 
 
-def check_texts(batch: Batch) -> None:
+def check_texts(batch: Batch, device: torch.device) -> None:
     """Raise ``ValueError``, with what was given and what is expected, unless the texts belong to the clips."""
+    if batch.tokens.dim() != 3:
+        raise ValueError(f"tokens has shape {tuple(batch.tokens.shape)}, expected [B, Q, L]")
     clips, texts, length = batch.video.shape[0], *batch.tokens.shape[1:]
     shape = (clips, texts, length)
     _check_shapes(batch, {"tokens": shape, "answer_mask": shape, "text_weight": shape[:2]})
+    check_kind("tokens", batch.tokens, torch.int64, device)
+    check_kind("answer_mask", batch.answer_mask, torch.bool, device)
+
+
+def check_kind(name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless a tensor has this type and device."""
+    if tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype}, expected {dtype}")
+    if tensor.device != device:
+        raise ValueError(f"{name} is on {tensor.device}, the model on {device}: move the batch there")
 
 
 def _check_shapes(batch: Batch, expected: dict[str, tuple[int, ...]]) -> None:
@@ -158,9 +179,12 @@ def _check_shapes(batch: Batch, expected: dict[str, tuple[int, ...]]) -> None:
 
 
 def parameter_groups(model: Mirasol) -> dict[str, list[str]]:
-    """The names of all parameters by the part that a phase freezes or trains (S 4); every name once."""
+    """The names of all parameters by the part that a phase freezes or trains (S 4); every name once.
+
+    A part without parameters, as `concat` and `none` are, has an empty list.
+    """
     parts = {"video_tubes": "tubes"}
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {parts.get(part, part): [] for part, _ in model.named_children() if part != "text"}
     for name, _ in model.named_parameters():
         part = name.split(".", 1)[0]
         if part == "text":

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
-from mirasol.model.config import ModelSpec
+from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.presets import PRESETS, Preset
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
@@ -118,6 +118,11 @@ CHECKS = (
         ("model.max_chunks", "clip.chunks"),
         lambda most, chunks: most >= chunks,
         "must be at least `clip.chunks`: a stream remembers a whole clip",
+    ),
+    Check(
+        ("model.queries", "model.combiner"),
+        lambda queries, combiner: queries == "last" or combiner in POOLED_COMBINERS,
+        f"`pooled` goes with one of the combiners {', '.join(POOLED_COMBINERS)}: choose `last`",
     ),
     Check(
         ("clip.size", "model.preset"),

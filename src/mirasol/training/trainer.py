@@ -69,14 +69,17 @@ def initial_model(model: ModelConfig | None, init: Path | None, seed: int) -> Mi
     """The weights that a phase starts from: those in ``init``, or random ones by the seed.
 
     Raises:
-        MirasolError: ``init`` holds no model, or one of other sizes than ``model``.
+        MirasolError: ``init`` holds no model, or one of other sizes than ``model``; or its parts do not fit together.
         ValueError: neither is given.
     """
     if init is None:
         if model is None:
             raise ValueError("a phase needs the sizes of a model or the folder of a trained one: both are None")
         torch.manual_seed(seed)
-        return Mirasol(model)
+        try:
+            return Mirasol(model)
+        except ValueError as error:
+            raise MirasolError(f"the parameters make no model: {error}") from error
     network = load_model(init)
     if model is not None and network.config != model:
         old, new = network.config.to_dict(), model.to_dict()

@@ -6,10 +6,20 @@ import pytest
 import torch
 from support.bundle import MAX_CHUNKS, MAX_TEXT, bundle_model
 
+from mirasol.core.errors import MirasolError
 from mirasol.export.signature import step_graphs
 
 
-@pytest.mark.parametrize(("combiner", "states"), [("transformer", ["keys_values", "valid"]), ("ttm", ["memory"])])
+@pytest.mark.parametrize(
+    ("combiner", "states"),
+    [
+        ("transformer", ["keys_values", "valid"]),
+        ("ttm", ["memory"]),
+        ("cls", ["keys_values", "valid"]),
+        ("perceiver", ["keys_values", "valid"]),
+        ("concat", []),
+    ],
+)
 def test_graphs_have_the_names_of_the_contract(combiner: str, states: list[str]) -> None:
     aligned, latent, text = step_graphs(bundle_model(combiner))
     inputs = ["video", "audio", "video_present", "audio_present"]
@@ -36,6 +46,13 @@ def test_the_first_step_takes_the_same_shapes_as_every_other() -> None:
             outputs = graph.module(*graph.example())
         found = [(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in outputs]
         assert found == [(t.shape, t.dtype) for t in graph.spec.outputs]
+
+
+def test_a_model_that_cannot_stream_is_refused() -> None:
+    with pytest.raises(
+        MirasolError, match="there are no steps to export: latent model 'bidirectional' sees the chunks"
+    ):
+        step_graphs(bundle_model(latent="bidirectional"))
 
 
 def test_a_model_in_training_is_refused() -> None:
