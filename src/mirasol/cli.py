@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.commands import data, model, params, say
+from mirasol.commands import data, model, params, say, weights
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(params.app, name="params")
 app.add_typer(model.app, name="model")
+app.add_typer(weights.app, name="weights")
 
 
 def _version(wanted: bool) -> None:

@@ -22,7 +22,7 @@ class ChunkBlock(nn.Module):
         super().__init__()
         self.heads = sizes.heads
         self.inner = sizes.heads * sizes.head
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.qkv = nn.Linear(sizes.width, 3 * self.inner)
         self.out = nn.Linear(self.inner, sizes.width)
         self.mlp = MLP(sizes, dropout)
@@ -55,7 +55,7 @@ class ChunkTransformer(nn.Module):
         self.sizes = sizes
         self.window = window
         self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
 
     def _outputs(self, layer: int, tokens: int, outputs: int) -> int:
         return outputs if layer == self.sizes.layers - 1 else tokens

@@ -11,6 +11,7 @@ from mirasol.core.fields import param
 COMBINERS = ("transformer", "ttm")
 LATENTS = ("causal",)
 PRESETS = ("demo", "small", "base")
+VITS = ("preset", "B", "L", "H")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class ModelSpec:
     """The `model` section of params.yaml: a preset, and what experiments change about it."""
 
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
+    vit: str = param(
+        "preset",
+        "sizes of the ViT that video and audio share: `preset`, the preset's; `B`, `L`, `H`, those of open weights",
+        choices=VITS,
+    )
     combiner: str = param("transformer", "how video and audio features are fused (P 3.2)", choices=COMBINERS)
     latent: str = param("causal", "the model over chunks (P 3.3)", choices=LATENTS)
     combined: int = param(9, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
@@ -34,13 +40,14 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Sizes:
-    """A transformer: layers, width, hidden width of the MLP, heads, width of a head."""
+    """A transformer: layers, width, hidden width of the MLP, heads, width of a head, epsilon of its LayerNorms."""
 
     layers: int
     width: int
     hidden: int
     heads: int
     head: int
+    eps: float = 1e-5
 
 
 @dataclass(frozen=True)
