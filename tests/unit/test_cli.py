@@ -34,6 +34,7 @@ COMMANDS = {
     "run": {"stages", "push", "workspace"},
     "stage": {"name"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
+    "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
     "workspace": {"name", "params", "data", "adapter"},
     "world": {"out", "clips", "seed", "workers", "force"},
 }

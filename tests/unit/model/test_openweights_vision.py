@@ -160,7 +160,7 @@ def test_every_shape_that_does_not_fit_is_named_with_both_shapes() -> None:
 
 def test_another_size_is_one_reason_and_names_the_size_to_set() -> None:
     wide = dataclasses.replace(SIZES, layers=12, width=768, hidden=3072, heads=12, head=64)
-    shapes = {k: v for k, v in timm_vit(dataclasses.replace(wide, layers=1), patch=4, places=1).items()}
+    shapes = timm_vit(dataclasses.replace(wide, layers=1), patch=4, places=1)
     for i in range(1, 12):
         shapes |= {k.replace("blocks.0.", f"blocks.{i}."): v for k, v in shapes.items() if k.startswith("blocks.0.")}
     problems = read_vision(shapes, {}, HALF, new_model()).problems
