@@ -27,6 +27,7 @@ COMMANDS = {
     "data look": {"out", "split", "clips", "key", "shards"},
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},
+    "explain": {"clip", "question", "weights", "out"},
     "model show": {"file", "preset"},
     "params check": {"file"},
     "params docs": {"out"},
