@@ -130,6 +130,14 @@ def test_every_tube_starts_from_the_patch_and_says_how() -> None:
     assert [found.sources[f"video_tubes.projections.{i}.weight"][0] for i in (0, 1)] == [INTERPOLATED, LOADED]
 
 
+@pytest.mark.parametrize("patch", [14, 16])
+def test_patches_of_public_sizes_fit_every_tube(patch: int) -> None:
+    model = new_model()
+    found = read_vision(timm_vit(SIZES, patch=patch, places=4), {}, HALF, model)
+    assert found.problems == []
+    assert {found.sources[f"video_tubes.projections.{i}.weight"][0] for i in (0, 1)} == {INTERPOLATED}
+
+
 def test_what_has_no_place_here_is_listed_with_its_reason() -> None:
     found = read_vision(timm_vit(SIZES, patch=8, places=4), {}, HALF, new_model())
     assert set(found.unused) == {"cls_token", "pos_embed", "head.weight", "head.bias"}
