@@ -27,6 +27,7 @@ COMMANDS = {
     "data look": {"out", "split", "clips", "key", "shards"},
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},
+    "explain": {"clip", "question", "weights", "out"},
     "model show": {"file", "preset"},
     "params check": {"file"},
     "params docs": {"out"},
@@ -34,6 +35,7 @@ COMMANDS = {
     "run": {"stages", "push", "workspace"},
     "stage": {"name"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
+    "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
     "workspace": {"name", "params", "data", "adapter"},
     "world": {"out", "clips", "seed", "workers", "force"},
 }

@@ -22,7 +22,7 @@ class ChunkBlock(nn.Module):
         super().__init__()
         self.heads = sizes.heads
         self.inner = sizes.heads * sizes.head
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.qkv = nn.Linear(sizes.width, 3 * self.inner)
         self.out = nn.Linear(self.inner, sizes.width)
         self.mlp = MLP(sizes, dropout)
@@ -58,7 +58,7 @@ class ChunkTransformer(nn.Module):
         self.window = window
         self.resample = resample
         self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
 
     def _outputs(self, layer: int, tokens: int, outputs: int) -> int:
         return outputs if self.resample or layer == self.sizes.layers - 1 else tokens

@@ -13,6 +13,7 @@ QUERIES = ("last", "pooled")
 POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queries: pooled` means something
 LATENTS = ("causal", "bidirectional", "none")
 PRESETS = ("demo", "small", "base")
+VITS = ("preset", "B", "L", "H")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class ModelSpec:
     """The `model` section of params.yaml: a preset, and what experiments change about it."""
 
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
+    vit: str = param(
+        "preset",
+        "sizes of the ViT that video and audio share: `preset`, the preset's; `B`, `L`, `H`, those of open weights",
+        choices=VITS,
+    )
     combiner: str = param(
         "transformer",
         "how video and audio features are fused (P 3.2); `cls`, `perceiver` and `concat` are for ablations (P 4.1)",
@@ -45,13 +51,14 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Sizes:
-    """A transformer: layers, width, hidden width of the MLP, heads, width of a head."""
+    """A transformer: layers, width, hidden width of the MLP, heads, width of a head, epsilon of its LayerNorms."""
 
     layers: int
     width: int
     hidden: int
     heads: int
     head: int
+    eps: float = 1e-5
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.up = nn.Linear(sizes.width, sizes.hidden)
         self.down = nn.Linear(sizes.hidden, sizes.width)
         self.dropout = nn.Dropout(dropout)

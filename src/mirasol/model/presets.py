@@ -33,6 +33,13 @@ AUTOREGRESSIVE = Sizes(layers=8, width=1024, hidden=4096, heads=16, head=64)
 # "2 layers, 128 hidden dimension and 12 heads" (S 4); 12 heads divide neither 1024 nor 128, so 64 each
 TTM_PROCESS = Sizes(layers=2, width=1024, hidden=128, heads=12, head=64)
 
+# Public checkpoints: heads of 64 in B and L too, where the paper's small model has 80, and another epsilon
+VITS = {
+    "B": Sizes(12, 768, 3072, 12, 64, eps=1e-6),
+    "L": Sizes(24, 1024, 4096, 16, 64, eps=1e-6),
+    "H": Sizes(32, 1280, 5120, 16, 80, eps=1e-6),
+}
+
 # 4*8*8*3 + 8*4*4*3 weights for each of 1280 channels: "The convolutional tubes have 1.5M parameters" (S 4)
 TUBES = ((4, 8, 8), (8, 4, 4))
 TUBE_STRIDES = ((4, 16, 16), (8, 16, 16))
@@ -105,12 +112,15 @@ def build_config(
     """The sizes of a model: a preset, the choices of params.yaml, and what follows from the data.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such preset, or no such ViT.
     """
     if spec.preset not in PRESETS:
         raise ValueError(f"preset {spec.preset!r}, expected one of {sorted(PRESETS)}")
+    if spec.vit != "preset" and spec.vit not in VITS:
+        raise ValueError(f"vit {spec.vit!r}, expected preset or one of {sorted(VITS)}")
+    sizes = vars(PRESETS[spec.preset])
     return ModelConfig(
-        **vars(PRESETS[spec.preset]),
+        **(sizes if spec.vit == "preset" else sizes | {"vit": VITS[spec.vit]}),
         size=size,
         frames_per_chunk=frames_per_chunk,
         mels=mels,

@@ -26,7 +26,7 @@ class VideoReconstruction(nn.Module):
         self.project = projection(config.latent_sizes.width, sizes.width)
         self.first = nn.Parameter(torch.zeros(sizes.width))
         self.blocks = nn.ModuleList(Block(sizes, config.dropout) for _ in range(sizes.layers))
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.pixels = nn.Linear(sizes.width, 3 * tube[0] * tube[1] * tube[2])
         table = lattice_positions(self.lattice.centres(whole), self.lattice.counts, sizes.width)
         self.register_buffer("positions", table, persistent=False)

@@ -24,7 +24,7 @@ class SelfAttention(nn.Module):
     def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
         self.heads = sizes.heads
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.qkv = nn.Linear(sizes.width, 3 * sizes.heads * sizes.head)
         self.out = nn.Linear(sizes.heads * sizes.head, sizes.width)
         self.dropout = nn.Dropout(dropout)
@@ -46,7 +46,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = sizes.heads
         inner = sizes.heads * sizes.head
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.q = nn.Linear(sizes.width, inner)
         self.kv = nn.Linear(memory_width, 2 * inner)
         self.out = nn.Linear(inner, sizes.width)
@@ -87,7 +87,7 @@ class TextDecoder(nn.Module):
         self.blocks: Any = nn.ModuleList(
             TextBlock(config.text, config.latent_sizes.width, config.dropout) for _ in range(config.text.layers)
         )
-        self.norm = nn.LayerNorm(config.text.width)
+        self.norm = nn.LayerNorm(config.text.width, eps=config.text.eps)
         # Which of the m features of a chunk one is: without it, "the one at the left" is learnt very late.
         self.memory_features = nn.Parameter(torch.empty(config.combined, config.latent_sizes.width))
 

@@ -12,7 +12,7 @@ from mirasol.evaluation.config import EvaluateSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.presets import PRESETS, Preset
-from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
 
 T = TypeVar("T")
 
@@ -148,6 +148,11 @@ CHECKS = (
         lambda mels, preset: mels >= PRESETS[preset].audio_patch[1],
         "must be at least the mel bands of the preset's audio patch "
         + _by_preset(lambda preset: preset.audio_patch[1]),
+    ),
+    Check(
+        ("training.init",),
+        lambda init: not init or INIT.fullmatch(init) is not None,
+        'must be "" or FOLDER@HASH as `mirasol weights import` prints it',
     ),
     Check(
         ("evaluate.max_answer", "tokenizer.max_text"),

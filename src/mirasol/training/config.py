@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mirasol.core.fields import param
+
+INIT = re.compile(r"(?P<folder>.+)@(?P<hash>[0-9a-f]{8,64})")  # weights, and how the SHA-256 of their bytes begins
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class PhaseConfig:
 class TrainingConfig:
     """The `training` section: what the three phases share."""
 
+    init: str = param(
+        "",
+        "weights that the first phase starts from, `FOLDER@HASH` as `mirasol weights import` prints it; empty: random",
+    )
     seed: int = param(1, "seed of initialisation, order and masking", ge=0)
     threads: int = param(2, "CPU threads of torch: part of the result, bit for bit", ge=1, le=1024)
     workers: int = param(

@@ -40,6 +40,7 @@ from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
 # Where and by how many processes a phase runs: a checkpoint may move between them.
 WHERE = ("workers", "devices", "nodes", "accelerator")
+NAMED = ("init",)  # a folder: what it holds is among the hashes of the inputs
 CACHE = "cache"  # folder of decoded clips beside the folders of the phases
 
 
@@ -99,7 +100,7 @@ def describe(
     init: Path | None,
 ) -> dict[str, Any]:
     """The fingerprint of a phase: all that its weights follow from."""
-    shared = {key: value for key, value in dataclasses.asdict(training).items() if key not in WHERE}
+    shared = {key: value for key, value in dataclasses.asdict(training).items() if key not in WHERE + NAMED}
     settings = {
         "name": name,
         "phase": dataclasses.asdict(config),
