@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, bundle_model, tiny_bundle, write_tokenizer
 from support.media import example, tone, write_media
-from support.model import random_batch
+from support.model import random_batch, tiny_model
 
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.spec import ShardsSpec
 from mirasol.data.tokenizer import EOS
 from mirasol.export.config import ExportSpec
+from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity
+from mirasol.export.signature import step_graphs
 from mirasol.model.generation import greedy
 from mirasol.runtime.engine import Engine, relative
 from mirasol.runtime.features import Inputs
@@ -55,6 +58,23 @@ def test_steps_equal_the_whole_clip(combiner: str, presence: str) -> None:
         ids = greedy(model.text, encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, MAX_ANSWER)[0, 0]
         expected = [int(token) for token in ids][: int((ids == EOS).int().argmax()) if EOS in ids else None]
         assert list(session.answer_ids(question)) == expected
+
+
+@torch.no_grad()
+def test_steps_of_chunks_that_overlap_equal_the_whole_clip() -> None:
+    model = tiny_model(overlap=2, max_chunks=MAX_CHUNKS)
+    graph = step_graphs(model)[0]
+    step = onnxruntime.InferenceSession(to_onnx(graph, 18), providers=["CPUExecutionProvider"])
+    batch = random_batch(model.config, clips=1, chunks=CHUNKS)
+    flags = torch.tensor(PRESENCE["in turn"], dtype=torch.bool).repeat(CHUNKS, 1)[:CHUNKS]
+    batch.video_present, batch.audio_present = flags[None, :, 0], flags[None, :, 1]
+    expected = model.encode(batch).x[0].numpy()
+    states = {name: tensor.numpy() for name, tensor in graph.state.items()}
+    for t in range(CHUNKS):
+        names = ("video", "audio", "video_present", "audio_present")
+        x, *after = step.run(None, {name: getattr(batch, name)[:, t].numpy() for name in names} | states)
+        states = dict(zip(states, after, strict=True))
+        assert relative(x[0], expected[t]) <= 1e-5
 
 
 @pytest.mark.parametrize("combiner", COMBINERS)

@@ -27,7 +27,7 @@ COMMANDS = {
     "data look": {"out", "split", "clips", "key", "shards"},
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},
-    "model show": {"file", "preset"},
+    "model show": {"preset", "file", "frames", "size", "combiner"},
     "params check": {"file"},
     "params docs": {"out"},
     "report": {"out", "markdown"},

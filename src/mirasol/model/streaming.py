@@ -31,13 +31,13 @@ class EncoderCombiner(nn.Module):
         super().__init__()
         self.config = model.config
         self.video_tubes, self.audio, self.vit = model.video_tubes, model.audio, model.vit
-        self.combiner = model.combiner
+        self.overlap, self.combiner = model.overlap, model.combiner
 
     def init_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> StreamState:
-        """The combiner's state before the first chunk, all zeros."""
-        return self.combiner.init_state(batch, device, dtype)
+        """The combiner's state before the first chunk, and that of chunks that overlap, all zeros."""
+        return {**self.combiner.init_state(batch, device, dtype), **self.overlap.init_state(batch, device, dtype)}
 
     def step(
         self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor, state: StreamState
@@ -60,10 +60,12 @@ class EncoderCombiner(nn.Module):
         c, batch = self.config, video.shape[0]
         _check("video", video, (batch, c.frames_per_chunk, c.size * 3 // 2, c.size))
         _check("audio", audio, (batch, c.audio_columns, c.mels))
+        video, audio, ends = self.overlap.step(video, audio, video_present, audio_present, state)
         v = self.vit(self.video_tubes(video[:, None]))[:, 0]
         a = self.vit(self.audio(audio[:, None]))[:, 0]
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
-        return self.combiner.step(torch.cat([v, a], dim=1), valid, state)
+        x, after = self.combiner.step(torch.cat([v, a], dim=1), valid, state)
+        return x, {**after, **ends}
 
     forward = step
 

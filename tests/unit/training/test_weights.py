@@ -61,3 +61,12 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(json.dumps(values))
     with pytest.raises(MirasolError, match=r"config.json: not the sizes of a model.*combined"):
         load_model(tmp_path)
+
+
+def test_a_config_from_before_an_option_existed_is_read_with_its_default(tmp_path: Path) -> None:
+    save_weights(tmp_path, tiny_model())
+    values = json.loads((tmp_path / CONFIG).read_text())
+    for name in ("overlap", "audio_reconstruction", "cross_every", "cross_hidden"):
+        del values[name]
+    (tmp_path / CONFIG).write_text(json.dumps(values))
+    assert load_model(tmp_path).config == tiny_model().config
