@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, bundle_model, tiny_bundle, write_tokenizer
 from support.media import example, tone, write_media
-from support.model import random_batch
+from support.model import random_batch, tiny_model
 
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
@@ -106,6 +107,23 @@ def test_the_steps_of_the_ablations(combiner: str, tmp_path: Path) -> None:
             assert relative(x, encoded.x[0, t].numpy()) <= 1e-5
             assert relative(run("causal", {"x": x[None]}), encoded.h[0, t].numpy()) <= 1e-5
             assert np.array_equal(run("none", {"x": x[None]}), x)
+
+
+@torch.no_grad()
+def test_steps_of_chunks_that_overlap_equal_the_whole_clip() -> None:
+    model = tiny_model(overlap=2, max_chunks=MAX_CHUNKS)
+    graph = step_graphs(model)[0]
+    step = onnxruntime.InferenceSession(to_onnx(graph, 18), providers=["CPUExecutionProvider"])
+    batch = random_batch(model.config, clips=1, chunks=CHUNKS)
+    flags = torch.tensor(PRESENCE["in turn"], dtype=torch.bool).repeat(CHUNKS, 1)[:CHUNKS]
+    batch.video_present, batch.audio_present = flags[None, :, 0], flags[None, :, 1]
+    expected = model.encode(batch).x[0].numpy()
+    states = {name: tensor.numpy() for name, tensor in graph.state.items()}
+    for t in range(CHUNKS):
+        names = ("video", "audio", "video_present", "audio_present")
+        x, *after = step.run(None, {name: getattr(batch, name)[:, t].numpy() for name in names} | states)
+        states = dict(zip(states, after, strict=True))
+        assert relative(x[0], expected[t]) <= 1e-5
 
 
 @pytest.mark.parametrize("combiner", COMBINERS)

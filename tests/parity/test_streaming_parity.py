@@ -58,6 +58,20 @@ def test_streamed_equals_whole(combiner, queries, latent, presence, dtype, toler
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCE)
 @pytest.mark.parametrize("presence", PRESENCE)
+@pytest.mark.parametrize("combiner", ["transformer", "ttm"])
+@pytest.mark.parametrize("overlap", [1, 3])
+@torch.no_grad()
+def test_streamed_equals_whole_when_chunks_overlap(overlap, combiner, presence, dtype, tolerance):
+    model = tiny_model(dtype=dtype, combiner=combiner, overlap=overlap, max_chunks=3)
+    batch = with_presence(random_batch(model.config, chunks=5, dtype=dtype), presence)
+    whole = model.encode(batch)
+    x, h = stream(model, batch, dtype)
+    assert relative_error(x, whole.x) <= tolerance
+    assert relative_error(h, whole.h) <= tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCE)
+@pytest.mark.parametrize("presence", PRESENCE)
 @pytest.mark.parametrize("chunks", [4, 9])
 @torch.no_grad()
 def test_text_step_equals_whole(chunks, presence, dtype, tolerance):

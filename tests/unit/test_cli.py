@@ -28,7 +28,7 @@ COMMANDS = {
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},
     "explain": {"clip", "question", "weights", "out"},
-    "model show": {"file", "preset"},
+    "model show": {"preset", "file", "frames", "size", "combiner"},
     "params check": {"file"},
     "params docs": {"out"},
     "report": {"out", "markdown"},

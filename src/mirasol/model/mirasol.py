@@ -16,7 +16,8 @@ from mirasol.model.generation import greedy
 from mirasol.model.latent import build_latent
 from mirasol.model.layers import initialise
 from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
-from mirasol.model.reconstruction import VideoReconstruction
+from mirasol.model.overlap import Overlap
+from mirasol.model.reconstruction import AudioReconstruction, VideoReconstruction
 from mirasol.model.text import TextDecoder
 from mirasol.model.tubes import VideoTubes
 from mirasol.model.vit import ViT
@@ -37,6 +38,7 @@ class Mirasol(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.overlap = Overlap(config)
         self.video_tubes = VideoTubes(config)
         self.audio = Audio(config)
         self.vit = ViT(config.vit, config.dropout)
@@ -44,14 +46,15 @@ class Mirasol(nn.Module):
         self.latent = build_latent(config)
         self.reconstruction = VideoReconstruction(config)
         self.text = TextDecoder(config)
+        self.audio_reconstruction = AudioReconstruction(config) if config.audio_reconstruction else None
         initialise(self)
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
         """The losses of a batch (P 3.5), unweighted, and the figures worth a curve.
 
         Returns:
-            ``text``, ``latent``, ``video``: scalars; ``text_each`` [B, Q]; and
-            :func:`mirasol.model.losses.latent_statistics`.
+            ``text``, ``latent``, ``video``, and ``audio`` where the model reconstructs it: scalars;
+            ``text_each`` [B, Q]; and :func:`mirasol.model.losses.latent_statistics`.
 
         Raises:
             ValueError: a tensor of the batch does not fit the model.
@@ -64,6 +67,7 @@ class Mirasol(nn.Module):
             "text_each": text_each,
             "latent": self._latent_loss(encoded),
             "video": self._video_loss(batch, encoded),
+            **self._audio_loss(batch, encoded),
             **latent_statistics(encoded.x),
         }
 
@@ -74,8 +78,9 @@ class Mirasol(nn.Module):
             ValueError: a tensor of the batch does not fit the model.
         """
         check_clips(batch, self.config, self.audio.project.weight)
-        v = self.vit(self.video_tubes(batch.video))  # [B, T, f, d] (P 3.1)
-        a = self.vit(self.audio(batch.audio))  # [B, T, s, d]
+        video, audio = self.overlap.whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
+        v = self.vit(self.video_tubes(video))  # [B, T, f, d] (P 3.1)
+        a = self.vit(self.audio(audio))  # [B, T, s, d]
         u = torch.cat([v, a], dim=2)  # u_t = (v_t, a_t), [B, T, n, d]
         x = self.combiner(u, self._valid(batch))  # x_t = Combiner(u_1, ..., u_t) (eq. 2)
         h = self.latent(x)  # p(h_t | x_t) (P 3.3)
@@ -91,7 +96,10 @@ class Mirasol(nn.Module):
 
     def _valid(self, batch: Batch) -> Tensor | None:
         """Which of the n features of each chunk exist, bool [B, T, n]; ``None`` for all."""
-        if bool(batch.video_present.all()) and bool(batch.audio_present.all()):
+        complete = batch.complete
+        if complete is None:
+            complete = bool(batch.video_present.all()) and bool(batch.audio_present.all())
+        if complete:
             return None
         return join_presence(batch.video_present, batch.audio_present, self.video_tubes.tokens, self.audio.tokens)
 
@@ -124,6 +132,14 @@ class Mirasol(nn.Module):
         small = downsample(batch.video[:, 1:], self.config.reconstruction_size, encoded.h.dtype)
         predicted = self.reconstruction(encoded.h[:, :-1].flatten(0, 1))
         return cosine_loss(predicted, self.reconstruction.target(small).flatten(0, 1), pair.flatten()[:, None])
+
+    def _audio_loss(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
+        if self.audio_reconstruction is None:
+            return {}
+        pair = encoded.present[:, :-1] & batch.audio_present[:, 1:]
+        predicted = self.audio_reconstruction(encoded.h[:, :-1].flatten(0, 1))
+        target = self.audio_reconstruction.target(batch.audio[:, 1:].flatten(0, 1))
+        return {"audio": cosine_loss(predicted, target, pair.flatten()[:, None])}
 
 
 def join_presence(video: Tensor, audio: Tensor, video_tokens: int, audio_tokens: int) -> Tensor:
@@ -183,8 +199,10 @@ def parameter_groups(model: Mirasol) -> dict[str, list[str]]:
 
     A part without parameters, as `concat` and `none` are, has an empty list.
     """
-    parts = {"video_tubes": "tubes"}
-    groups: dict[str, list[str]] = {parts.get(part, part): [] for part, _ in model.named_children() if part != "text"}
+    parts = {"video_tubes": "tubes", "audio_reconstruction": "reconstruction"}
+    groups: dict[str, list[str]] = {
+        parts.get(part, part): [] for part, _ in model.named_children() if part not in ("text", "overlap")
+    }
     for name, _ in model.named_parameters():
         part = name.split(".", 1)[0]
         if part == "text":

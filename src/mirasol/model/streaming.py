@@ -31,13 +31,13 @@ class EncoderCombiner(nn.Module):
         super().__init__()
         self.config = model.config
         self.video_tubes, self.audio, self.vit = model.video_tubes, model.audio, model.vit
-        self.combiner = model.combiner
+        self.overlap, self.combiner = model.overlap, model.combiner
 
     def init_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> StreamState:
-        """The combiner's state before the first chunk, all zeros."""
-        return self.combiner.init_state(batch, device, dtype)
+        """The combiner's state before the first chunk, and that of chunks that overlap, all zeros."""
+        return {**self.combiner.init_state(batch, device, dtype), **self.overlap.init_state(batch, device, dtype)}
 
     def step(
         self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor, state: StreamState
@@ -67,10 +67,12 @@ class EncoderCombiner(nn.Module):
         check_kind("audio", audio, like.dtype, like.device)
         check_kind("video_present", video_present, torch.bool, like.device)
         check_kind("audio_present", audio_present, torch.bool, like.device)
+        video, audio, ends = self.overlap.step(video, audio, video_present, audio_present, state)
         v = self.vit(self.video_tubes(video[:, None]))[:, 0]
         a = self.vit(self.audio(audio[:, None]))[:, 0]
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
-        return self.combiner.step(torch.cat([v, a], dim=1), valid, state)
+        x, after = self.combiner.step(torch.cat([v, a], dim=1), valid, state)
+        return x, {**after, **ends}
 
     forward = step
 

@@ -132,9 +132,14 @@ CHECKS = (
         + ": blocks of pixels are averaged to it",
     ),
     Check(
-        ("clip.frames_per_chunk", "model.preset"),
-        lambda frames, preset: frames >= max(tube[0] for tube in PRESETS[preset].tubes),
-        "must be at least the longest tube of the preset "
+        ("model.overlap", "clip.frames_per_chunk"),
+        lambda overlap, frames: overlap < frames,
+        "must be less than `clip.frames_per_chunk`: a chunk overlaps with the one before it alone",
+    ),
+    Check(
+        ("clip.frames_per_chunk", "model.overlap", "model.preset"),
+        lambda frames, overlap, preset: frames + overlap >= max(tube[0] for tube in PRESETS[preset].tubes),
+        "must, with `model.overlap`, be at least the longest tube of the preset "
         + _by_preset(lambda preset: max(tube[0] for tube in preset.tubes)),
     ),
     Check(

@@ -23,6 +23,9 @@ class PhaseConfig:
     text_weight: float = param(1.0, "weight of the text loss (P 3.5)", ge=0)
     latent_weight: float = param(0.03, "weight of the latent loss (P 3.5)", ge=0)
     video_weight: float = param(0.03, "weight of the video reconstruction loss (P 3.5)", ge=0)
+    audio_weight: float = param(
+        0.03, "weight of the audio reconstruction loss (P 3.5); no effect without `model.audio_reconstruction`", ge=0
+    )
     caption_weight: float = param(0.3, "weight of a caption among a clip's texts, 0 leaves captions out", ge=0)
     label_smoothing: float = param(0.0, "label smoothing of the text loss", ge=0, lt=1)
     texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.bundle import MAX_CHUNKS, MAX_TEXT, bundle_model
+from support.model import tiny_model
 
 from mirasol.core.errors import MirasolError
 from mirasol.export.signature import step_graphs
@@ -29,6 +30,19 @@ def test_graphs_have_the_names_of_the_contract(combiner: str, states: list[str])
     assert [t.name for t in latent.spec.outputs] == ["h", "keys_values_next", "valid_next"]
     assert [t.name for t in text.spec.inputs] == ["token", "memory", "memory_valid", "cache", "length"]
     assert [t.name for t in text.spec.outputs] == ["logits", "cache_next", "length_next"]
+
+
+def test_chunks_that_overlap_carry_their_end() -> None:
+    aligned = step_graphs(tiny_model(overlap=2))[0].spec
+    states = {state.input: (aligned.input(state.input).dtype, state.initial) for state in aligned.states}
+    assert states == {
+        "keys_values": ("float32", 0.0),
+        "valid": ("bool", 0.0),
+        "overlap_video": ("uint8", 0.0),
+        "overlap_video_present": ("bool", 0.0),
+        "overlap_audio": ("float32", 0.0),
+        "overlap_audio_present": ("bool", 0.0),
+    }
 
 
 def test_the_memory_holds_max_chunks_and_the_cache_max_text() -> None:

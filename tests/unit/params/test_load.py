@@ -136,7 +136,8 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ("size: 48", "size: 50", "clip.size: got 50 with model.preset = demo, must be a multiple of twice"),
-        ("frames_per_chunk: 4", "frames_per_chunk: 3", "clip.frames_per_chunk: got 3 with model.preset = demo, must"),
+        ("frames_per_chunk: 4", "frames_per_chunk: 3", "clip.frames_per_chunk: got 3 with model.overlap = 0, model"),
+        ("overlap: 0", "overlap: 4", "model.overlap: got 4 with clip.frames_per_chunk = 4, must be less"),
         ("mels: 32", "mels: 16", "clip.mels: got 16 with model.preset = demo, must be at least the mel bands"),
         ("max_chunks: 16", "max_chunks: 3", "model.max_chunks: got 3 with clip.chunks = 4, must be at least"),
         (

@@ -64,9 +64,9 @@ def read_text(tensors: dict[str, Tensor], settings: dict[str, object], vocabular
             found.give(f"text.norm.{end}", tensor * root, LOADED, SOURCE)
     for layer in range(sizes.layers):
         _block(keys, layer, sizes, found)
-        for end in ("weight", "bias"):
-            name = f"text.blocks.{layer}.cross_attention.out.{end}"
-            found.give(name, torch.zeros(found.shapes[name]), ZERO, "its way out: the file's model speaks first")
+    ways_out = re.compile(r"text\.blocks\.\d+\.cross_attention\.(out|mlp\.down)\.(weight|bias)")
+    for name in filter(ways_out.fullmatch, found.shapes):
+        found.give(name, torch.zeros(found.shapes[name]), ZERO, "its way out: the file's model speaks first")
     keys.refuse_the_rest()
     return found
 
