@@ -108,7 +108,11 @@ def noting(model: Mirasol) -> Iterator[Noted]:
 
     handles = [
         combiner.register_forward_pre_hook(combining),
-        *(block.cross_attention.register_forward_pre_hook(crossing) for block in model.text.blocks),
+        *(
+            block.cross_attention.register_forward_pre_hook(crossing)
+            for block in model.text.blocks
+            if block.cross_attention is not None
+        ),
     ]
     try:
         yield noted
