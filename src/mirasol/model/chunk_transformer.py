@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mirasol.model.attention import attend, chunk_causal_attention
+from mirasol.model.attention import BACKENDS, attend, chunk_causal_attention
 from mirasol.model.config import Sizes
 from mirasol.model.layers import MLP, split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
@@ -54,6 +54,7 @@ class ChunkTransformer(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.window = window
+        self.backend = "auto"  # see use_backend
         self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
 
@@ -75,7 +76,7 @@ class ChunkTransformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[2], outputs))
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid)
+            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid, self.backend)
             x = block.finish(x, mixed)
         return self.norm(x)
 
@@ -114,3 +115,16 @@ class ChunkTransformer(nn.Module):
         positions = torch.arange(chunks, device=x.device)
         cos, sin = rotary_angles(positions, self.sizes.head, CHUNK_BASE, x.dtype)
         return cos[:, None, None], sin[:, None, None]
+
+
+def use_backend(model: nn.Module, backend: str) -> None:
+    """Let every transformer over chunks in ``model`` compute its attention with ``backend``; no weight knows of it.
+
+    Raises:
+        ValueError: no backend of that name.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"attention backend {backend!r}, expected one of {BACKENDS}")
+    for module in model.modules():
+        if isinstance(module, ChunkTransformer):
+            module.backend = backend
