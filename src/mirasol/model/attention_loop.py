@@ -75,8 +75,8 @@ class FusedLoop(torch.autograd.Function):
                 grads = _kernel_backward(
                     grad_mixed, queries, *pair, mixed, sums[t], 0.0, False, attn_mask=part
                 )  # 0.0, False: no dropout, not causal within the chunk
-                grad_k[:, :, keys] += grads[1]
-                grad_v[:, :, keys] += grads[2]
+                grad_k[:, :, keys].add_(grads[1])
+                grad_v[:, :, keys].add_(grads[2])
                 of_chunk = grads[0].transpose(1, 2)
                 grad_q[:, t] = of_chunk if a == start else grad_q[:, t] + of_chunk
         split = [x.transpose(1, 2).unflatten(1, (chunks, per_chunk)) for x in (grad_k, grad_v)]
