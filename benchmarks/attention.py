@@ -3,8 +3,8 @@
     mirasol bench attention [--json FILE] [--rounds 7] [--quick]
 
 Both compute the same (tests/unit/model/test_attention.py). Dense means torch's scaled_dot_product_attention with the
-mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is (T + 1) / 2T of the dense: 0.53 at T = 16,
-so that the same kernel on less work is at most 1.88 times faster. The time is of the attention alone. The memory is
+mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is (T + 1) / 2T of the dense, 0.53 at
+T = 16, so that the same kernel on less work is at most 1.88 times faster. The time is of the attention alone. The memory is
 of a layer's attention as the model calls it, from the joint projection of queries, keys and values, rotation
 included: the least that forward and backward must hold there (the projection's values or their copies, the output, and
 the gradient) is the same for both. `unfused` is the same dense call without torch's fused kernel.

@@ -10,8 +10,8 @@ with is how much it may remember. So for each t it has the ring that just holds 
 transformer that has forgotten nothing. The ring is copied by every step (states are values, not places); `copy` is the
 part of that. TTM's state has one size, and what a step costs after 1,000 chunks is compared with after 10.
 Clip: forward and backward of the combiner alone over T chunks, at a quarter of the width, of n and of TTM's memory and
-half the layers. Model: forward and backward of a whole model of base's proportions (widths and tokens an eighth, layers a
-quarter), 16 chunks; memory is what tensors hold at the worst moment, optimiser not counted. The paper says for
+half the layers. Model: forward and backward of a whole model of base's proportions (widths and tokens an eighth,
+layers a quarter), 16 chunks; memory is what tensors hold at the worst moment, optimiser not counted. The paper says for
 this -30 % memory and -18 % time.
 """
 

@@ -23,9 +23,9 @@ from typing import Any
 for name, level in (("KINETO_LOG_LEVEL", "9"), ("TORCH_CPP_LOG_LEVEL", "ERROR")):  # the profiler about itself
     os.environ.setdefault(name, level)
 
-import torch
+import torch  # noqa: E402
 
-from mirasol.core.files import write_json
+from mirasol.core.files import write_json  # noqa: E402
 
 Work = Callable[[], object]
 RESAMPLES = 2000

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.commands import data, model, params, say
+from mirasol.commands import data, model, params, say, weights
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(params.app, name="params")
 app.add_typer(model.app, name="model")
+app.add_typer(weights.app, name="weights")
 
 
 def _version(wanted: bool) -> None:
@@ -110,6 +111,25 @@ def evaluate(
     from mirasol.commands.evaluate import score
 
     score(split, weights, out)
+
+
+@app.command()
+def explain(
+    clip: Annotated[str, typer.Argument(help="a media file, or the key of a clip in the shards, such as test-00003")],
+    question: Annotated[str, typer.Argument(help="in the words of the training questions")],
+    weights: Annotated[Path, typer.Option(help="folder of a trained model")] = FINETUNE,
+    out: Annotated[Path, typer.Option(help="the picture: .png, or .html with its numbers")] = Path("explain.png"),
+) -> None:
+    """Draw where the model looked: for each token of its answer the chunks, the frames and the sound.
+
+    The bars are attention over chunks; beside them are the picture and the sound of the strongest chunk, orange
+    where attention lies. docs/evaluation.md says what exactly is shown, and what it does not prove.
+
+    Example:  mirasol explain clip.mp4 'which sound is heard first?' --out looked.png
+    """
+    from mirasol.commands.explain import show
+
+    show(clip, question, weights, out)
 
 
 @app.command()

@@ -7,7 +7,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from support.model import golden_case
 
-for combiner in ("transformer", "ttm"):
+from mirasol.model.config import COMBINERS
+
+for combiner in COMBINERS:
     save_file(
         {k: v.contiguous() for k, v in golden_case(combiner).items()},
         Path(__file__).parent / f"model_{combiner}.safetensors",

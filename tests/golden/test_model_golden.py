@@ -8,8 +8,10 @@ import pytest
 from safetensors.torch import load_file
 from support.model import golden_case, relative_error
 
+from mirasol.model.config import COMBINERS
 
-@pytest.mark.parametrize("combiner", ["transformer", "ttm"])
+
+@pytest.mark.parametrize("combiner", COMBINERS)
 def test_model_is_what_it_was(combiner):
     golden = load_file(Path(__file__).parent / f"model_{combiner}.safetensors")
     case = golden_case(combiner)

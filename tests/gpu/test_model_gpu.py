@@ -4,9 +4,11 @@ import pytest
 import torch
 from support.model import random_batch, relative_error, tiny_model
 
+from mirasol.model.config import COMBINERS
+
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("combiner", ["transformer", "ttm"])
+@pytest.mark.parametrize("combiner", COMBINERS)
 def test_gpu_equals_cpu(combiner: str) -> None:
     model = tiny_model(combiner=combiner)
     batch = random_batch(model.config)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, bundle_model, tiny_bundle, write_tokenizer
 from support.media import example, tone, write_media
-from support.model import random_batch
+from support.model import random_batch, tiny_model
 
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.spec import ShardsSpec
 from mirasol.data.tokenizer import EOS
 from mirasol.export.config import ExportSpec
+from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity
+from mirasol.export.signature import step_graphs
+from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
+from mirasol.model.latent import NoLatent
+from mirasol.model.mirasol import Mirasol
+from mirasol.runtime.backends.onnxruntime import load
+from mirasol.runtime.contract import ENCODER_COMBINER, LATENT
 from mirasol.runtime.engine import Engine, relative
 from mirasol.runtime.features import Inputs
 from mirasol.runtime.session import Session
 
 COMBINERS = ("transformer", "ttm")
+BUNDLES = (("transformer", "causal"), ("ttm", "causal"), ("concat", "none"))  # the last one remembers nothing
 # video and audio flags, repeated over the clip: both, one, the other, neither
 PRESENCE = {
     "both": ((1, 1),),
@@ -32,13 +43,19 @@ PRESENCE = {
 CHUNKS = 2 * MAX_CHUNKS + 2  # the memory has been filled and gone round
 
 
-@pytest.mark.parametrize("presence", PRESENCE)
-@pytest.mark.parametrize("combiner", COMBINERS)
-def test_steps_equal_the_whole_clip(combiner: str, presence: str) -> None:
-    model, engine = bundle_model(combiner), Engine(tiny_bundle(combiner), threads=1)
+def clip_with(model: Mirasol, presence: str) -> tuple[Batch, torch.Tensor]:
+    """A clip, and the flags (video, audio) of its chunks, bool [T, 2]."""
     batch = random_batch(model.config, clips=1, chunks=CHUNKS)
     flags = torch.tensor(PRESENCE[presence], dtype=torch.bool).repeat(CHUNKS, 1)[:CHUNKS]
     batch.video_present, batch.audio_present = flags[None, :, 0], flags[None, :, 1]
+    return batch, flags
+
+
+@pytest.mark.parametrize("presence", PRESENCE)
+@pytest.mark.parametrize(("combiner", "latent"), BUNDLES)
+def test_steps_equal_the_whole_clip(combiner: str, latent: str, presence: str) -> None:
+    model, engine = bundle_model(combiner, latent=latent), Engine(tiny_bundle(combiner, latent), threads=1)
+    batch, flags = clip_with(model, presence)
     with torch.no_grad():
         encoded = model.encode(batch)
     session = Session(engine)
@@ -55,6 +72,58 @@ def test_steps_equal_the_whole_clip(combiner: str, presence: str) -> None:
         ids = greedy(model.text, encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, MAX_ANSWER)[0, 0]
         expected = [int(token) for token in ids][: int((ids == EOS).int().argmax()) if EOS in ids else None]
         assert list(session.answer_ids(question)) == expected
+
+
+@pytest.mark.parametrize("combiner", ["cls", "perceiver", "concat"])
+def test_the_steps_of_the_ablations(combiner: str, tmp_path: Path) -> None:
+    """Encoder-combiner and both latent models that stream; the text step is the same for all."""
+    model = bundle_model(combiner)
+    steps = {}
+    for latent in ("causal", "none"):
+        model.latent = model.latent if latent == "causal" else NoLatent(model.config)
+        for graph in step_graphs(model)[:2]:
+            name = latent if graph.name == LATENT else graph.name
+            if name not in steps:
+                file = tmp_path / f"{name}.onnx"
+                file.write_bytes(to_onnx(graph, ExportSpec().opset))
+                steps[name] = (load(file, graph.spec, 1), graph)
+    model = bundle_model(combiner)
+    for presence in PRESENCE:
+        batch, flags = clip_with(model, presence)
+        with torch.no_grad():
+            encoded = model.encode(batch)
+        states = {name: {k: v.numpy() for k, v in graph.state.items()} for name, (_, graph) in steps.items()}
+
+        def run(name: str, inputs: dict[str, np.ndarray], states=states) -> np.ndarray:
+            step, graph = steps[name]
+            outputs = step({**inputs, **states[name]})
+            states[name] = {state.input: outputs[state.output] for state in graph.spec.states}
+            return outputs[graph.spec.outputs[0].name][0]
+
+        for t in range(CHUNKS):
+            chunk = {"video": batch.video[:, t].numpy(), "audio": batch.audio[:, t].numpy()}
+            chunk |= {"video_present": flags[t, :1].numpy(), "audio_present": flags[t, 1:].numpy()}
+            x = run(ENCODER_COMBINER, chunk)
+            assert relative(x, encoded.x[0, t].numpy()) <= 1e-5
+            assert relative(run("causal", {"x": x[None]}), encoded.h[0, t].numpy()) <= 1e-5
+            assert np.array_equal(run("none", {"x": x[None]}), x)
+
+
+@torch.no_grad()
+def test_steps_of_chunks_that_overlap_equal_the_whole_clip() -> None:
+    model = tiny_model(overlap=2, max_chunks=MAX_CHUNKS)
+    graph = step_graphs(model)[0]
+    step = onnxruntime.InferenceSession(to_onnx(graph, 18), providers=["CPUExecutionProvider"])
+    batch = random_batch(model.config, clips=1, chunks=CHUNKS)
+    flags = torch.tensor(PRESENCE["in turn"], dtype=torch.bool).repeat(CHUNKS, 1)[:CHUNKS]
+    batch.video_present, batch.audio_present = flags[None, :, 0], flags[None, :, 1]
+    expected = model.encode(batch).x[0].numpy()
+    states = {name: tensor.numpy() for name, tensor in graph.state.items()}
+    for t in range(CHUNKS):
+        names = ("video", "audio", "video_present", "audio_present")
+        x, *after = step.run(None, {name: getattr(batch, name)[:, t].numpy() for name in names} | states)
+        states = dict(zip(states, after, strict=True))
+        assert relative(x[0], expected[t]) <= 1e-5
 
 
 @pytest.mark.parametrize("combiner", COMBINERS)

@@ -6,15 +6,24 @@ import dataclasses
 
 import pytest
 import torch
-from support.model import PRESENCE, TINY, random_batch, relative_error, tiny_model, with_presence
+from safetensors.torch import load, save
+from support.model import PRESENCE, TINY, VARIANTS, random_batch, relative_error, tiny_model, with_presence
 
+from mirasol.model.config import COMBINERS
 from mirasol.model.streaming import EncoderCombiner, Latent, Text, reset
 
-VARIANTS = [("transformer", "pooled"), ("transformer", "last"), ("ttm", "last"), ("ttm", "pooled")]
+STREAMING_LATENTS = ("causal", "none")
 TOLERANCE = [(torch.float32, 1e-6), (torch.float64, 1e-12)]
+SHAPES = [(4, 6, 4), (1, 1, 8), (5, 2, 4)]  # T, R, K
+ONE_LAYER = dataclasses.replace(TINY, layers=1)
 
 
-def stream(model, batch, dtype):
+def chunk_of(batch, t):
+    """The inputs of a step."""
+    return batch.video[:, t], batch.audio[:, t], batch.video_present[:, t], batch.audio_present[:, t]
+
+
+def stream(model, batch, dtype=torch.float32):
     """x and h of all chunks, one step at a time."""
     encoder, latent = EncoderCombiner(model), Latent(model)
     clips = batch.video.shape[0]
@@ -22,8 +31,7 @@ def stream(model, batch, dtype):
     shapes = {name: tensor.shape for name, tensor in state.items()}
     xs, hs = [], []
     for t in range(batch.video.shape[1]):
-        chunk = (batch.video[:, t], batch.audio[:, t], batch.video_present[:, t], batch.audio_present[:, t])
-        x, state = encoder.step(*chunk, state)
+        x, state = encoder.step(*chunk_of(batch, t), state)
         h, latent_state = latent.step(x, latent_state)
         xs.append(x)
         hs.append(h)
@@ -33,15 +41,31 @@ def stream(model, batch, dtype):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCE)
 @pytest.mark.parametrize("presence", PRESENCE)
+@pytest.mark.parametrize("latent", STREAMING_LATENTS)
 @pytest.mark.parametrize(("combiner", "queries"), VARIANTS)
-@pytest.mark.parametrize(("chunks", "window"), [(4, 6), (1, 1), (5, 2)])
 @torch.no_grad()
-def test_streamed_equals_whole(chunks, window, combiner, queries, presence, dtype, tolerance):
-    model = tiny_model(dtype=dtype, combiner=combiner, queries=queries, max_chunks=window)
-    batch = with_presence(random_batch(model.config, chunks=chunks, dtype=dtype), presence)
+def test_streamed_equals_whole(combiner, queries, latent, presence, dtype, tolerance):
+    for chunks, window, frames in SHAPES:
+        sizes = {"frames_per_chunk": frames, "audio_columns": 2 * frames, "max_chunks": window}
+        model = tiny_model(dtype=dtype, combiner=combiner, queries=queries, latent=latent, **sizes)
+        batch = with_presence(random_batch(model.config, chunks=chunks, dtype=dtype), presence)
+        whole = model.encode(batch)
+        x, h = stream(model, batch, dtype)
+        assert torch.isfinite(h).all()
+        assert relative_error(x, whole.x) <= tolerance
+        assert relative_error(h, whole.h) <= tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCE)
+@pytest.mark.parametrize("presence", PRESENCE)
+@pytest.mark.parametrize("combiner", ["transformer", "ttm"])
+@pytest.mark.parametrize("overlap", [1, 3])
+@torch.no_grad()
+def test_streamed_equals_whole_when_chunks_overlap(overlap, combiner, presence, dtype, tolerance):
+    model = tiny_model(dtype=dtype, combiner=combiner, overlap=overlap, max_chunks=3)
+    batch = with_presence(random_batch(model.config, chunks=5, dtype=dtype), presence)
     whole = model.encode(batch)
     x, h = stream(model, batch, dtype)
-    assert torch.isfinite(h).all()
     assert relative_error(x, whole.x) <= tolerance
     assert relative_error(h, whole.h) <= tolerance
 
@@ -70,31 +94,70 @@ def test_text_step_equals_whole(chunks, presence, dtype, tolerance):
     assert relative_error(torch.stack(logits, 1), expected[:, 1]) <= tolerance
 
 
-@pytest.mark.parametrize("combiner", ["transformer", "ttm"])
+def states_after(model, batch, chunks):
+    """The states of encoder-combiner, latent model and text model after some chunks and as many tokens."""
+    encoder, latent, text = EncoderCombiner(model), Latent(model), Text(model)
+    clips, slots = batch.video.shape[0], model.config.max_chunks * model.config.combined
+    states = [part.init_state(clips) for part in (encoder, latent, text)]
+    memory = torch.randn(clips, slots, model.config.latent_sizes.width, generator=torch.Generator().manual_seed(0))
+    for t in range(chunks):
+        x, states[0] = encoder.step(*chunk_of(batch, t), states[0])
+        _, states[1] = latent.step(x, states[1])
+        _, states[2] = text.step(batch.tokens[:, 0, t], states[2], memory, torch.ones(clips, slots, dtype=torch.bool))
+    return states
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
 @torch.no_grad()
 def test_reset_touches_only_its_rows(combiner):
     model = tiny_model(combiner=combiner)
     batch = random_batch(model.config)
-    encoder = EncoderCombiner(model)
-    chunk = (batch.video[:, 0], batch.audio[:, 0], batch.video_present[:, 0], batch.audio_present[:, 0])
-    state = encoder.init_state(2)
-    for _ in range(3):
-        _, state = encoder.step(*chunk, state)
-    cleared = reset(state, torch.tensor([True, False]))
-    fresh = encoder.init_state(2)
-    for name, tensor in cleared.items():
-        assert torch.equal(tensor[0], fresh[name][0])
-        assert torch.equal(tensor[1], state[name][1])
+    for before, after in zip(states_after(model, batch, 0), states_after(model, batch, 3), strict=True):
+        cleared = reset(after, torch.tensor([True, False]))
+        assert set(cleared) == set(before)
+        for name, tensor in cleared.items():
+            assert torch.equal(tensor[0], before[name][0]), name
+            assert torch.equal(tensor[1], after[name][1]), name
 
 
+@pytest.mark.parametrize("combiner", COMBINERS)
 @torch.no_grad()
-def test_a_long_stream_forgets_what_left_the_window():
-    one_layer = dataclasses.replace(TINY, layers=1)
-    model = tiny_model(max_chunks=2, combiner_sizes=one_layer, latent_sizes=one_layer)
-    batch = random_batch(model.config, chunks=5)
-    other = random_batch(model.config, chunks=5, seed=1)
-    other.video[:, 2:], other.audio[:, 2:] = batch.video[:, 2:], batch.audio[:, 2:]
-    a, b = model.encode(batch), model.encode(other)
-    # one layer of window 2 in the combiner and one in the latent model: h_4 reaches back to chunk 2
-    assert not torch.equal(a.h[:, 3], b.h[:, 3])
-    assert torch.equal(a.h[:, 4], b.h[:, 4])
+def test_states_survive_safetensors_bit_for_bit(combiner):
+    model = tiny_model(combiner=combiner, max_chunks=3)
+    batch = random_batch(model.config)
+    states = states_after(model, batch, 3)
+    again = [load(save(state)) for state in states]
+    for state, loaded in zip(states, again, strict=True):
+        assert {name: tensor.dtype for name, tensor in loaded.items()} == {n: t.dtype for n, t in state.items()}
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    outputs = []
+    for encoder_state, latent_state, _ in (states, again):
+        x, _ = EncoderCombiner(model).step(*chunk_of(batch, 3), encoder_state)
+        outputs.append(Latent(model).step(x, latent_state)[0])
+    assert torch.equal(*outputs)
+
+
+# One layer in the combiner, one in the latent model, and the memory of the text model: each looks R-1 chunks back.
+REACH = 3  # (1 + 1 + 1) * (R - 1), R = 2
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+@torch.no_grad()
+def test_a_question_about_a_forgotten_chunk(combiner):
+    """An answer does not depend on a chunk that has left every window; TTM's memory may still hold it."""
+    model = tiny_model(combiner=combiner, max_chunks=2, combiner_sizes=ONE_LAYER, latent_sizes=ONE_LAYER)
+    batch = random_batch(model.config, chunks=6)
+    encoded = model.encode(batch)
+    logits = model.logits(batch.tokens, encoded.h, encoded.present)
+    for changed in range(6):
+        other = dataclasses.replace(batch, video=batch.video.clone())
+        other.video[:, changed] = 255 - other.video[:, changed]
+        encoded = model.encode(other)
+        same = torch.equal(logits, model.logits(batch.tokens, encoded.h, encoded.present))
+        age = 5 - changed
+        if combiner == "ttm":
+            assert not same
+        elif combiner == "concat":  # it does not look back itself
+            assert same == (age > REACH - 1)
+        else:
+            assert same == (age > REACH)

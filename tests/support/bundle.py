@@ -31,30 +31,30 @@ def write_tokenizer(path: Path) -> Path:
     return path
 
 
-def bundle_model(combiner: str = "transformer", seed: int = 0) -> Mirasol:
+def bundle_model(combiner: str = "transformer", seed: int = 0, latent: str = "causal") -> Mirasol:
     """The model in the bundle of :func:`tiny_bundle`."""
     sizes = {"vocabulary": len(SPECIAL) + len(WORDS), "max_text": MAX_TEXT, "max_chunks": MAX_CHUNKS}
-    return tiny_model(seed, combiner=combiner, **sizes)
+    return tiny_model(seed, combiner=combiner, latent=latent, **sizes)
 
 
-def export_tiny(folder: Path, combiner: str = "transformer") -> Path:
+def export_tiny(folder: Path, combiner: str = "transformer", latent: str = "causal") -> Path:
     """Export :func:`bundle_model` to ``folder/bundle``."""
     tokenizer = write_tokenizer(folder / "tokenizer.json")
-    model, out = bundle_model(combiner), folder / "bundle"
+    model, out = bundle_model(combiner, latent=latent), folder / "bundle"
     export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder)
     return out
 
 
-def tiny_bundle(combiner: str = "transformer") -> Path:
+def tiny_bundle(combiner: str = "transformer", latent: str = "causal") -> Path:
     """The folder of a bundle that must not be changed."""
-    return _exported(combiner)
+    return _exported(combiner, latent)
 
 
 @functools.cache
-def _exported(combiner: str) -> Path:
+def _exported(combiner: str, latent: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mirasol-bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return export_tiny(folder, combiner)
+    return export_tiny(folder, combiner, latent)
 
 
 def random_chunk(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,15 +7,27 @@ import dataclasses
 import torch
 
 from mirasol.model.batch import Batch
-from mirasol.model.config import ModelConfig, ModelSpec, Sizes
+from mirasol.model.config import COMBINERS, POOLED_COMBINERS, ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.presets import build_config
 
 TINY = Sizes(layers=2, width=24, hidden=48, heads=2, head=8)
 
 
+# Every combiner with every start that it may have.
+VARIANTS = [
+    (combiner, queries)
+    for combiner in COMBINERS
+    for queries in ("last", "pooled")
+    if queries == "last" or combiner in POOLED_COMBINERS
+]
+
+
 def tiny_config(**changes: object) -> ModelConfig:
-    """A config of the demo's structure with 24 channels; ``changes`` are fields of :class:`ModelConfig`."""
+    """A config of the demo's structure with 24 channels; ``changes`` are fields of :class:`ModelConfig`.
+
+    The queries are pooled, where the combiner can have them, unless ``changes`` says otherwise.
+    """
     demo = build_config(ModelSpec(), size=16, frames_per_chunk=4, mels=8, audio_columns=8, vocabulary=19, max_text=12)
     tiny = {
         "audio_patch": (4, 8),
@@ -32,6 +44,7 @@ def tiny_config(**changes: object) -> ModelConfig:
         "reconstruction_tube": (2, 2, 2),
         "combined": 3,
         "feature_mask": 0.5,
+        "queries": "pooled" if changes.get("combiner", "transformer") in POOLED_COMBINERS else "last",
     }
     return dataclasses.replace(demo, **{**tiny, **changes})
 

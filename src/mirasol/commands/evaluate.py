@@ -20,7 +20,8 @@ def score(split: str, weights: Path, out: Path) -> None:
         raise MirasolError(f"--split {split}: expected val or test")
     params = load_params()
     spec = dataclasses.replace(params.evaluate, split=split)
-    report = evaluate(weights, SHARDS, TOKENIZER, DATA, spec, out, params.training.threads, CACHE)
+    training = params.training
+    report = evaluate(weights, SHARDS, TOKENIZER, DATA, spec, out, training.threads, CACHE, training.accelerator)
     write_json(out / "scores.json", report)
     rows: list[tuple[str, ...]] = [("", "exact match", "95 % interval", "chance", "muted", "blanked", "n")]
     for name in ("overall", *report["families"]):

@@ -67,8 +67,16 @@ def with_sound_of(clip: Decoded, other: Decoded) -> Decoded:
     return Decoded(clip.video, other.audio, clip.video_present, other.audio_present)
 
 
-def derangement(seed: int, clips: Sequence[int]) -> dict[int, int]:
-    """A random partner for each of at least two clips; none is its own."""
-    order = np.random.default_rng((seed, SWAP)).permutation(len(clips))
-    shuffled = [clips[int(i)] for i in order]
-    return dict(zip(shuffled, [*shuffled[1:], shuffled[0]], strict=True))
+def derangement(seed: int, clips: Sequence[int], groups: Sequence[str]) -> dict[int, int]:
+    """A random partner for each of at least two clips: none is its own, and where that can be, none is of its group.
+
+    Clips of one source video may share a sound. It cannot be where one group has more than half of the clips.
+    """
+    members: dict[str, list[int]] = {}
+    for index in np.random.default_rng((seed, SWAP)).permutation(len(clips)):
+        members.setdefault(groups[int(index)], []).append(clips[int(index)])
+    order = [clip for group in members.values() for clip in group]
+    # Members of a group stand in a row: who looks past the largest group meets none of their own.
+    largest = max(map(len, members.values()))
+    shift = largest if largest < len(order) else 1
+    return dict(zip(order, order[shift:] + order[:shift], strict=True))

@@ -57,7 +57,7 @@ def decode_clip(path: str | Path, start: float | None, end: float | None, spec: 
     """The frames and the sound from ``start`` to ``end`` seconds (None: from the beginning, to the end).
 
     The frame of a time is the one shown at it. Frames are cropped to the centre square, then scaled. A
-    chunk counts as present when the media cover more than half of it: the last frame is held and silence
+    chunk counts as present when the media cover half of it or more: the last frame is held and silence
     follows; the first chunk must be covered whole.
 
     Raises:

@@ -67,9 +67,21 @@ def clip_audio(waveform: Array, spec: ClipSpec, chunk_seconds: float, chunks: in
     if len(counts) == 1:  # all chunks alike: one product
         frames = counts.pop()
         matrix = _pool_matrix(frames, spec.audio_columns)
-        return np.asarray(matrix @ mel.reshape(chunks, frames, spec.mels), np.float32)
+        return level(np.asarray(matrix @ mel.reshape(chunks, frames, spec.mels), np.float32), spec)
     parts = np.split(mel, np.cumsum([len(e) for e in ends])[:-1])
-    return np.stack([pool_chunk(part, spec.audio_columns) for part in parts])
+    return level(np.stack([pool_chunk(part, spec.audio_columns) for part in parts]), spec)
+
+
+def level(pooled: Array, spec: ClipSpec) -> Array:
+    """Chunks [..., A, M] as ``clip.level`` wants them; ``relative`` takes out each chunk's mean, save of silence.
+
+    How loud a recording is says where the microphone stood and how it was set before it says what was heard.
+    """
+    if spec.level == "absolute":
+        return pooled
+    silent = (pooled <= SILENCE + 1e-3).all(axis=(-2, -1), keepdims=True)
+    mean = pooled.mean(axis=(-2, -1), keepdims=True, dtype=np.float64).astype(np.float32)
+    return np.where(silent, pooled, pooled - mean)
 
 
 class StreamingAudio:
@@ -91,7 +103,7 @@ class StreamingAudio:
         padded = np.concatenate([self.past, np.asarray(samples, np.float32)])
         self.past = padded[-window:].copy()
         mel = _frames_to_mel(padded, _frame_ends(len(samples), self.spec), self.spec)
-        return pool_chunk(mel, self.spec.audio_columns)
+        return level(pool_chunk(mel, self.spec.audio_columns), self.spec)
 
     def reset(self) -> None:
         """Begin a new stream: silence before its first sample."""

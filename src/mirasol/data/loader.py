@@ -126,7 +126,8 @@ class EvaluationSamples(Dataset[Sample]):
                     f"{clips.shard_set.folder}: {len(heard)} clip(s) of the split {clips.shard_set.split} have sound; "
                     "to give clips another clip's sound takes two"
                 )
-            self.donors = augment.derangement(seed, heard)
+            groups = [clips.shard_set.meta(clips.numbers[i])["examples"][0]["group"] for i in heard]
+            self.donors = augment.derangement(seed, heard, groups)
 
     def __len__(self) -> int:
         return len(self.clips)

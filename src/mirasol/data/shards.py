@@ -35,6 +35,7 @@ import numpy as np
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
+from mirasol.data.collect import SAME_TIME
 from mirasol.data.decode import DecodedClip, decode_beside_copy, decode_clips
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest
 from mirasol.data.media import UNUSABLE, MediaError, reason
@@ -94,7 +95,7 @@ def build_shards(data_dir: str | Path, out_dir: str | Path, clip: ClipSpec, spec
         if isinstance(error, OSError) and (told := disk_error(error, out_dir)):
             raise told from error
         raise
-    return _report(tars, made, time.monotonic() - begun)
+    return _report(tars, made, clip, time.monotonic() - begun)
 
 
 def _index(tars: list[dict[str, Any]], made: list[Made], clip: ClipSpec, spec: ShardsSpec) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _index(tars: list[dict[str, Any]], made: list[Made], clip: ClipSpec, spec: S
     }
 
 
-def _report(tars: list[dict[str, Any]], made: list[Made], seconds: float) -> dict[str, Any]:
+def _report(tars: list[dict[str, Any]], made: list[Made], clip: ClipSpec, seconds: float) -> dict[str, Any]:
     kept = [m for m in made if not m.rejected]
     rejected = [f"{m.clip.media} [{m.clip.key}]: {m.rejected}" for m in made if m.rejected]
     return {
@@ -127,11 +128,18 @@ def _report(tars: list[dict[str, Any]], made: list[Made], seconds: float) -> dic
         "silent": sum(m.facts["silent"] for m in kept),
         "partial": sum(bool(m.facts["partial"]) for m in kept),
         "copied": sum(m.facts["copied"] for m in kept),
+        "cut_short": sum(_cut_short(m.clip, clip) for m in kept),
         "bytes": sum(int(tar["bytes"]) for tar in tars),
         "shards": len(tars),
         "seconds": round(seconds, 2),
         "clips_per_second": round(len(made) / max(seconds, 1e-9), 1),
     }
+
+
+def _cut_short(clip: Clip, spec: ClipSpec) -> bool:
+    """Whether the clip's end lies after its T chunks: what comes behind them is never seen."""
+    seen = spec.chunks * spec.chunk_seconds
+    return spec.sampling == "rate" and clip.end is not None and clip.end - (clip.start or 0.0) > seen + SAME_TIME
 
 
 def make_clips(data_dir: Path, clips: list[Clip], spec: ClipSpec, crf: int) -> list[Made]:

@@ -24,6 +24,12 @@ class ClipSpec:
     sample_rate: int = param(16000, "audio samples per second", ge=4000, le=48000)
     mels: int = param(32, "mel bands of the spectrogram", ge=8, le=256)
     audio_bands: int = param(4, "pooled spectrogram columns per frame interval", ge=1, le=64)
+    level: str = param(
+        "absolute",
+        "`absolute`: how loud a sound is can be learnt from; `relative`: each chunk's mean level is taken out, "
+        "for recordings made at any gain",
+        choices=("absolute", "relative"),
+    )
 
     @property
     def frames(self) -> int:

@@ -55,6 +55,11 @@ class Tokenizer:
         """V: the number of ids, special ones included."""
         return len(self._texts)
 
+    @property
+    def pieces(self) -> list[str]:
+        """The texts of all ids, in their order."""
+        return list(self._texts)
+
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read ``tokenizer.json``.

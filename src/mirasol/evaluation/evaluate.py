@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
 from mirasol.evaluation.metrics import CONDITIONS, Constant, score
 from mirasol.model.batch import Batch
+from mirasol.model.threads import torch_threads
 from mirasol.training.weights import load_model
 
 TASK = "qa"  # what is asked; captions and names of sounds are only learnt from
@@ -36,6 +36,7 @@ def evaluate(
     out: Path,
     threads: int,
     cache: Path | None = None,
+    accelerator: str = "auto",
 ) -> dict[str, Any]:
     """Answer every question of ``spec.split`` and score the answers.
 
@@ -47,6 +48,7 @@ def evaluate(
         out: folder for ``predictions.jsonl``, one line per question in the order of the manifest.
         threads: CPU threads of torch.
         cache: folder for decoded clips, which three of the passes read; ``None`` decodes them each time.
+        accelerator: ``cpu`` leaves a GPU alone; else one that is there is used.
 
     Returns:
         The report of :func:`mirasol.evaluation.metrics.score` with ``split`` and ``missing``: the clips that
@@ -68,7 +70,9 @@ def evaluate(
     words = Tokenizer.load(tokenizer)
     _check_lengths(words, clips, spec.max_answer)
     shard_set = ShardSet(shards, spec.split, cache=cache)
-    answers = _answer(weights, shard_set, words, spec, threads)
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    answers = _answer(weights, shard_set, words, spec, threads, device)
     _check_agreement(shards, clips, answers)
     rows = [row for clip in clips for row in _predictions(clip, answers)]
     with atomic_write(out / PREDICTIONS, "w") as file:
@@ -92,15 +96,16 @@ def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> 
         raise MirasolError(listing(title, [f"{e}: {a!r} takes {tokens[a]} tokens" for e, a in cut.items()], 5))
 
 
-def _answer(weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int) -> Answers:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _answer(
+    weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int, device: torch.device
+) -> Answers:
     model = load_model(weights).to(device).eval()
     if words.vocabulary != model.config.vocabulary:
         raise MirasolError(
             f"the tokenizer has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they "
             "are not of one training; run `dvc repro finetune`"
         )
-    with _threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
+    with torch_threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
         batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
         return answer_all(model, batches, words, spec.max_answer, progress)
 
@@ -118,16 +123,6 @@ def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> I
     if sum(shard_set.meta(i)["has_audio"] for i in range(len(shard_set))) < 2:  # no other sound to hear
         return ((batch, None) for batch in load("none"))
     return zip(load("none"), load("swapped"), strict=True)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_agreement(shards: Path, clips: Sequence[Clip], answers: Answers) -> None:

@@ -29,8 +29,13 @@ PHASE_WORDS = {
     "finetune": "questions, all weights",
 }
 SPLIT_WORDS = {"train": "train on", "val": "validate on", "test": "test on"}
-SHARD_WORDS = {"without_audio": "clips without sound", "without_video": "clips without picture", "partial": "damaged"}
-LOSSES = ("text", "latent", "video")  # P 3.5; unweighted
+SHARD_WORDS = {
+    "without_audio": "clips without sound",
+    "without_video": "clips without picture",
+    "partial": "damaged",
+    "cut_short": "longer than their chunks",
+}
+LOSSES = ("text", "latent", "video", "audio")  # P 3.5; unweighted; audio where the model reconstructs it
 SPREAD = {"x_std_time": "over time", "x_std_batch": "over clips"}  # near 0: the latent has collapsed
 SMOOTH = 5  # logged lines that a point of a loss curve averages
 LOWEST = 3  # families named in a chart of accuracies; the others are thin lines
@@ -177,7 +182,7 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     accuracy += [_series(lines, n, "", 7, 1) for n in last if n not in lowest]
     end = max((step for step, _ in _points(lines, "step")), default=1.0)
     return [
-        line_chart("loss", [_series(lines, n, n, i, SMOOTH) for i, n in enumerate(LOSSES)], end=end),
+        line_chart("loss", [_series(lines, n, n, i, SMOOTH) for i, n in enumerate(LOSSES) if n in names], end=end),
         line_chart("accuracy", accuracy, end=end, percent=True),
         line_chart(
             "spread of x", [_series(lines, n, w, i, SMOOTH) for i, (n, w) in enumerate(SPREAD.items())], end=end

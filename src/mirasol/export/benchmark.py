@@ -21,9 +21,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, clips_of, read_manifest
 from mirasol.export.config import BenchmarkSpec
-from mirasol.export.parity import torch_threads
 from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.model.mirasol import Mirasol
+from mirasol.model.threads import torch_threads
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources import FileSource
@@ -46,12 +46,12 @@ def benchmark(
         one thread or all, whichever is faster, over exported step), ``state_bytes``, ``machine``.
 
     Raises:
-        MirasolError: the split has no clip, or the bundle or a file cannot be used.
+        MirasolError: the model cannot stream, the split has no clip, or the bundle or a file cannot be used.
     """
     model.eval()
+    graphs = step_graphs(model)  # first: a model that cannot stream has no bundle either
     engine = Engine(bundle, threads=spec.threads)
     chosen = _choose(Path(data), split, spec.clips)
-    graphs = step_graphs(model)
     taken = Timings()
     with Progress("benchmark", spec.rounds, "rounds") as progress:
         _round(engine, Path(data), chosen[:1], graphs, 2, spec.threads, Timings())  # warms everything up

@@ -73,17 +73,17 @@ def export_bundle(
         evaluation: `reports/eval.json`, shown in the model card when it is there.
 
     Raises:
-        MirasolError: the tokenizer does not fit the model, the exported graphs do not compute what torch
-            does, or the folder cannot be written.
+        MirasolError: the model cannot stream, the tokenizer does not fit it, the exported graphs do not compute
+            what torch does, or the folder cannot be written.
     """
     model.eval()
+    graphs = step_graphs(model)
     out, tokenizer = Path(out), Path(tokenizer)
     vocabulary = Tokenizer.load(tokenizer).vocabulary
     if vocabulary != model.config.vocabulary:
         raise MirasolError(
             f"{tokenizer} has {vocabulary} pieces, the model was trained with {model.config.vocabulary}: train it again"
         )
-    graphs = step_graphs(model)
     temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from mirasol.export.config import ExportSpec
 from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
 from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.model.threads import torch_threads
 from mirasol.runtime.contract import TEXT
 from mirasol.runtime.engine import Engine, relative
 from mirasol.runtime.features import Inputs
@@ -93,17 +92,6 @@ def check_parity(
         "ties": tally.ties,
         "different": tally.different[:10],
     }
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Torch with ``count`` threads. Where it shares the cores with onnxruntime, its idle ones are in the way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def require_parity(report: dict[str, Any]) -> None:

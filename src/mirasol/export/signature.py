@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mirasol.core.errors import MirasolError
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text
@@ -60,12 +61,17 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
     """The graphs of ``model``, which must be in eval mode, on the CPU and in float32.
 
     Raises:
+        MirasolError: the model cannot stream.
         ValueError: the model is in training mode, or a state does not begin with one value everywhere.
     """
     if model.training:
         raise ValueError("the model is in training mode, expected eval mode: call model.eval()")
     c = model.config
     aligned, latent, text = EncoderCombiner(model), Latent(model), Text(model)
+    try:
+        latent_state = latent.init_state(1, "cpu", torch.float32)
+    except ValueError as error:
+        raise MirasolError(f"there are no steps to export: {error}") from error
     x = TensorSpec("x", "float32", (1, c.combined, c.combiner_sizes.width), "features")
     h = TensorSpec("h", "float32", (1, c.combined, c.latent_sizes.width), "features")
     memory = c.max_chunks * c.combined
@@ -87,7 +93,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
             LATENT,
             latent,
             lambda i, state: latent.step(i[0], state),
-            latent.init_state(1, "cpu", torch.float32),
+            latent_state,
             (x,),
             h,
         ),

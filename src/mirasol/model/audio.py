@@ -10,6 +10,21 @@ from mirasol.model.positions import lattice_positions
 from mirasol.model.vit import Block
 
 
+def audio_grid(config: ModelConfig) -> tuple[int, int]:
+    """How many patches a chunk's spectrogram holds, in time and in mels.
+
+    Raises:
+        ValueError: a patch is larger than the chunk.
+    """
+    columns, mels = config.audio_patch
+    if columns > config.seen_columns or mels > config.mels:
+        raise ValueError(
+            f"audio patch of {columns} columns x {mels} mels is larger than a chunk's "
+            f"{config.seen_columns} x {config.mels}"
+        )
+    return config.seen_columns // columns, config.mels // mels
+
+
 class Audio(nn.Module):
     """Log-mel columns [B, T, A, M] -> tokens [B, T, s, d], ready for the shared ViT.
 
@@ -21,19 +36,13 @@ class Audio(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        columns, mels = config.audio_patch
-        if columns > config.audio_columns or mels > config.mels:
-            raise ValueError(
-                f"audio patch of {columns} columns x {mels} mels is larger than a chunk's "
-                f"{config.audio_columns} x {config.mels}"
-            )
-        self.patch = (columns, mels)
-        self.grid = (config.audio_columns // columns, config.mels // mels)
+        columns, mels = self.patch = config.audio_patch
+        self.grid = audio_grid(config)
         self.project = nn.Linear(columns * mels, config.vit.width)
         self.blocks = nn.ModuleList(Block(config.vit, config.dropout) for _ in range(config.audio_layers))
         axes = [
             (torch.arange(n, dtype=torch.float32) + 0.5) * extent / whole
-            for n, extent, whole in zip(self.grid, self.patch, (config.audio_columns, config.mels), strict=True)
+            for n, extent, whole in zip(self.grid, self.patch, (config.seen_columns, config.mels), strict=True)
         ]
         table = lattice_positions(torch.cartesian_prod(*axes), self.grid, config.vit.width)
         self.register_buffer("positions", table, persistent=False)

@@ -27,10 +27,16 @@ class Batch:
     text_weight: Tensor  # float32 [B, Q]: weight of a text in the loss, 0 for padding
     keys: list[str] = field(default_factory=list)  # B clip keys
     example_ids: list[list[str]] = field(default_factory=list)  # B x Q example ids, "" for padding
+    complete: bool | None = None  # whether no chunk lacks anything; None: look at the presence
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``.
+
+        What is present is looked up before: a GPU would have to be waited for.
+        """
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
+        if self.complete is None and self.video_present.device.type == "cpu":
+            moved["complete"] = bool(self.video_present.all()) and bool(self.audio_present.all())
         return dataclasses.replace(self, **moved)

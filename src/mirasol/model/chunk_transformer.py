@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from mirasol.model.config import Sizes
 from mirasol.model.layers import MLP, split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
 
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [B, T, n, heads, head]
 StreamState = dict[str, Tensor]
 
 
@@ -22,11 +25,16 @@ class ChunkBlock(nn.Module):
         super().__init__()
         self.heads = sizes.heads
         self.inner = sizes.heads * sizes.head
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.qkv = nn.Linear(sizes.width, 3 * self.inner)
         self.out = nn.Linear(self.inner, sizes.width)
         self.mlp = MLP(sizes, dropout)
         self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, outputs: int, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
+        """The layer over all chunks at once: [B, T, n, d] -> [B, T, outputs, d]."""
+        q, k, v = self.qkv_of(x, outputs)
+        return self.finish(x, attention(rotate(q, cos, sin), rotate(k, cos, sin), v))
 
     def qkv_of(self, x: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the last ``outputs`` tokens, keys and values of all: [..., n, heads, head]."""
@@ -47,19 +55,27 @@ class ChunkBlock(nn.Module):
 class ChunkTransformer(nn.Module):
     """Blocks over the tokens of all chunks. The last block computes only the tokens that leave.
 
+    With ``resample`` every block does: the tokens before them are read and stay what they were, as in a Perceiver.
+
     A stream's memory is bounded: one buffer with the keys and values of the last ``window`` chunks per layer.
     """
 
-    def __init__(self, sizes: Sizes, window: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, window: int, dropout: float, resample: bool = False) -> None:
         super().__init__()
         self.sizes = sizes
         self.window = window
         self.backend = "auto"  # see use_backend
+        self.resample = resample
         self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
 
     def _outputs(self, layer: int, tokens: int, outputs: int) -> int:
-        return outputs if layer == self.sizes.layers - 1 else tokens
+        return outputs if self.resample or layer == self.sizes.layers - 1 else tokens
+
+    def _next(self, layer: int, x: Tensor, y: Tensor) -> Tensor:
+        """What the next block is given, after block ``layer`` has made ``y`` of the last tokens of ``x``."""
+        read_again = self.resample and layer < self.sizes.layers - 1
+        return torch.cat([x[..., : -y.shape[-2], :], y], dim=-2) if read_again else y
 
     def forward(
         self,
@@ -72,12 +88,19 @@ class ChunkTransformer(nn.Module):
 
         ``own_valid`` and ``later_valid``, bool [B, T, n]: the keys that their own chunk and later chunks see.
         """
+        seen = {"own_valid": own_valid, "later_valid": later_valid}
+        attention = partial(chunk_causal_attention, window=self.window, backend=self.backend, **seen)
         cos, sin = self._angles(x.shape[1], x)
         for layer, block in enumerate(self.blocks):
-            q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[2], outputs))
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid, self.backend)
-            x = block.finish(x, mixed)
+            y = block(x, self._outputs(layer, x.shape[2], outputs), cos, sin, attention)
+            x = self._next(layer, x, y)
+        return self.norm(x)
+
+    def bidirectional(self, x: Tensor) -> Tensor:
+        """All chunks at once without the mask of eq. 8: [B, T, n, d] -> [B, T, n, d]; for ablations."""
+        cos, sin = self._angles(x.shape[1], x)
+        for block in self.blocks:
+            x = block(x, x.shape[2], cos, sin, _unmasked)
         return self.norm(x)
 
     def init_state(self, batch: int, tokens: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
@@ -107,7 +130,7 @@ class ChunkTransformer(nn.Module):
             stored.append(keys_values)
             keys = rotate(keys_values[:, 0], cos, sin).flatten(1, 2)
             mixed = attend(rotate(q, cos[-1], sin[-1]), keys, keys_values[:, 1].flatten(1, 2), mask)
-            x = block.finish(x, mixed)
+            x = self._next(layer, x, block.finish(x, mixed))
         valid = torch.cat([past, later_valid[:, None]], dim=1)
         return self.norm(x), {"keys_values": torch.stack(stored, dim=1), "valid": valid}
 
@@ -115,6 +138,10 @@ class ChunkTransformer(nn.Module):
         positions = torch.arange(chunks, device=x.device)
         cos, sin = rotary_angles(positions, self.sizes.head, CHUNK_BASE, x.dtype)
         return cos[:, None, None], sin[:, None, None]
+
+
+def _unmasked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2)).unflatten(1, q.shape[1:3])
 
 
 def use_backend(model: nn.Module, backend: str) -> None:

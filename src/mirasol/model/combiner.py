@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.combiner_cls import CLSCombiner
+from mirasol.model.combiner_concat import ConcatCombiner
+from mirasol.model.combiner_perceiver import PerceiverCombiner
 from mirasol.model.combiner_transformer import TransformerCombiner
 from mirasol.model.combiner_ttm import TTMCombiner
-from mirasol.model.config import ModelConfig
+from mirasol.model.config import POOLED_COMBINERS, QUERIES, ModelConfig
 
 
 class Combiner(Protocol):
@@ -39,11 +42,24 @@ def build_combiner(config: ModelConfig, video_places: Tensor, audio_tokens: int)
         audio_tokens: s.
 
     Raises:
-        ValueError: no combiner of that name, or m > n.
+        ValueError: no combiner or queries of that name, two that do not go together, or m > n.
     """
-    combiners: dict[str, Callable[..., Any]] = {"transformer": TransformerCombiner, "ttm": TTMCombiner}
+    combiners: dict[str, Callable[..., Any]] = {
+        "transformer": TransformerCombiner,
+        "ttm": TTMCombiner,
+        "cls": CLSCombiner,
+        "perceiver": PerceiverCombiner,
+        "concat": ConcatCombiner,
+    }
     if config.combiner not in combiners:
         raise ValueError(f"combiner {config.combiner!r}, expected one of {sorted(combiners)}")
+    if config.queries not in QUERIES:
+        raise ValueError(f"queries {config.queries!r}, expected one of {QUERIES}")
+    if config.queries == "pooled" and config.combiner not in POOLED_COMBINERS:
+        raise ValueError(
+            f"queries 'pooled' with combiner {config.combiner!r}: expected queries 'last', or one of the combiners "
+            f"{POOLED_COMBINERS}"
+        )
     features = video_places.shape[0] + audio_tokens
     if config.combined > features:
         raise ValueError(f"m = {config.combined} combined features of a chunk that has n = {features}")

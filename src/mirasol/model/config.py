@@ -8,9 +8,12 @@ from typing import Any
 
 from mirasol.core.fields import param
 
-COMBINERS = ("transformer", "ttm")
-LATENTS = ("causal",)
+COMBINERS = ("transformer", "ttm", "cls", "perceiver", "concat")
+QUERIES = ("last", "pooled")
+POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queries: pooled` means something
+LATENTS = ("causal", "bidirectional", "none")
 PRESETS = ("demo", "small", "base")
+VITS = ("preset", "B", "L", "H")
 
 
 @dataclass(frozen=True)
@@ -18,29 +21,49 @@ class ModelSpec:
     """The `model` section of params.yaml: a preset, and what experiments change about it."""
 
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
-    combiner: str = param("transformer", "how video and audio features are fused (P 3.2)", choices=COMBINERS)
-    latent: str = param("causal", "the model over chunks (P 3.3)", choices=LATENTS)
+    vit: str = param(
+        "preset",
+        "sizes of the ViT that video and audio share: `preset`, the preset's; `B`, `L`, `H`, those of open weights",
+        choices=VITS,
+    )
+    combiner: str = param(
+        "transformer",
+        "how video and audio features are fused (P 3.2); `cls`, `perceiver` and `concat` are for ablations (P 4.1)",
+        choices=COMBINERS,
+    )
+    latent: str = param(
+        "causal",
+        "the model over chunks (P 3.3); for ablations `bidirectional`, which cannot stream, and `none`, h = x",
+        choices=LATENTS,
+    )
     combined: int = param(9, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
     queries: str = param(
         "pooled",
-        "where the m combined features start: `last`, the last m features of the chunk (the paper); "
-        "`pooled`, m added ones that start from pooled cells of the chunk's frames and its sound",
-        choices=("last", "pooled"),
+        "where the m combined features start: `last`, the paper (the last m features of the chunk; learned ones for "
+        "`cls` and `perceiver`); `pooled`, m added ones that start from pooled cells of the chunk's frames and its "
+        "sound (not for `cls` and `concat`)",
+        choices=QUERIES,
     )
     max_chunks: int = param(16, "chunks of the past that a stream remembers", ge=1, le=65536)
     dropout: float = param(0.0, "dropout rate, training only", ge=0, lt=1)
     feature_mask: float = param(0.0075, "share of combiner features masked in training (P 3.6)", ge=0, lt=1)
+    overlap: int = param(
+        0, "frames of the chunk before, with their sound, that a chunk also sees (P 3.3: none)", ge=0, le=255
+    )
+    audio_reconstruction: bool = param(False, "whether h also predicts the next chunk's sound (P 3.5, optional)")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A transformer: layers, width, hidden width of the MLP, heads, width of a head."""
+    """A transformer: layers, width, hidden width of the MLP, heads, width of a head; epsilon of norms, gated MLP."""
 
     layers: int
     width: int
     hidden: int
     heads: int
     head: int
+    eps: float = 1e-5
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +101,26 @@ class ModelConfig:
     dropout: float
     feature_mask: float
     max_text: int  # L, longest text in tokens
+    # with defaults, so that weights saved before they existed can still be read
+    cross_every: int = 1  # every how many text layers have cross-attention
+    cross_hidden: int = 0  # hidden width of cross-attention's own MLP, 0 for none
+    overlap: int = 0  # frames of the chunk before that a chunk also sees
+    audio_reconstruction: bool = False
+
+    @property
+    def seen_frames(self) -> int:
+        """Frames that a chunk sees: its own K, and those of the overlap."""
+        return self.frames_per_chunk + self.overlap
+
+    @property
+    def overlap_columns(self) -> int:
+        """Audio columns of the time that the overlap takes."""
+        return self.overlap * self.audio_columns // self.frames_per_chunk
+
+    @property
+    def seen_columns(self) -> int:
+        """Audio columns that a chunk sees: its own A, and those of the overlap."""
+        return self.audio_columns + self.overlap_columns
 
     def to_dict(self) -> dict[str, object]:
         """A JSON-ready mapping."""
@@ -91,8 +134,9 @@ class ModelConfig:
             ValueError: a key is missing or unknown.
         """
         names = {f.name for f in dataclasses.fields(cls)}
-        if names != set(values):
-            missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        if not needed <= set(values) <= names:
+            missing, unknown = sorted(needed - set(values)), sorted(set(values) - names)
             raise ValueError(f"model config: missing {missing}, unknown {unknown}")
         fixed: dict[str, Any] = dict(values)
         for name in ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text", "ttm_sizes"):

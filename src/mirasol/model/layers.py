@@ -16,18 +16,24 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class MLP(nn.Module):
-    """The residual MLP of a pre-norm block: x + down(gelu(up(norm(x))))."""
+    """The residual MLP of a pre-norm block: x + down(gelu(up(norm(x)))).
+
+    Gated, gelu(gate(norm(x))) * up(norm(x)) takes the place of the gelu.
+    """
 
     def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.up = nn.Linear(sizes.width, sizes.hidden)
+        self.gate = nn.Linear(sizes.width, sizes.hidden) if sizes.gated else None
         self.down = nn.Linear(sizes.hidden, sizes.width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., d] -> [..., d]."""
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm(x)))))
+        y = self.norm(x)
+        inner = F.gelu(self.up(y)) if self.gate is None else F.gelu(self.gate(y)) * self.up(y)
+        return x + self.dropout(self.down(inner))
 
 
 def projection(width_in: int, width_out: int) -> nn.Module:

@@ -22,7 +22,7 @@ def text_loss(
     Returns:
         The scalar loss, and the mean loss of each text [B, Q] (0 where nothing is predicted).
     """
-    loss = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=label_smoothing)
+    loss = F.cross_entropy(_precise(logits), targets, reduction="none", label_smoothing=label_smoothing)
     sums = loss.new_zeros(weight.numel()).index_add(0, text, loss)
     counts = loss.new_zeros(weight.numel()).index_add(0, text, torch.ones_like(loss))
     each = (sums / counts.clamp(min=1)).view_as(weight)
@@ -36,9 +36,14 @@ def cosine_loss(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         predicted: [..., d]; target: the same shape, taken as it is, without a gradient.
         valid: bool [...], broadcast to the vectors; with none valid the loss is 0.
     """
-    distance = 1.0 - F.cosine_similarity(predicted.float(), target.detach().float(), dim=-1, eps=1e-6)
+    distance = 1.0 - F.cosine_similarity(_precise(predicted), _precise(target.detach()), dim=-1, eps=1e-6)
     counted = valid.expand_as(distance).to(distance.dtype)
     return (distance * counted).sum() / counted.sum().clamp(min=1.0)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """``x`` in fp32, or in fp64 as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def latent_statistics(x: Tensor) -> dict[str, Tensor]:

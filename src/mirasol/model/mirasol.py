@@ -16,7 +16,8 @@ from mirasol.model.generation import greedy
 from mirasol.model.latent import build_latent
 from mirasol.model.layers import initialise
 from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
-from mirasol.model.reconstruction import VideoReconstruction
+from mirasol.model.overlap import Overlap
+from mirasol.model.reconstruction import AudioReconstruction, VideoReconstruction
 from mirasol.model.text import TextDecoder
 from mirasol.model.tubes import VideoTubes
 from mirasol.model.vit import ViT
@@ -37,6 +38,7 @@ class Mirasol(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.overlap = Overlap(config)
         self.video_tubes = VideoTubes(config)
         self.audio = Audio(config)
         self.vit = ViT(config.vit, config.dropout)
@@ -44,19 +46,20 @@ class Mirasol(nn.Module):
         self.latent = build_latent(config)
         self.reconstruction = VideoReconstruction(config)
         self.text = TextDecoder(config)
+        self.audio_reconstruction = AudioReconstruction(config) if config.audio_reconstruction else None
         initialise(self)
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
         """The losses of a batch (P 3.5), unweighted, and the figures worth a curve.
 
         Returns:
-            ``text``, ``latent``, ``video``: scalars; ``text_each`` [B, Q]; and
-            :func:`mirasol.model.losses.latent_statistics`.
+            ``text``, ``latent``, ``video``, and ``audio`` where the model reconstructs it: scalars;
+            ``text_each`` [B, Q]; and :func:`mirasol.model.losses.latent_statistics`.
 
         Raises:
             ValueError: a tensor of the batch does not fit the model.
         """
-        check_texts(batch)
+        check_texts(batch, self.text.embedding.weight.device)
         encoded = self.encode(batch)
         text, text_each = self._text_loss(batch, encoded, label_smoothing)
         return {
@@ -64,6 +67,7 @@ class Mirasol(nn.Module):
             "text_each": text_each,
             "latent": self._latent_loss(encoded),
             "video": self._video_loss(batch, encoded),
+            **self._audio_loss(batch, encoded),
             **latent_statistics(encoded.x),
         }
 
@@ -73,9 +77,10 @@ class Mirasol(nn.Module):
         Raises:
             ValueError: a tensor of the batch does not fit the model.
         """
-        check_clips(batch, self.config, self.audio.project.weight.dtype)
-        v = self.vit(self.video_tubes(batch.video))  # [B, T, f, d] (P 3.1)
-        a = self.vit(self.audio(batch.audio))  # [B, T, s, d]
+        check_clips(batch, self.config, self.audio.project.weight)
+        video, audio = self.overlap.whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
+        v = self.vit(self.video_tubes(video))  # [B, T, f, d] (P 3.1)
+        a = self.vit(self.audio(audio))  # [B, T, s, d]
         u = torch.cat([v, a], dim=2)  # u_t = (v_t, a_t), [B, T, n, d]
         x = self.combiner(u, self._valid(batch))  # x_t = Combiner(u_1, ..., u_t) (eq. 2)
         h = self.latent(x)  # p(h_t | x_t) (P 3.3)
@@ -91,7 +96,10 @@ class Mirasol(nn.Module):
 
     def _valid(self, batch: Batch) -> Tensor | None:
         """Which of the n features of each chunk exist, bool [B, T, n]; ``None`` for all."""
-        if bool(batch.video_present.all()) and bool(batch.audio_present.all()):
+        complete = batch.complete
+        if complete is None:
+            complete = bool(batch.video_present.all()) and bool(batch.audio_present.all())
+        if complete:
             return None
         return join_presence(batch.video_present, batch.audio_present, self.video_tubes.tokens, self.audio.tokens)
 
@@ -100,7 +108,10 @@ class Mirasol(nn.Module):
         # those of a clip, in front of padding up to the clip that has most of them.
         predicted = batch.answer_mask[:, :, 1:].flatten(1)  # [B, Q*(L-1)]
         counts = predicted.sum(dim=1)
-        picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+        most = int(counts.max())
+        if most == 0:
+            raise ValueError(f"answer_mask marks 0 of {predicted.numel()} tokens behind the first, expected at least 1")
+        picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         real = torch.arange(picked.shape[1], device=picked.device) < counts[:, None]
         memory = self.text.memory_of(encoded.h, encoded.present)
         logits = self.text.head(self.text(batch.tokens[:, :, :-1], *memory, picked)[real])
@@ -111,6 +122,8 @@ class Mirasol(nn.Module):
 
     def _latent_loss(self, encoded: Encoded) -> Tensor:
         # h_t is to be x_{t+1}; x is a target without gradient, or the combiner would make it easy to predict
+        if not self.latent.predicts:  # h is x itself: towards x_{t+1} it could only learn to stand still
+            return encoded.x.new_zeros(())
         pair = encoded.present[:, :-1] & encoded.present[:, 1:]
         return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair[:, :, None])
 
@@ -120,6 +133,14 @@ class Mirasol(nn.Module):
         predicted = self.reconstruction(encoded.h[:, :-1].flatten(0, 1))
         return cosine_loss(predicted, self.reconstruction.target(small).flatten(0, 1), pair.flatten()[:, None])
 
+    def _audio_loss(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
+        if self.audio_reconstruction is None:
+            return {}
+        pair = encoded.present[:, :-1] & batch.audio_present[:, 1:]
+        predicted = self.audio_reconstruction(encoded.h[:, :-1].flatten(0, 1))
+        target = self.audio_reconstruction.target(batch.audio[:, 1:].flatten(0, 1))
+        return {"audio": cosine_loss(predicted, target, pair.flatten()[:, None])}
+
 
 def join_presence(video: Tensor, audio: Tensor, video_tokens: int, audio_tokens: int) -> Tensor:
     """Presence of the two modalities, bool [...], as presence of the features of a chunk, bool [..., n]."""
@@ -128,8 +149,11 @@ def join_presence(video: Tensor, audio: Tensor, video_tokens: int, audio_tokens:
     return torch.cat([v, a], dim=-1)
 
 
-def check_clips(batch: Batch, config: ModelConfig, dtype: torch.dtype) -> None:
-    """Raise ``ValueError``, with what was given and what is expected, unless video and audio fit the model."""
+def check_clips(batch: Batch, config: ModelConfig, like: Tensor) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless video and audio fit the model.
+
+    ``like`` is one of its weights, for type and device.
+    """
     clips, chunks = batch.video.shape[:2]
     expected = {
         "video": (clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size),
@@ -138,17 +162,30 @@ def check_clips(batch: Batch, config: ModelConfig, dtype: torch.dtype) -> None:
         "audio_present": (clips, chunks),
     }
     _check_shapes(batch, expected)
-    if batch.audio.dtype != dtype:
-        raise ValueError(f"audio is {batch.audio.dtype}, expected {dtype}")
     if chunks < 1:
         raise ValueError("a clip of 0 chunks, expected at least 1")
+    present = {"video_present": torch.bool, "audio_present": torch.bool}
+    for name, dtype in {"video": torch.uint8, "audio": like.dtype, **present}.items():
+        check_kind(name, getattr(batch, name), dtype, like.device)
 
 
-def check_texts(batch: Batch) -> None:
+def check_texts(batch: Batch, device: torch.device) -> None:
     """Raise ``ValueError``, with what was given and what is expected, unless the texts belong to the clips."""
+    if batch.tokens.dim() != 3:
+        raise ValueError(f"tokens has shape {tuple(batch.tokens.shape)}, expected [B, Q, L]")
     clips, texts, length = batch.video.shape[0], *batch.tokens.shape[1:]
     shape = (clips, texts, length)
     _check_shapes(batch, {"tokens": shape, "answer_mask": shape, "text_weight": shape[:2]})
+    check_kind("tokens", batch.tokens, torch.int64, device)
+    check_kind("answer_mask", batch.answer_mask, torch.bool, device)
+
+
+def check_kind(name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless a tensor has this type and device."""
+    if tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype}, expected {dtype}")
+    if tensor.device != device:
+        raise ValueError(f"{name} is on {tensor.device}, the model on {device}: move the batch there")
 
 
 def _check_shapes(batch: Batch, expected: dict[str, tuple[int, ...]]) -> None:
@@ -158,9 +195,14 @@ def _check_shapes(batch: Batch, expected: dict[str, tuple[int, ...]]) -> None:
 
 
 def parameter_groups(model: Mirasol) -> dict[str, list[str]]:
-    """The names of all parameters by the part that a phase freezes or trains (S 4); every name once."""
-    parts = {"video_tubes": "tubes"}
-    groups: dict[str, list[str]] = {}
+    """The names of all parameters by the part that a phase freezes or trains (S 4); every name once.
+
+    A part without parameters, as `concat` and `none` are, has an empty list.
+    """
+    parts = {"video_tubes": "tubes", "audio_reconstruction": "reconstruction"}
+    groups: dict[str, list[str]] = {
+        parts.get(part, part): [] for part, _ in model.named_children() if part not in ("text", "overlap")
+    }
     for name, _ in model.named_parameters():
         part = name.split(".", 1)[0]
         if part == "text":

@@ -1,4 +1,4 @@
-"""Where combined features may start when nothing is pretrained (`queries: pooled`): not in the paper."""
+"""Where the m features start that are added to a chunk: learned, or pooled from the chunk (`queries: pooled`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mirasol.model.config import ModelConfig
 
 
 class PooledStart(nn.Module):
-    """m learned vectors plus pooled features of the chunk: cells of its frames, and all of its audio.
+    """m learned vectors plus pooled features of the chunk: cells of its frames, and all of its audio. Not in the paper.
 
     The paper's backbones are pretrained. From scratch, this short way from the encoders to x decides whether
     sounds are learnt at all, and whether what is seen gets bound to what is heard.
@@ -31,6 +31,39 @@ class PooledStart(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """u [..., n, d], zero where features are missing -> [..., m, d]."""
         return torch.einsum("mn,...nd->...md", self.pool, u) + self.queries
+
+
+class LearnedStart(nn.Module):
+    """m learned vectors, the same for every chunk (P 4.1: the CLS and Perceiver combiners)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.empty(config.combined, config.combiner_sizes.width))
+
+    def start(self) -> None:
+        """Tell the m features apart."""
+        nn.init.normal_(self.queries, std=0.5)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """u [..., n, d] -> [..., m, d]."""
+        return self.queries.expand(*u.shape[:-2], *self.queries.shape)
+
+
+def append_start(u: Tensor, valid: Tensor | None, start: nn.Module) -> Tensor:
+    """A chunk's sequence [..., n+m, d]: its features [..., n, d], zero where missing, then the m added ones."""
+    if valid is not None:
+        u = torch.where(valid[..., None], u, 0.0)
+    return torch.cat([u, start(u)], dim=-2)
+
+
+def appended_visible(valid: Tensor, combined: int) -> tuple[Tensor, Tensor]:
+    """Which features of that sequence the own chunk and later chunks see, bool [..., n+m] each.
+
+    The m added ones always see themselves, so that a chunk without anything has a finite x; later chunks look at
+    no chunk that holds nothing.
+    """
+    own = torch.cat([valid, torch.ones_like(valid[..., :1]).expand(*valid.shape[:-1], combined)], dim=-1)
+    return own, own & valid.any(dim=-1, keepdim=True)
 
 
 def pooling(places: Tensor, audio_tokens: int, combined: int) -> Tensor:

@@ -26,12 +26,22 @@ class Preset:
     ttm_sizes: Sizes
     ttm_memory: int
     ttm_read: int
+    cross_every: int = 1
+    cross_hidden: int = 0
 
 
-# "layers=8, model dims=1024, hidden dims=4096, heads=16, and head dims=64" (S 4)
-AUTOREGRESSIVE = Sizes(layers=8, width=1024, hidden=4096, heads=16, head=64)
+# "layers=8, model dims=1024, hidden dims=4096, heads=16, and head dims=64", "128M parameters" (S 4): 101 M with a
+# plain MLP, 134 M = 128 * 2^20 with a gated one (docs/decisions/0017)
+AUTOREGRESSIVE = Sizes(layers=8, width=1024, hidden=4096, heads=16, head=64, gated=True)
 # "2 layers, 128 hidden dimension and 12 heads" (S 4); 12 heads divide neither 1024 nor 128, so 64 each
 TTM_PROCESS = Sizes(layers=2, width=1024, hidden=128, heads=12, head=64)
+
+# Public checkpoints: heads of 64 in B and L too, where the paper's small model has 80, and another epsilon
+VITS = {
+    "B": Sizes(12, 768, 3072, 12, 64, eps=1e-6),
+    "L": Sizes(24, 1024, 4096, 16, 64, eps=1e-6),
+    "H": Sizes(32, 1280, 5120, 16, 80, eps=1e-6),
+}
 
 # 4*8*8*3 + 8*4*4*3 weights for each of 1280 channels: "The convolutional tubes have 1.5M parameters" (S 4)
 TUBES = ((4, 8, 8), (8, 4, 4))
@@ -59,24 +69,25 @@ PRESETS: dict[str, Preset] = {
         tubes=TUBES,
         tube_strides=TUBE_STRIDES,
         patch=16,
-        audio_patch=(16, 16),
-        vit=Sizes(24, 1024, 4096, 16, 80),
-        audio_layers=5,
+        audio_patch=(8, 16),
+        vit=Sizes(24, 1024, 4096, 16, 64),  # 300 M (S 4); the "head dims=80" beside it would be 327 M
+        audio_layers=8,
         combiner_sizes=AUTOREGRESSIVE,
         latent_sizes=AUTOREGRESSIVE,
         reconstruction_sizes=AUTOREGRESSIVE,
-        text=AUTOREGRESSIVE,
+        text=Sizes(8, 1024, 4096, 16, 64),
         reconstruction_size=56,
         reconstruction_tube=(4, 14, 14),
         ttm_sizes=TTM_PROCESS,
         ttm_memory=256,
         ttm_read=512,
+        cross_every=2,
     ),
     "base": Preset(
         tubes=TUBES,
         tube_strides=TUBE_STRIDES,
         patch=16,
-        audio_patch=(16, 16),
+        audio_patch=(8, 16),
         vit=Sizes(32, 1280, 5120, 16, 80),
         audio_layers=5,
         combiner_sizes=AUTOREGRESSIVE,
@@ -88,6 +99,8 @@ PRESETS: dict[str, Preset] = {
         ttm_sizes=TTM_PROCESS,
         ttm_memory=256,
         ttm_read=512,
+        cross_every=2,  # with an MLP of their own, as in Flamingo ([2] of the paper)
+        cross_hidden=12288,
     ),
 }
 
@@ -105,12 +118,15 @@ def build_config(
     """The sizes of a model: a preset, the choices of params.yaml, and what follows from the data.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such preset, or no such ViT.
     """
     if spec.preset not in PRESETS:
         raise ValueError(f"preset {spec.preset!r}, expected one of {sorted(PRESETS)}")
+    if spec.vit != "preset" and spec.vit not in VITS:
+        raise ValueError(f"vit {spec.vit!r}, expected preset or one of {sorted(VITS)}")
+    sizes = vars(PRESETS[spec.preset])
     return ModelConfig(
-        **vars(PRESETS[spec.preset]),
+        **(sizes if spec.vit == "preset" else sizes | {"vit": VITS[spec.vit]}),
         size=size,
         frames_per_chunk=frames_per_chunk,
         mels=mels,
@@ -124,4 +140,6 @@ def build_config(
         dropout=spec.dropout,
         feature_mask=spec.feature_mask,
         max_text=max_text,
+        overlap=spec.overlap,
+        audio_reconstruction=spec.audio_reconstruction,
     )

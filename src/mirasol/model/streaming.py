@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.model.chunk_transformer import StreamState
-from mirasol.model.mirasol import Mirasol, join_presence
+from mirasol.model.mirasol import Mirasol, check_kind, join_presence
 
 __all__ = ["EncoderCombiner", "Latent", "StreamState", "Text", "reset"]
 
@@ -31,13 +31,13 @@ class EncoderCombiner(nn.Module):
         super().__init__()
         self.config = model.config
         self.video_tubes, self.audio, self.vit = model.video_tubes, model.audio, model.vit
-        self.combiner = model.combiner
+        self.overlap, self.combiner = model.overlap, model.combiner
 
     def init_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> StreamState:
-        """The combiner's state before the first chunk, all zeros."""
-        return self.combiner.init_state(batch, device, dtype)
+        """The combiner's state before the first chunk, and that of chunks that overlap, all zeros."""
+        return {**self.combiner.init_state(batch, device, dtype), **self.overlap.init_state(batch, device, dtype)}
 
     def step(
         self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor, state: StreamState
@@ -55,15 +55,24 @@ class EncoderCombiner(nn.Module):
             x_t [B, m, d] and the next state.
 
         Raises:
-            ValueError: a shape does not fit the model.
+            ValueError: a shape, a type or a device does not fit the model.
         """
         c, batch = self.config, video.shape[0]
         _check("video", video, (batch, c.frames_per_chunk, c.size * 3 // 2, c.size))
         _check("audio", audio, (batch, c.audio_columns, c.mels))
+        _check("video_present", video_present, (batch,))
+        _check("audio_present", audio_present, (batch,))
+        like = self.audio.project.weight
+        check_kind("video", video, torch.uint8, like.device)
+        check_kind("audio", audio, like.dtype, like.device)
+        check_kind("video_present", video_present, torch.bool, like.device)
+        check_kind("audio_present", audio_present, torch.bool, like.device)
+        video, audio, ends = self.overlap.step(video, audio, video_present, audio_present, state)
         v = self.vit(self.video_tubes(video[:, None]))[:, 0]
         a = self.vit(self.audio(audio[:, None]))[:, 0]
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
-        return self.combiner.step(torch.cat([v, a], dim=1), valid, state)
+        x, after = self.combiner.step(torch.cat([v, a], dim=1), valid, state)
+        return x, {**after, **ends}
 
     forward = step
 
@@ -123,11 +132,15 @@ class Text(nn.Module):
             Logits [B, V] and the next state.
 
         Raises:
-            ValueError: the shape of ``memory`` or ``memory_valid`` does not fit the model.
+            ValueError: the shape of ``memory`` or ``memory_valid`` does not fit the model, or the cache is full
+                (an exported graph cannot say so: its caller keeps count).
         """
         slots = self.config.max_chunks * self.config.combined
         _check("memory", memory, (token.shape[0], slots, self.config.latent_sizes.width))
         _check("memory_valid", memory_valid, (token.shape[0], slots))
+        check_kind("token", token, torch.int64, memory.device)
+        if not torch.compiler.is_compiling() and (count := int(state["length"].max())) >= self.config.max_text:
+            raise ValueError(f"token {count + 1} of a text, the text cache holds {self.config.max_text}")
         return self.text.step(token, state, memory, memory_valid)
 
     forward = step

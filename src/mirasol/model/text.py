@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -24,7 +25,7 @@ class SelfAttention(nn.Module):
     def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
         self.heads = sizes.heads
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.qkv = nn.Linear(sizes.width, 3 * sizes.heads * sizes.head)
         self.out = nn.Linear(sizes.heads * sizes.head, sizes.width)
         self.dropout = nn.Dropout(dropout)
@@ -40,17 +41,18 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Pre-norm attention to the memory, all of h."""
+    """Pre-norm attention to the memory, all of h, with an MLP of its own behind it where ``hidden`` is not 0."""
 
-    def __init__(self, sizes: Sizes, memory_width: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, memory_width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.heads = sizes.heads
         inner = sizes.heads * sizes.head
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.q = nn.Linear(sizes.width, inner)
         self.kv = nn.Linear(memory_width, 2 * inner)
         self.out = nn.Linear(inner, sizes.width)
         self.dropout = nn.Dropout(dropout)
+        self.mlp = MLP(dataclasses.replace(sizes, hidden=hidden), dropout) if hidden else nn.Identity()
 
     def keys_values(self, memory: Tensor) -> Pair:
         """Of memory [B, R*m, d]: [B, R*m, heads, head] each; the same for every token that asks."""
@@ -61,17 +63,27 @@ class CrossAttention(nn.Module):
         """x [B, tokens, w]; ``valid`` bool [B, R*m] with at least one True in a row."""
         q = split_heads(self.q(self.norm(x)), self.heads)
         mask = None if valid is None else valid[:, None, None]
-        return x + self.dropout(self.out(attend(q, *keys_values, mask).flatten(-2)))
+        return self.mlp(x + self.dropout(self.out(attend(q, *keys_values, mask).flatten(-2))))
 
 
 class TextBlock(nn.Module):
-    """Self-attention, cross-attention, MLP."""
+    """Self-attention, cross-attention in every ``cross_every``-th layer, MLP."""
 
-    def __init__(self, sizes: Sizes, memory_width: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        sizes, dropout = config.text, config.dropout
         self.self_attention = SelfAttention(sizes, dropout)
-        self.cross_attention = CrossAttention(sizes, memory_width, dropout)
+        self.cross_attention: CrossAttention | None = None
+        if (layer + 1) % config.cross_every == 0:
+            self.cross_attention = CrossAttention(sizes, config.latent_sizes.width, config.cross_hidden, dropout)
         self.mlp = MLP(sizes, dropout)
+
+    def finish(self, x: Tensor, keys_values: Pair | None, valid: Tensor) -> Tensor:
+        """What follows self-attention: x [B, tokens, w]; ``keys_values`` where the layer has cross-attention."""
+        if self.cross_attention is not None and keys_values is not None:
+            x = self.cross_attention(x, keys_values, valid)
+        out: Tensor = self.mlp(x)
+        return out
 
 
 class TextDecoder(nn.Module):
@@ -84,10 +96,13 @@ class TextDecoder(nn.Module):
         self.max_chunks = config.max_chunks
         self.combined = config.combined
         self.embedding = nn.Embedding(config.vocabulary, config.text.width)
-        self.blocks: Any = nn.ModuleList(
-            TextBlock(config.text, config.latent_sizes.width, config.dropout) for _ in range(config.text.layers)
-        )
-        self.norm = nn.LayerNorm(config.text.width)
+        if not 1 <= config.cross_every <= config.text.layers:
+            raise ValueError(
+                f"cross-attention in every {config.cross_every}th of {config.text.layers} text layers, "
+                f"expected 1 to {config.text.layers}"
+            )
+        self.blocks: Any = nn.ModuleList(TextBlock(config, layer) for layer in range(config.text.layers))
+        self.norm = nn.LayerNorm(config.text.width, eps=config.text.eps)
         # Which of the m features of a chunk one is: without it, "the one at the left" is learnt very late.
         self.memory_features = nn.Parameter(torch.empty(config.combined, config.latent_sizes.width))
 
@@ -140,12 +155,12 @@ class TextDecoder(nn.Module):
             if picked is not None and layer == self.sizes.layers - 1:
                 x, mixed = (y.gather(1, picked[..., None].expand(-1, -1, y.shape[-1])) for y in (x, mixed))
             x = block.self_attention.add(x, mixed)
-            x = block.mlp(block.cross_attention(x, pair, valid))
+            x = block.finish(x, pair, valid)
             cache.append((k, v))
         return (x if picked is not None else x.unflatten(1, (texts, length))), cache
 
-    def cross_keys_values(self, memory: Tensor, valid: Tensor) -> tuple[list[Pair], Tensor]:
-        """Each layer's keys and values of the memory, and which of them may be seen.
+    def cross_keys_values(self, memory: Tensor, valid: Tensor) -> tuple[list[Pair | None], Tensor]:
+        """Each layer's keys and values of the memory, and which of them may be seen; None without cross-attention.
 
         Fixed sin/cos of a chunk's age, counted back from the last chunk that holds something, is added to it:
         in the values too, so that an answer can say when. Where nothing is valid, everything may be seen (a
@@ -160,8 +175,11 @@ class TextDecoder(nn.Module):
         ages = sincos(torch.arange(chunks, device=memory.device)[:, None], memory.shape[2], memory.dtype)[age]
         memory = memory + ages.repeat_interleave(self.combined, dim=1) + self.memory_features.repeat(chunks, 1)
         something = valid.any(dim=1, keepdim=True)
-        keys_values = []
+        keys_values: list[Pair | None] = []
         for block in self.blocks:
+            if block.cross_attention is None:
+                keys_values.append(None)
+                continue
             keys, values = block.cross_attention.keys_values(memory)
             keys_values.append((keys, values * something[:, :, None, None]))
         return keys_values, valid | ~something
@@ -192,7 +210,7 @@ class TextDecoder(nn.Module):
         return self.head(hidden[:, 0]), state
 
     def cached_step(
-        self, tokens: Tensor, state: StreamState, keys_values: list[Pair], valid: Tensor
+        self, tokens: Tensor, state: StreamState, keys_values: list[Pair | None], valid: Tensor
     ) -> tuple[Tensor, StreamState]:
         """One token of each of Q texts per clip, [B, Q] -> hidden [B, Q, w]; the state's batch is B*Q.
 
@@ -215,7 +233,6 @@ class TextDecoder(nn.Module):
             values = torch.where(here, v, state["cache"][:, layer, 1])
             stored.append(torch.stack([keys, values], dim=1))
             x = block.self_attention.add(x, attend(q, keys, values, seen).flatten(-2))
-            x = block.cross_attention(x.view(clips, texts, -1), keys_values[layer], valid)
-            x = block.mlp(x).view(clips * texts, 1, -1)
+            x = block.finish(x.view(clips, texts, -1), keys_values[layer], valid).view(clips * texts, 1, -1)
         new = {"cache": torch.stack(stored, dim=1), "length": length + 1}
         return x.view(clips, texts, -1), new

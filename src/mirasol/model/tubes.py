@@ -83,6 +83,19 @@ class Lattice:
         return x.flatten(lead + 3).flatten(lead, lead + 2)
 
 
+def chunk_lattices(config: ModelConfig) -> list[Lattice]:
+    """The tubes of each shape that a chunk is cut into, then the 2D patches of the first frame that it sees.
+
+    Raises:
+        ValueError: a tube or patch does not fit the chunk, or tubes overlap.
+    """
+    frames, size, side = config.seen_frames, config.size, config.patch
+    whole = (frames, size, size)
+    lattices = [Lattice.within(*pair, whole) for pair in zip(config.tubes, config.tube_strides, strict=True)]
+    patches = [Lattice.within((1, side, side), (frames, side, side), whole)] if side else []
+    return lattices + patches
+
+
 class VideoTubes(nn.Module):
     """uint8 YUV [B, T, K, H*3/2, W] -> tokens [B, T, f, d]: cut into tubes, project, add positions."""
 
@@ -90,11 +103,8 @@ class VideoTubes(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        whole = (config.frames_per_chunk, config.size, config.size)
-        self.lattices = [Lattice.within(*pair, whole) for pair in zip(config.tubes, config.tube_strides, strict=True)]
-        if config.patch:  # 2D patches of the chunk's first frame
-            side = config.patch
-            self.lattices.append(Lattice.within((1, side, side), (config.frames_per_chunk, side, side), whole))
+        whole = (config.seen_frames, config.size, config.size)
+        self.lattices = chunk_lattices(config)
         projections = []
         for lattice in self.lattices:
             lattice.halved()  # refuse odd ones here

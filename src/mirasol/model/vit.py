@@ -16,7 +16,7 @@ class Block(nn.Module):
         super().__init__()
         inner = sizes.heads * sizes.head
         self.heads = sizes.heads
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.qkv = nn.Linear(sizes.width, 3 * inner)
         self.out = nn.Linear(inner, sizes.width)
         self.mlp = MLP(sizes, dropout)
@@ -35,7 +35,7 @@ class ViT(nn.Module):
     def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
-        self.norm = nn.LayerNorm(sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, T, n, d] -> [B, T, n, d]; each chunk by itself."""

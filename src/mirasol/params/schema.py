@@ -10,9 +10,9 @@ from typing import Any, TypeVar, get_type_hints
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
-from mirasol.model.config import ModelSpec
+from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.presets import PRESETS, Preset
-from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
 
 T = TypeVar("T")
 
@@ -120,6 +120,11 @@ CHECKS = (
         "must be at least `clip.chunks`: a stream remembers a whole clip",
     ),
     Check(
+        ("model.queries", "model.combiner"),
+        lambda queries, combiner: queries == "last" or combiner in POOLED_COMBINERS,
+        f"`pooled` goes with one of the combiners {', '.join(POOLED_COMBINERS)}: choose `last`",
+    ),
+    Check(
         ("clip.size", "model.preset"),
         lambda size, preset: size % (2 * PRESETS[preset].reconstruction_size) == 0,
         "must be a multiple of twice the preset's `reconstruction_size` "
@@ -127,9 +132,14 @@ CHECKS = (
         + ": blocks of pixels are averaged to it",
     ),
     Check(
-        ("clip.frames_per_chunk", "model.preset"),
-        lambda frames, preset: frames >= max(tube[0] for tube in PRESETS[preset].tubes),
-        "must be at least the longest tube of the preset "
+        ("model.overlap", "clip.frames_per_chunk"),
+        lambda overlap, frames: overlap < frames,
+        "must be less than `clip.frames_per_chunk`: a chunk overlaps with the one before it alone",
+    ),
+    Check(
+        ("clip.frames_per_chunk", "model.overlap", "model.preset"),
+        lambda frames, overlap, preset: frames + overlap >= max(tube[0] for tube in PRESETS[preset].tubes),
+        "must, with `model.overlap`, be at least the longest tube of the preset "
         + _by_preset(lambda preset: max(tube[0] for tube in preset.tubes)),
     ),
     Check(
@@ -143,6 +153,11 @@ CHECKS = (
         lambda mels, preset: mels >= PRESETS[preset].audio_patch[1],
         "must be at least the mel bands of the preset's audio patch "
         + _by_preset(lambda preset: preset.audio_patch[1]),
+    ),
+    Check(
+        ("training.init",),
+        lambda init: not init or INIT.fullmatch(init) is not None,
+        'must be "" or FOLDER@HASH as `mirasol weights import` prints it',
     ),
     Check(
         ("evaluate.max_answer", "tokenizer.max_text"),

@@ -50,7 +50,7 @@ class Source(Protocol):
 class FileSource:
     """The chunks of one media file, equal to what the loader makes of the same file.
 
-    A chunk counts as present when the media cover more than half of it; the first must be covered whole.
+    A chunk counts as present when the media cover half of it or more; the first must be covered whole.
 
     Args:
         path: a local media file.

@@ -10,6 +10,6 @@ from mirasol.stages.paths import CACHE, DATA, EVALUATE, FINETUNE, REPORTS, SHARD
 
 def main(params: Params) -> None:
     """Score whole clips, and the same muted, blanked and with another clip's sound."""
-    spec, threads = params.evaluate, params.training.threads
-    report = evaluate(FINETUNE, SHARDS, TOKENIZER, DATA, spec, EVALUATE, threads, CACHE)
+    spec, training = params.evaluate, params.training
+    report = evaluate(FINETUNE, SHARDS, TOKENIZER, DATA, spec, EVALUATE, training.threads, CACHE, training.accelerator)
     write_json(REPORTS / "eval.json", report)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mirasol.params.schema import Params
 from mirasol.stages.phase import train
+from mirasol.training.weights import find_pinned
 
 
 def main(params: Params) -> None:
-    """Train from random weights, or go on where a killed run stopped."""
-    train("pretrain", params, None)
+    """Train from `training.init` or random weights, or go on where a killed run stopped."""
+    train("pretrain", params, find_pinned(params.training.init))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mirasol.core.fields import param
+
+INIT = re.compile(r"(?P<folder>.+)@(?P<hash>[0-9a-f]{8,64})")  # weights, and how the SHA-256 of their bytes begins
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class PhaseConfig:
     text_weight: float = param(1.0, "weight of the text loss (P 3.5)", ge=0)
     latent_weight: float = param(0.03, "weight of the latent loss (P 3.5)", ge=0)
     video_weight: float = param(0.03, "weight of the video reconstruction loss (P 3.5)", ge=0)
+    audio_weight: float = param(
+        0.03, "weight of the audio reconstruction loss (P 3.5); no effect without `model.audio_reconstruction`", ge=0
+    )
     caption_weight: float = param(0.3, "weight of a caption among a clip's texts, 0 leaves captions out", ge=0)
     label_smoothing: float = param(0.0, "label smoothing of the text loss", ge=0, lt=1)
     texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)
@@ -33,6 +39,10 @@ class PhaseConfig:
 class TrainingConfig:
     """The `training` section: what the three phases share."""
 
+    init: str = param(
+        "",
+        "weights that the first phase starts from, `FOLDER@HASH` as `mirasol weights import` prints it; empty: random",
+    )
     seed: int = param(1, "seed of initialisation, order and masking", ge=0)
     threads: int = param(2, "CPU threads of torch: part of the result, bit for bit", ge=1, le=1024)
     workers: int = param(
@@ -40,7 +50,7 @@ class TrainingConfig:
     )
     devices: int = param(1, "devices per node", ge=1)
     nodes: int = param(1, "machines; start one process per device with torchrun or Slurm", ge=1)
-    accelerator: str = param("auto", "where to train", choices=("auto", "cpu", "gpu"))
+    accelerator: str = param("auto", "where to train and evaluate", choices=("auto", "cpu", "gpu"))
     attention: str = param(
         "auto",
         "how chunk-causal attention is computed, always with the same result but for rounding; `auto`: flex on CUDA, "

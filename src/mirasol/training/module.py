@@ -13,7 +13,7 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import PhaseConfig
 from mirasol.training.optim import build_optimizer, learning_rate
 
-LOSSES = ("text", "latent", "video")
+LOSSES = ("text", "latent", "video", "audio")  # audio where the model reconstructs it
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -55,8 +55,10 @@ class PhaseModule(pl.LightningModule):
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
         """The loss of the phase (P 3.5): text, latent and reconstruction, each with its weight."""
-        weights = (self.config.text_weight, self.config.latent_weight, self.config.video_weight)
-        return sum((w * losses[name] for name, w in zip(LOSSES, weights, strict=True)), start=torch.zeros(()))
+        c = self.config
+        weights = (c.text_weight, c.latent_weight, c.video_weight, c.audio_weight)
+        weighed = (w * losses[name] for name, w in zip(LOSSES, weights, strict=True) if name in losses)
+        return sum(weighed, start=torch.zeros(()))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         reseed(step_seed(self.seed, self.global_step, self.global_rank), self.device)

@@ -41,6 +41,7 @@ from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
 # Where, by how many processes and by which kernels a phase runs: a checkpoint may move between them.
 WHERE = ("workers", "devices", "nodes", "accelerator", "attention")
+NAMED = ("init",)  # a folder: what it holds is among the hashes of the inputs
 CACHE = "cache"  # folder of decoded clips beside the folders of the phases
 
 
@@ -70,14 +71,17 @@ def initial_model(model: ModelConfig | None, init: Path | None, seed: int) -> Mi
     """The weights that a phase starts from: those in ``init``, or random ones by the seed.
 
     Raises:
-        MirasolError: ``init`` holds no model, or one of other sizes than ``model``.
+        MirasolError: ``init`` holds no model, or one of other sizes than ``model``; or its parts do not fit together.
         ValueError: neither is given.
     """
     if init is None:
         if model is None:
             raise ValueError("a phase needs the sizes of a model or the folder of a trained one: both are None")
         torch.manual_seed(seed)
-        return Mirasol(model)
+        try:
+            return Mirasol(model)
+        except ValueError as error:
+            raise MirasolError(f"the parameters make no model: {error}") from error
     network = load_model(init)
     if model is not None and network.config != model:
         old, new = network.config.to_dict(), model.to_dict()
@@ -97,7 +101,7 @@ def describe(
     init: Path | None,
 ) -> dict[str, Any]:
     """The fingerprint of a phase: all that its weights follow from."""
-    shared = {key: value for key, value in dataclasses.asdict(training).items() if key not in WHERE}
+    shared = {key: value for key, value in dataclasses.asdict(training).items() if key not in WHERE + NAMED}
     settings = {
         "name": name,
         "phase": dataclasses.asdict(config),

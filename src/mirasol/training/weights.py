@@ -9,9 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import atomic_write, write_json
+from mirasol.core.files import atomic_write, sha256_file, write_json
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
+from mirasol.training.config import INIT
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
@@ -62,3 +63,36 @@ def load_model(folder: str | Path) -> Mirasol:
             f"{path}: damaged, or not the weights of the model in {CONFIG} ({error}); train it again"
         ) from error
     return model
+
+
+def pinned(folder: str | Path) -> str:
+    """``FOLDER@HASH``: names these weights and no others, wherever the folder goes (`training.init`)."""
+    return f"{folder}@{sha256_file(Path(folder) / WEIGHTS)[:12]}"
+
+
+def find_pinned(value: str) -> Path | None:
+    """The folder that `training.init` names, ``None`` if it is empty.
+
+    The hash in the value is what DVC sees: other weights need another value, so a phase cannot go on as up to date.
+
+    Raises:
+        MirasolError: no such weights, or the folder now holds others.
+    """
+    if not value:
+        return None
+    match = INIT.fullmatch(value)
+    if match is None:
+        raise MirasolError(f"training.init is {value!r}, expected FOLDER@HASH as `mirasol weights import` prints it")
+    path = Path(match["folder"]) / WEIGHTS
+    if not path.is_file():
+        raise MirasolError(
+            f"training.init: {path}: no such file; make it with `mirasol weights import`, get it with `dvc pull`, "
+            'or set training.init to "" to start from random weights'
+        )
+    found = sha256_file(path)
+    if not found.startswith(match["hash"]):
+        raise MirasolError(
+            f"training.init is {value}, but {path} holds other weights: to start from these set it to "
+            f"{match['folder']}@{found[:12]}"
+        )
+    return path.parent

@@ -43,6 +43,13 @@ def test_sound_is_of_the_class_of_the_video(drone: tuple[Path, list[Example]]) -
         assert row.answers == (video.split("_")[1].lower(),)
 
 
+def test_a_video_of_the_train_split_meets_several_sounds(drone: tuple[Path, list[Example]]) -> None:
+    rows = [r for r in drone[1] if r.split == "train"]
+    met = {group: {r.media for r in rows if r.group == group} for group in {r.group for r in rows}}
+    assert {len(media) for media in met.values()} == {3}  # all three recordings of the block
+    assert len({r.id for r in rows}) == len(rows)
+
+
 def test_no_file_stands_in_two_splits(drone: tuple[Path, list[Example]]) -> None:
     splits: dict[str, set[str]] = {}
     for row in drone[1]:

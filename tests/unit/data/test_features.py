@@ -28,6 +28,7 @@ SPECS = [
     ClipSpec(fps=7.3, frames_per_chunk=3),
     ClipSpec(fps=240, frames_per_chunk=1),
     ClipSpec(sample_rate=22050, mels=80),
+    ClipSpec(level="relative"),
 ]
 
 
@@ -50,7 +51,7 @@ def test_log_mel_is_torchaudios() -> None:
     np.testing.assert_allclose(log_mel(wave, SPEC), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.chunk_seconds:.4f}s-{s.sample_rate}")
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.chunk_seconds:.4f}s-{s.sample_rate}-{s.level}")
 def test_a_stream_gives_the_numbers_of_the_whole(spec: ClipSpec) -> None:
     chunks = 9
     edges = [chunk_edge(t, spec.chunk_seconds, spec.sample_rate) for t in range(chunks + 1)]
@@ -67,7 +68,7 @@ def test_a_reset_stream_begins_anew() -> None:
     np.testing.assert_array_equal(stream.push(noise(8000)), first)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.chunk_seconds:.4f}s-{s.sample_rate}")
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.chunk_seconds:.4f}s-{s.sample_rate}-{s.level}")
 def test_the_future_does_not_change_the_past(spec: ClipSpec) -> None:
     edges = [chunk_edge(t, spec.chunk_seconds, spec.sample_rate) for t in range(5)]
     wave = noise(edges[-1])
@@ -90,6 +91,19 @@ def test_silence_is_a_constant() -> None:
     quiet = [np.zeros(32000, np.float32), np.random.default_rng(0).integers(-1, 2, 32000).astype(np.float32) / 32768]
     for wave in quiet:  # digital silence, and the rounding noise of 16 bits
         np.testing.assert_allclose(clip_audio(wave, SPEC, 0.5, 4), SILENCE, atol=1e-6)
+
+
+def test_relative_levels_do_not_know_the_gain() -> None:
+    spec = ClipSpec(level="relative")
+    wave = noise(32000)
+    loud, soft = (clip_audio(w, spec, 0.5, 4) for w in (wave, wave * np.float32(0.1)))
+    np.testing.assert_allclose(soft, loud, atol=1e-3)
+    np.testing.assert_allclose(loud.mean(axis=(1, 2)), 0.0, atol=1e-5)
+
+
+def test_relative_silence_is_silence() -> None:
+    features = clip_audio(noise(8000), ClipSpec(level="relative"), 0.5, 4)
+    np.testing.assert_allclose(features[2:], SILENCE, atol=1e-6)
 
 
 def test_a_full_scale_sine_is_three() -> None:

@@ -201,7 +201,20 @@ def test_swapping_follows_its_seed(evaluation: Any) -> None:
 
 def test_a_derangement_has_no_fixed_point() -> None:
     for seed in range(50):
-        assert all(a != b for a, b in augment.derangement(seed, [3, 5, 8]).items())
+        assert all(a != b for a, b in augment.derangement(seed, [3, 5, 8], ["x", "y", "z"]).items())
+
+
+def test_a_partner_is_of_another_group() -> None:
+    """Clips of one video may share a sound: to give one of them another's would change nothing."""
+    clips, groups = list(range(9)), list("aaaabbbcd")
+    for seed in range(50):
+        donors = augment.derangement(seed, clips, groups)
+        assert sorted(donors.values()) == clips
+        assert all(groups[a] != groups[b] for a, b in donors.items())
+
+
+def test_one_group_alone_still_swaps() -> None:
+    assert all(a != b for a, b in augment.derangement(0, [4, 6, 7], ["x", "x", "x"]).items())
 
 
 def test_an_unknown_condition_is_refused(evaluation: Any) -> None:

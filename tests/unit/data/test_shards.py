@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tarfile
@@ -15,7 +16,7 @@ from support.shards import CLIPS, TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.check import check_shards
-from mirasol.data.manifest import write_manifest
+from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.spec import ShardsSpec
 
@@ -98,6 +99,18 @@ def test_bad_clips_are_counted_and_listed(tmp_path: Path) -> None:
     assert short.startswith("media/5.mp4") and "shorter than one chunk" in short
     index = json.loads((tmp_path / "shards/shards.json").read_text())
     assert [r["media"] for r in index["rejected"]] == ["media/0.mp4", "media/1.mp4", "media/5.mp4"]
+
+
+def test_clips_that_go_on_behind_their_chunks_are_counted(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", 8)
+    examples = read_manifest(data / "manifest.jsonl")
+    seconds = TINY_CLIP.chunks * TINY_CLIP.chunk_seconds
+    longer = [
+        dataclasses.replace(e, start=0.0, end=seconds + (1.0 if e.media == "media/3.mp4" else 0.0)) for e in examples
+    ]
+    write_manifest(data / "manifest.jsonl", longer)
+    report = build_shards(data, tmp_path / "shards", TINY_CLIP, ShardsSpec(workers=1))
+    assert (report["clips"], report["cut_short"]) == (8, 1)
 
 
 def test_too_many_bad_clips_fail_and_leave_nothing(tmp_path: Path) -> None:

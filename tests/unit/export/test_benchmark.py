@@ -40,6 +40,11 @@ def test_the_report(data: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_a_model_that_cannot_stream_is_refused_before_the_bundle_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(MirasolError, match="'bidirectional' sees the chunks to come and cannot stream"):
+        benchmark(bundle_model(latent="bidirectional"), tmp_path, tmp_path, BenchmarkSpec(), split="test")
+
+
 def test_a_split_without_clips(data: Path) -> None:
     with pytest.raises(MirasolError, match="no clip in the split val"):
         benchmark(bundle_model(), tiny_bundle(), data, BenchmarkSpec(), split="val")

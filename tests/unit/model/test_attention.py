@@ -114,9 +114,9 @@ def test_last_combiner_layer_computes_only_what_leaves(monkeypatch, backend, que
     model = tiny_model(queries=queries)
     seen = []
 
-    def counting(q, *arguments):
+    def counting(q, *others, **choices):
         seen.append(q.shape[2])
-        return chunk_causal_attention(q, *arguments)
+        return chunk_causal_attention(q, *others, **choices)
 
     monkeypatch.setattr(chunk_transformer, "chunk_causal_attention", counting)
     use_backend(model, backend)

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from support import plain
 from support.model import relative_error, tiny_model
 
 
 def token_learner(learner, tokens):
-    """Attention pooling for one clip: tokens [n, d] -> [outputs, d]."""
+    """Attention pooling for one clip: a list of tokens [d] -> a list of as many as the learner has outputs."""
+    scores = []
+    for token in tokens:
+        hidden = plain.gelu(plain.linear(learner.hidden.weight, learner.hidden.bias, plain.norm(learner.norm, token)))
+        scores.append(plain.linear(learner.weigh.weight, learner.weigh.bias, hidden))
     outputs = []
-    for j in range(learner.weigh.out_features):
-        scores = []
-        for token in tokens:
-            hidden = torch.nn.functional.gelu(learner.hidden(learner.norm(token)))
-            scores.append(learner.weigh.weight[j] @ hidden + learner.weigh.bias[j])
-        weights = torch.softmax(torch.stack(scores), 0)
-        outputs.append(sum(w * token for w, token in zip(weights, tokens, strict=True)))
-    return torch.stack(outputs)
+    for column in torch.stack(scores).T:
+        shares = torch.exp(column - column.max())
+        outputs.append(sum(share * token for share, token in zip(shares / shares.sum(), tokens, strict=True)))
+    return outputs
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("missing", [False, True])
 @torch.no_grad()
-def test_equals_the_equations():
-    combiner = tiny_model(dtype=torch.float64, combiner="ttm", queries="last").combiner
-    u = torch.randn(2, 3, 10, 24, dtype=torch.float64)
+def test_equals_the_equations(missing, dtype, tolerance):
+    combiner = tiny_model(dtype=dtype, combiner="ttm", queries="last").combiner
+    random = torch.Generator().manual_seed(0)
+    u = torch.randn(2, 3, 10, 24, dtype=dtype, generator=random)
+    valid = torch.rand(2, 3, 10, generator=random) > (0.4 if missing else -1)
+    ours = combiner(u, valid if missing else None)
     for clip in range(2):
-        memory = torch.zeros(5, 24, dtype=torch.float64)
+        memory = [torch.zeros(24, dtype=dtype)] * 5
         for t in range(3):
-            z = token_learner(combiner.read, torch.cat([memory, u[clip, t]]))  # eq. 3
-            o = z[None]
-            for block in combiner.process:  # eq. 4
-                o = block(o)
-            memory = token_learner(combiner.write, torch.cat([memory, o[0], u[clip, t]]))  # eq. 5
-            x = combiner.norm(token_learner(combiner.output, o[0]))  # eq. 6
-            assert relative_error(combiner(u, None)[clip, t], x) < 1e-12
+            features = list(u[clip, t][valid[clip, t]])  # those that are missing are simply not there
+            z = token_learner(combiner.read, memory + features)  # eq. 3
+            o = z
+            for layer in combiner.process:  # eq. 4
+                o = [plain.block(layer, token, o) for token in o]
+            memory = token_learner(combiner.write, memory + o + features)  # eq. 5
+            x = torch.stack([plain.norm(combiner.norm, token) for token in token_learner(combiner.output, o)])  # eq. 6
+            assert relative_error(ours[clip, t], x) <= tolerance
 
 
 def test_state_does_not_grow():

@@ -136,9 +136,15 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ("size: 48", "size: 50", "clip.size: got 50 with model.preset = demo, must be a multiple of twice"),
-        ("frames_per_chunk: 4", "frames_per_chunk: 3", "clip.frames_per_chunk: got 3 with model.preset = demo, must"),
+        ("frames_per_chunk: 4", "frames_per_chunk: 3", "clip.frames_per_chunk: got 3 with model.overlap = 0, model"),
+        ("overlap: 0", "overlap: 4", "model.overlap: got 4 with clip.frames_per_chunk = 4, must be less"),
         ("mels: 32", "mels: 16", "clip.mels: got 16 with model.preset = demo, must be at least the mel bands"),
         ("max_chunks: 16", "max_chunks: 3", "model.max_chunks: got 3 with clip.chunks = 4, must be at least"),
+        (
+            "combiner: transformer",
+            "combiner: cls",
+            "model.queries: got pooled with model.combiner = cls, `pooled` goes",
+        ),
         ("max_answer: 8", "max_answer: 48", "evaluate.max_answer: got 48 with tokenizer.max_text = 48"),
         ("warmup: 50", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
         ("mute: 0.05", "mute: 0.96", "pretrain.mute: got 0.96 with pretrain.blank = 0.05"),

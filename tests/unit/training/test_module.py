@@ -32,6 +32,13 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     assert module.weighted(parts).item() == pytest.approx(12.0)
 
 
+def test_the_audio_weight_counts_where_sound_is_reconstructed() -> None:
+    config = PhaseConfig(text_weight=1.0, latent_weight=0.0, video_weight=0.0, audio_weight=0.5)
+    module = PhaseModule(tiny_model(audio_reconstruction=True), config, seed=1, fused=False)
+    losses = module.model(random_batch(module.model.config))
+    assert module.weighted(losses).item() == pytest.approx((losses["text"] + losses["audio"] / 2).item())
+
+
 def test_gradients_are_scaled_to_the_bound_and_their_norm_is_kept() -> None:
     module = PhaseModule(tiny_model(), PhaseConfig(clip_norm=0.5), seed=1, fused=False)
     optimizer = module.configure_optimizers()

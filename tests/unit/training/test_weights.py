@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.model import tiny_model
+from support.model import tiny_config, tiny_model
 
 from mirasol.core.errors import MirasolError
+from mirasol.training.trainer import initial_model
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model, save_weights
 
 
@@ -61,3 +62,17 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(json.dumps(values))
     with pytest.raises(MirasolError, match=r"config.json: not the sizes of a model.*combined"):
         load_model(tmp_path)
+
+
+def test_parameters_that_make_no_model_are_refused() -> None:
+    with pytest.raises(MirasolError, match="the parameters make no model: m = 99 combined features of a chunk"):
+        initial_model(tiny_config(combined=99), None, seed=0)
+
+
+def test_a_config_from_before_an_option_existed_is_read_with_its_default(tmp_path: Path) -> None:
+    save_weights(tmp_path, tiny_model())
+    values = json.loads((tmp_path / CONFIG).read_text())
+    for name in ("overlap", "audio_reconstruction", "cross_every", "cross_hidden"):
+        del values[name]
+    (tmp_path / CONFIG).write_text(json.dumps(values))
+    assert load_model(tmp_path).config == tiny_model().config

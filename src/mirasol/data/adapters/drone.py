@@ -21,9 +21,10 @@ from mirasol.data.manifest import Example, write_manifest
 PROMPT = "Classify the video audio clip."
 SOUND_OF = {"AIRPLANE": "BACKGROUND", "BIRD": "BACKGROUND", "DRONE": "DRONE", "HELICOPTER": "HELICOPTER"}
 SPLITS = (("train", 0.6), ("val", 0.75), ("test", 1.0))  # upper ends of the blocks
-PAIRINGS = {"train": 2, "val": 1, "test": 1}  # recordings that each video is paired with
-SECONDS = 2.0  # length of a clip; a file of ten seconds gives five
-LENGTH = 10.0
+# Recordings that each video is paired with. Many, or a model learns which background goes with which sound.
+PAIRINGS = {"train": 6, "val": 1, "test": 1}
+SECONDS = 5.0  # length of a clip
+STARTS = {"train": (0.0, 2.5, 5.0), "val": (0.0, 5.0), "test": (0.0, 5.0)}  # of the clips of ten seconds
 
 
 def import_drone(media: Path, out: Path) -> dict[str, int]:
@@ -51,7 +52,7 @@ def import_drone(media: Path, out: Path) -> dict[str, int]:
     with Progress("import drone", len(pairs), "videos") as progress:
         for name, split, video, choices, index in pairs:
             for turn in range(min(PAIRINGS[split], len(choices))):
-                sound = choices[(index + turn * (len(choices) // 2 + 1)) % len(choices)]
+                sound = choices[(index + turn) % len(choices)]
                 target = Path("media") / f"{video.stem}+{sound.stem}.mp4"
                 _join(video, sound, out / target)
                 examples += _clips(target, name.lower(), split, video.stem)
@@ -104,7 +105,7 @@ def _clips(target: Path, answer: str, split: str, group: str) -> list[Example]:
             family="classify",
             licence="CC0-1.0",
         )
-        for start in (i * SECONDS for i in range(int(LENGTH / SECONDS)))
+        for start in STARTS[split]
     ]
 
 

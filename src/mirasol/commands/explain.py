@@ -1,0 +1,32 @@
+"""`mirasol explain`: where the model looked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mirasol.commands.say import table
+from mirasol.evaluation.explain import explain
+from mirasol.params.load import load_params
+from mirasol.stages.paths import SHARDS, TOKENIZER
+
+
+def show(clip: str, question: str, weights: Path, out: Path) -> None:
+    """Print the answer and each token's shares of the chunks, and write the picture."""
+    params = load_params()
+    explained = explain(
+        clip,
+        question,
+        weights=weights,
+        tokenizer=TOKENIZER,
+        shards=SHARDS,
+        spec=params.clip,
+        max_answer=params.evaluate.max_answer,
+        out=out,
+    )
+    print(explained.answer)
+    head = ("token", *(f"chunk {t}" for t in range(explained.chunks.shape[1])), "picture", "sound")
+    rows: list[tuple[str, ...]] = [head]
+    for piece, chunks, picture in zip(explained.pieces, explained.chunks, explained.picture, strict=True):
+        rows.append((piece, *(f"{share:.0%}" for share in chunks), f"{picture:.0%}", f"{1 - picture:.0%}"))
+    table(rows, right=tuple(range(1, len(rows[0]))))
+    print(out)
