@@ -37,7 +37,7 @@ WITHOUT_EFFECT_ON_READERS = {"data/collect.py", "data/shards.py"}
 WITHOUT_EFFECT_ON_TIMING = {"export/parity.py"}
 
 # Keys that say how fast, not what.
-NO_STAGE_NEEDS = {"shards.workers", "training.workers"}
+NO_STAGE_NEEDS = {"shards.workers", "training.attention", "training.workers"}
 
 
 @pytest.fixture(scope="module")

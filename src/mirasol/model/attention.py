@@ -1,9 +1,9 @@
 """Chunk-causal attention (P 3.3.1, eq. 8): features of a chunk see all of their chunk and of the chunks before.
 
-Two equal backends behind one function. ``dense`` evaluates one masked attention: the oracle. ``loop`` makes one
+Three equal backends behind one function. ``dense`` evaluates one masked attention: the oracle. ``loop`` makes one
 call per chunk over the keys that the chunk may see, without a causal mask: about half the work, and what a streaming
-step is. It is the default: faster on a CPU from the demo's 4 chunks of 44 tokens (forward and backward 9.4 ms
-against 11.7) up, the more the longer the clip.
+step is. ``flex`` is one fused FlexAttention call that skips the blocks which nobody may look at. ``auto`` takes
+``flex`` on a CUDA device and ``loop`` everywhere else (docs/decisions/0020).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKENDS = ("dense", "loop")
+from mirasol.model import attention_flex, attention_loop
+
+BACKENDS = ("auto", "dense", "loop", "flex")
 
 
 def chunk_causal_mask(chunks: int, queries: int, keys: int, window: int, device: torch.device | None = None) -> Tensor:
@@ -33,7 +35,7 @@ def chunk_causal_attention(
     window: int,
     own_valid: Tensor | None = None,
     later_valid: Tensor | None = None,
-    backend: str = "loop",
+    backend: str = "auto",
 ) -> Tensor:
     """Attention of the queries of every chunk over its own keys and those of the ``window - 1`` chunks before.
 
@@ -43,19 +45,26 @@ def chunk_causal_attention(
         window: chunks that a query sees, its own included.
         own_valid: bool [B, T, n], keys that their own chunk sees; ``None`` for all. Every query needs one.
         later_valid: bool [B, T, n], keys that later chunks see; given together with ``own_valid``.
-        backend: ``dense`` or ``loop``.
+        backend: one of :data:`BACKENDS`.
 
     Returns:
         [B, T, nq, heads, head].
 
     Raises:
-        ValueError: unknown backend, or a window of less than one chunk.
+        ValueError: unknown backend, one that cannot do this on the device of ``q``, or a window of less than one
+            chunk.
     """
     if window < 1:
         raise ValueError(f"attention window of {window} chunks, expected at least 1")
     if (own_valid is None) != (later_valid is None):
         raise ValueError("own_valid and later_valid go together: one of them is None")
+    if backend == "auto":
+        backend = "flex" if attention_flex.is_best_for(q) else "loop"
+    if backend == "flex":
+        return attention_flex.attention(q, k, v, window, own_valid, later_valid)
     if backend == "loop":
+        if attention_loop.is_fused_for(q, k, v):
+            return attention_loop.FusedLoop.apply(q, k, v, window, own_valid, later_valid)
         return _loop(q, k, v, window, own_valid, later_valid)
     if backend == "dense":
         return _dense(q, k, v, window, own_valid, later_valid)
@@ -90,10 +99,7 @@ def _loop(q: Tensor, k: Tensor, v: Tensor, window: int, own_valid: Tensor | None
     outputs = []
     for t, queries in enumerate(q.unbind(1)):
         first = max(0, t - window + 1)
-        mask = None
-        if own_valid is not None and later_valid is not None:
-            valid = torch.cat([later_valid[:, first:t], own_valid[:, t : t + 1]], dim=1)
-            mask = valid.flatten(1)[:, None, None]
         seen = slice(first * per_chunk, (t + 1) * per_chunk)
+        mask = attention_loop.seen_by(t, first, own_valid, later_valid)
         outputs.append(attend(queries, k[:, seen], v[:, seen], mask))
     return torch.stack(outputs, dim=1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mirasol.model.attention import attend, chunk_causal_attention
+from mirasol.model.attention import BACKENDS, attend, chunk_causal_attention
 from mirasol.model.config import Sizes
 from mirasol.model.layers import MLP, split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
 
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [B, T, n, heads, head]
 StreamState = dict[str, Tensor]
 
 
@@ -27,6 +30,11 @@ class ChunkBlock(nn.Module):
         self.out = nn.Linear(self.inner, sizes.width)
         self.mlp = MLP(sizes, dropout)
         self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, outputs: int, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
+        """The layer over all chunks at once: [B, T, n, d] -> [B, T, outputs, d]."""
+        q, k, v = self.qkv_of(x, outputs)
+        return self.finish(x, attention(rotate(q, cos, sin), rotate(k, cos, sin), v))
 
     def qkv_of(self, x: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the last ``outputs`` tokens, keys and values of all: [..., n, heads, head]."""
@@ -56,6 +64,7 @@ class ChunkTransformer(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.window = window
+        self.backend = "auto"  # see use_backend
         self.resample = resample
         self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
@@ -79,22 +88,19 @@ class ChunkTransformer(nn.Module):
 
         ``own_valid`` and ``later_valid``, bool [B, T, n]: the keys that their own chunk and later chunks see.
         """
+        seen = {"own_valid": own_valid, "later_valid": later_valid}
+        attention = partial(chunk_causal_attention, window=self.window, backend=self.backend, **seen)
         cos, sin = self._angles(x.shape[1], x)
         for layer, block in enumerate(self.blocks):
-            q, k, v = block.qkv_of(x, self._outputs(layer, x.shape[2], outputs))
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            mixed = chunk_causal_attention(q, k, v, self.window, own_valid, later_valid)
-            x = self._next(layer, x, block.finish(x, mixed))
+            y = block(x, self._outputs(layer, x.shape[2], outputs), cos, sin, attention)
+            x = self._next(layer, x, y)
         return self.norm(x)
 
     def bidirectional(self, x: Tensor) -> Tensor:
         """All chunks at once without the mask of eq. 8: [B, T, n, d] -> [B, T, n, d]; for ablations."""
         cos, sin = self._angles(x.shape[1], x)
         for block in self.blocks:
-            q, k, v = block.qkv_of(x, x.shape[2])
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            mixed = attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2))
-            x = block.finish(x, mixed.unflatten(1, x.shape[1:3]))
+            x = block(x, x.shape[2], cos, sin, _unmasked)
         return self.norm(x)
 
     def init_state(self, batch: int, tokens: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
@@ -132,3 +138,20 @@ class ChunkTransformer(nn.Module):
         positions = torch.arange(chunks, device=x.device)
         cos, sin = rotary_angles(positions, self.sizes.head, CHUNK_BASE, x.dtype)
         return cos[:, None, None], sin[:, None, None]
+
+
+def _unmasked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2)).unflatten(1, q.shape[1:3])
+
+
+def use_backend(model: nn.Module, backend: str) -> None:
+    """Let every transformer over chunks in ``model`` compute its attention with ``backend``; no weight knows of it.
+
+    Raises:
+        ValueError: no backend of that name.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"attention backend {backend!r}, expected one of {BACKENDS}")
+    for module in model.modules():
+        if isinstance(module, ChunkTransformer):
+            module.backend = backend

@@ -55,8 +55,9 @@ def rotary_angles(positions: Tensor, head: int, base: float, dtype: torch.dtype)
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the halves of the last axis of ``x`` [..., head] against each other.
 
-    The dot product of two rotated vectors depends on the difference of their positions only.
+    The dot product of two rotated vectors depends on the difference of their positions only. Under autocast the angles
+    are more precise than ``x``; the result has the type of ``x``, which the values beside it have too.
     """
     a, b = x.chunk(2, dim=-1)
     swapped = torch.cat([b, a], dim=-1)
-    return torch.addcmul(x * torch.cat([cos, cos], dim=-1), swapped, torch.cat([-sin, sin], dim=-1))
+    return torch.addcmul(x * torch.cat([cos, cos], dim=-1), swapped, torch.cat([-sin, sin], dim=-1)).to(x.dtype)

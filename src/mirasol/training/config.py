@@ -51,4 +51,10 @@ class TrainingConfig:
     devices: int = param(1, "devices per node", ge=1)
     nodes: int = param(1, "machines; start one process per device with torchrun or Slurm", ge=1)
     accelerator: str = param("auto", "where to train and evaluate", choices=("auto", "cpu", "gpu"))
+    attention: str = param(
+        "auto",
+        "how chunk-causal attention is computed, always with the same result but for rounding; `auto`: flex on CUDA, "
+        "loop elsewhere",
+        choices=("auto", "dense", "loop", "flex"),
+    )
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))

@@ -26,6 +26,7 @@ from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.loader import TrainingLoader
 from mirasol.data.spec import ClipSpec
+from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.callbacks import Recorder
@@ -38,8 +39,8 @@ from mirasol.training.phases import Phase, find_phase, freeze
 from mirasol.training.validation import Validation
 from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
-# Where and by how many processes a phase runs: a checkpoint may move between them.
-WHERE = ("workers", "devices", "nodes", "accelerator")
+# Where, by how many processes and by which kernels a phase runs: a checkpoint may move between them.
+WHERE = ("workers", "devices", "nodes", "accelerator", "attention")
 NAMED = ("init",)  # a folder: what it holds is among the hashes of the inputs
 CACHE = "cache"  # folder of decoded clips beside the folders of the phases
 
@@ -184,6 +185,7 @@ def fit(
 ) -> pl.Trainer:
     """Train ``network`` in place for ``config.steps`` steps in all, from the checkpoint in ``runs`` if it fits."""
     _quieten()
+    use_backend(network, training.attention)
     leader = getattr(rank_zero_only, "rank", 0) == 0  # known before Lightning starts its processes
     checkpoint, clips = runs / CHECKPOINT, config.batch_size
     step, reasons = resumable_step(checkpoint, made_by)

@@ -1,0 +1,37 @@
+"""Batches of noise of the right shapes, and the loss of a train step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mirasol.model.batch import Batch
+from mirasol.model.config import ModelConfig
+
+
+def random_batch(
+    config: ModelConfig, clips: int, chunks: int, texts: int, length: int, *, predicted: int = 2, device: str = "cpu"
+) -> Batch:
+    """Everything present; the last ``predicted`` of ``length`` tokens of each text are its answer."""
+    draws = torch.Generator().manual_seed(0)
+    frames = (clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size)
+    answers = torch.zeros(clips, texts, length, dtype=torch.bool)
+    answers[:, :, -predicted:] = True
+    present = torch.ones(clips, chunks, dtype=torch.bool)
+    batch = Batch(
+        video=torch.randint(16, 236, frames, dtype=torch.uint8, generator=draws),
+        audio=torch.randn(clips, chunks, config.audio_columns, config.mels, generator=draws),
+        video_present=present,
+        audio_present=present.clone(),
+        tokens=torch.randint(5, config.vocabulary, (clips, texts, length), generator=draws),
+        answer_mask=answers,
+        text_weight=torch.ones(clips, texts),
+        keys=[str(clip) for clip in range(clips)],
+        example_ids=[[f"{clip}-{text}" for text in range(texts)] for clip in range(clips)],
+    )
+    return batch.to(device)
+
+
+def weighted_loss(losses: dict[str, Tensor]) -> Tensor:
+    """The paper's weights in pretraining: one each (P 3.5)."""
+    return losses["text"] + losses["latent"] + losses["video"]
