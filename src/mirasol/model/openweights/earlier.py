@@ -26,6 +26,7 @@ SIZES = {  # of which transformer each part is
     "combiner": "combiner_sizes",
     "latent": "latent_sizes",
     "reconstruction": "reconstruction_sizes",
+    "audio_reconstruction": "reconstruction_sizes",
     "text": "text",
 }
 
