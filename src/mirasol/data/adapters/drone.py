@@ -15,7 +15,7 @@ import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.adapters.generic import refuse_world
+from mirasol.data.adapters.writing import refuse_world
 from mirasol.data.manifest import Example, write_manifest
 
 PROMPT = "Classify the video audio clip."

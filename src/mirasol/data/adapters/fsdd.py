@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.generic import place, refuse_world
+from mirasol.data.adapters.writing import place, refuse_world
 from mirasol.data.manifest import Example, write_manifest
 
 PROMPT = "Classify the video audio clip."
