@@ -16,6 +16,9 @@ from mirasol.cli import app
 from mirasol.params.docs import render
 
 ROOT = Path(__file__).parents[2]
+SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
+SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
+SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "answer": {"file", "question", "bundle", "threads"},
@@ -24,6 +27,7 @@ COMMANDS = {
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
+    **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "clips", "key", "shards"},
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -199,6 +200,7 @@ def check_field(name: str, value: Any) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=1024)  # rows about one clip follow each other
 def check_media(value: str) -> str | None:
     """Why ``value`` is no path inside the data folder, or ``None``."""
     parts = PurePosixPath(value).parts

@@ -17,6 +17,7 @@ Source: https://research.google.com/audioset/download.html
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,8 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
 def _stated(path: Path) -> int | None:
     """The number of segments that the comment at the head of the file states."""
     with path.open(encoding="utf-8-sig") as file:
-        match = re.search(r"num_segs=(\d+)", "".join(line for line, _ in zip(file, range(3)) if line.startswith("#")))
+        head = "".join(line for line in itertools.islice(file, 3) if line.startswith("#"))
+    match = re.search(r"num_segs=(\d+)", head)
     return int(match[1]) if match else None
 
 

@@ -101,8 +101,9 @@ def import_set(
         raise MirasolError(listing(f"{len(found.wrong)} error(s) in the annotations", found.wrong))
     if lost and not (skip_missing or dry_run):
         title = (
-            f"{len(lost)} of {len(rows)} rows have no file below {media} named {' or '.join(patterns or adapter.patterns)}:"
-            " bring the files, give their names with --pattern, or leave these rows out with --skip-missing"
+            f"{len(lost)} of {len(rows)} rows have no file below {media} named "
+            f"{' or '.join(patterns or adapter.patterns)}: bring the files, give their names with --pattern, or leave "
+            "these rows out with --skip-missing"
         )
         raise MirasolError(listing(title, [f"{where}: {name}" for where, name in lost], SHOWN_MISSING))
     facts = {
@@ -115,11 +116,10 @@ def import_set(
     }
     if media is not None:
         facts |= {"skipped_rows": len(lost), "missing_media": sorted({name for _, name in lost})}
-    if dry_run:
+    if dry_run or media is None:
         return facts | summarise(examples) | (examine(media, examples) if media else {})
     if not examples:
         raise MirasolError(f"{annotations}: no row is left, {len(lost)} have no file: is --media {media} right?")
-    assert media is not None
     return write_data(out, media, examples, link, facts)
 
 
@@ -147,8 +147,8 @@ def _choose(
         else:
             chosen[name] = path
     if (names and absent) or not chosen:
-        files = sorted({" or ".join(adapter.files[name]) for name in absent})
-        raise MirasolError(f"{found.folder}: no file {', no file '.join(files)}: --annotations is the folder with them")
+        lacking = sorted({" or ".join(adapter.files[name]) for name in absent})
+        raise MirasolError(f"{found.folder}: no file {', no file '.join(lacking)}: --annotations is their folder")
     return mapping, chosen, absent
 
 

@@ -28,17 +28,17 @@ IDS = "ids_to_class.json"
 
 
 def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
-    ids = path.name == IDS
-    records = list(_ids(annotations, path, split) if ids else annotations.csv(path, ("label", "youtube_id")))
-    labels = {label for label in annotations.rows(records, lambda r: r.text("label"))}
-    wanted = _class_list(annotations, labels if ids else set())
+    records = _ids(path, split) if path.name == IDS else annotations.csv(path, ("label", "youtube_id"))
+    rows = list(annotations.rows(records, _row))
+    labels = {row.answers[0] for row in rows}
+    wanted = _class_list(annotations, path)
     for name in sorted(wanted - labels):
         near = difflib.get_close_matches(name, labels, 1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         annotations.wrong.append(f"{path}: the class {name!r} of the list has no row of the split {split}{hint}")
     others = annotations.notes.setdefault("rows_of_other_classes", {})
-    others[split] = sum(record.values["label"] not in wanted for record in records)
-    return annotations.rows((r for r in records if r.values["label"] in wanted), _row)
+    others[split] = sum(row.answers[0] not in wanted for row in rows)
+    return (row for row in rows if row.answers[0] in wanted)
 
 
 def _row(record: Record) -> Row:
@@ -53,7 +53,7 @@ def _row(record: Record) -> Row:
     )
 
 
-def _ids(annotations: Annotations, path: Path, split: str) -> Iterator[Record]:
+def _ids(path: Path, split: str) -> Iterator[Record]:
     rows = read_json(path)
     if not isinstance(rows, dict) or not isinstance(rows.get(split), dict):
         raise MirasolError(f"{path}: expected {{split: {{YouTube id: class}}}}, and a split {split!r} in it")
@@ -61,22 +61,27 @@ def _ids(annotations: Annotations, path: Path, split: str) -> Iterator[Record]:
         yield Record(f"{path}[{split}][{youtube}]", {"youtube_id": youtube, "label": label})
 
 
-def _class_list(annotations: Annotations, default: set[str]) -> set[str]:
-    """The classes to take; ``default`` where no list is there. Their number and hash go to the notes."""
-    path = annotations.find("classes.json", "classes.txt")
-    if path is None:
-        names = default
-    elif path.suffix == ".json":
-        names = {name for name in read_json(path) if isinstance(name, str)}
-    else:
+def _class_list(annotations: Annotations, rows: Path) -> set[str]:
+    """The classes to take, those of ``ids_to_class.json`` where no list is there; number and hash go to the notes."""
+    path = annotations.find("classes.json", "classes.txt") or rows
+    if path.name == "classes.json":
+        value = read_json(path)
+        if not isinstance(value, (list, dict)) or not all(isinstance(name, str) for name in value):
+            raise MirasolError(f"{path}: expected a list of names, or an object {{name: number}}")
+        names = set(value)
+    elif path.name == "classes.txt":
         names = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    elif path.name == IDS:
+        names = {str(label) for split in read_json(path).values() for label in split.values()}
+    else:
+        names = set()
     if not names:
         raise MirasolError(
             f"{annotations.folder}: no list of classes: Kinetics-Sounds has no official one, so write the names into "
             "classes.txt there, one a line"
         )
     annotations.notes["class_list"] = {
-        "file": path.name if path else IDS,
+        "file": path.name,
         "classes": len(names),
         "sha256": hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest(),
     }

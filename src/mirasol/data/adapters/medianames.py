@@ -13,9 +13,8 @@ from pathlib import Path
 from mirasol.core.errors import MirasolError
 
 # What `*` may stand for at the end of a name: no half-loaded files, captions or thumbnails.
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mkv .webm .mov .avi .flv .wmv .mpg .mpeg .ts .3gp .ogv .wav .flac .mp3 .m4a .ogg .opus .aac".split()
-)
+PICTURES = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv")
+SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac")
 ANY = "*"  # any characters within one name
 
 
@@ -61,7 +60,7 @@ class MediaFolder:
         found = []
         for folder, _, files in os.walk(self.folder, followlinks=True):
             below = Path(folder).relative_to(self.folder)
-            found += [(below / name).as_posix() for name in files if Path(name).suffix.lower() in SUFFIXES]
+            found += [(below / name).as_posix() for name in files if Path(name).suffix.lower() in PICTURES + SOUNDS]
         return sorted(found)
 
     def find(self, fields: Mapping[str, str | int]) -> list[str]:

@@ -47,7 +47,7 @@ def _clips(annotations: Annotations) -> dict[int, str]:
     """Number of a clip -> YTID_start_end, of those that the mapping has."""
     path = annotations.find(MAPPING)
     if path is None:
-        annotations.notes["groups"] = f"clips, not source videos: there is no {MAPPING}"
+        annotations.notes["groups_are"] = f"clips, not source videos: there is no {MAPPING}"
         return {}
     clips = {}
     for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

@@ -55,7 +55,7 @@ class Record:
         total = sum(part * 60**power for power, part in enumerate(reversed(parts)))
         if not 1 <= len(parts) <= 3 or not all(math.isfinite(part) and part >= 0 for part in parts):
             raise self.wrong(key, "seconds, as 12.5 or as hours:minutes:seconds", value)
-        return round(total, 6)
+        return float(round(total, 6))
 
     def one_of(self, key: str, allowed: Mapping[str, T]) -> T:
         """What ``allowed`` has for the text at ``key``."""

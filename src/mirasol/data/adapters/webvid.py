@@ -1,4 +1,4 @@
-"""WebVid and files like it: a CSV with a caption a row, the columns found by their names in any order (Bain et al. 2021).
+"""WebVid and files like it (Bain et al. 2021): a CSV with a caption a row, columns by name in any order.
 
 Files ``results_2M_train.csv`` or ``results_10M_train.csv`` or ``train.csv``, and the same with val. The id of the
 video is the column videoid (or video_id, id), the caption is name (or caption, text); page_dir, where it is there,

@@ -13,7 +13,7 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import SPLITS, Example, clips_of, write_manifest
+from mirasol.data.manifest import SPLITS, Example, write_manifest
 
 SUMMARY = "import.json"
 LINKS = ("copy", "hardlink")
@@ -58,8 +58,9 @@ def summarise(examples: Sequence[Example]) -> dict[str, Any]:
     splits = {}
     for split in SPLITS:
         rows = [e for e in examples if e.split == split]
+        clips = {(e.media, e.start, e.end) for e in rows}
         if rows:
-            splits[split] = {"examples": len(rows), "clips": len(clips_of(rows)), "groups": len({e.group for e in rows})}
+            splits[split] = {"examples": len(rows), "clips": len(clips), "groups": len({e.group for e in rows})}
     learnt = {e.answers[0] for e in examples if e.split == "train"}
     known: dict[str, float] = {}  # of the rows of val and test, the share whose answer the train split has
     for split in ("val", "test"):
