@@ -54,11 +54,12 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
             classes=classes,
         )
 
-    records = list(annotations.csv(path, header=HEADER, comment="#"))
+    number = 0
+    for number, record in enumerate(annotations.csv(path, header=HEADER, comment="#"), 1):
+        yield from annotations.rows((record,), row)
     stated = _stated(path)
-    if stated is not None and stated != len(records):
-        annotations.wrong.append(f"{path}: its head says num_segs={stated}, but it has {len(records)} rows")
-    return annotations.rows(records, row)
+    if stated not in (None, number):
+        annotations.wrong.append(f"{path}: its head says num_segs={stated}, but it has {number} rows")
 
 
 def _stated(path: Path) -> int | None:

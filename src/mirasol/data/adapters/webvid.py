@@ -4,9 +4,8 @@ Files ``results_2M_train.csv`` or ``results_10M_train.csv`` or ``train.csv``, an
 video is the column videoid (or video_id, id), the caption is name (or caption, text); page_dir, where it is there,
 is the folder of the file: ``page_dir/videoid.mp4``. Others (duration, contentUrl) are not read.
 
-There is no test split. The set was withdrawn by its owners; who has it has a part of it, so report how many are
-there. Most of its videos have no sound. Many captions repeat, and one video can stand under two ids: look at
-``duplicates_across_splits`` in the summary. The group is the id.
+There is no test split. The set is no longer given out; who has it has a part of it, so report how many videos are
+there. The group is the id; one video may stand under two: look at ``duplicates_across_splits`` in the summary.
 
 Source: https://github.com/m-bain/webvid
 """
