@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -157,6 +158,13 @@ def test_model_show_names_the_presets() -> None:
     done = mirasol("model", "show", "--preset", "huge")
     assert done.returncode == 2
     assert "expected one of demo, small, base" in done.stderr
+
+
+def test_import_prints_its_summary_as_json_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "val_qa.json").write_text('[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513}]')
+    done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run", cwd=tmp_path)
+    assert json.loads(done.stdout)["rows"] == {"val": 1}
+    assert done.stderr == "nothing was written\n"
 
 
 def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:

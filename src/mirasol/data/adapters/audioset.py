@@ -55,7 +55,8 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
         )
 
     number = 0
-    for number, record in enumerate(annotations.csv(path, header=HEADER, comment="#"), 1):
+    for record in annotations.csv(path, header=HEADER, comment="#"):
+        number += 1
         yield from annotations.rows((record,), row)
     stated = _stated(path)
     if stated not in (None, number):
