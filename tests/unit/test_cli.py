@@ -162,7 +162,7 @@ def test_model_show_names_the_presets() -> None:
 
 def test_import_prints_its_summary_as_json_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "val_qa.json").write_text('[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513}]')
-    done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run", cwd=tmp_path)
+    done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run")
     assert json.loads(done.stdout)["rows"] == {"val": 1}
     assert done.stderr == "nothing was written\n"
 

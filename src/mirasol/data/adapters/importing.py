@@ -105,7 +105,10 @@ def import_set(
             f"{' or '.join(patterns or adapter.patterns)}: bring the files, give their names with --pattern, or leave "
             "these rows out with --skip-missing"
         )
-        raise MirasolError(listing(title, [f"{where}: {name}" for where, name in lost], SHOWN_MISSING))
+        first = {name: where for where, name in reversed(lost)}
+        rows_of = Counter(name for _, name in lost)
+        lines = [f"{first[name]}: {name}, of {count} row(s)" for name, count in rows_of.items()]
+        raise MirasolError(listing(title, lines, SHOWN_MISSING))
     facts = {
         "set": adapter.name,
         "files": {name: sha256_file(annotations / name) for name in sorted(found.used)},
