@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.params.docs import render
 
 ROOT = Path(__file__).parents[2]
+SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
+SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
+SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "answer": {"file", "question", "bundle", "threads"},
@@ -26,6 +30,7 @@ COMMANDS = {
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
+    **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "clips", "key", "shards"},
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},
@@ -177,6 +182,13 @@ def test_model_show_refuses_what_it_cannot_build(given: dict[str, Any], message:
     nothing = {"frames": None, "size": None, "combiner": None, "file": ROOT / "params.yaml"}
     with pytest.raises(MirasolError, match=message):
         model.show(**nothing | given)
+
+
+def test_import_prints_its_summary_as_json_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "val_qa.json").write_text('[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513}]')
+    done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run")
+    assert json.loads(done.stdout)["rows"] == {"val": 1}
+    assert done.stderr == "nothing was written\n"
 
 
 def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:

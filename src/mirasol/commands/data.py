@@ -1,4 +1,4 @@
-"""`mirasol data`: bring your own videos, look at a data set, check it."""
+"""`mirasol data`: bring your own videos, import a published set, look at a data set, check it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
+from mirasol.commands import say
+from mirasol.data.adapters.importing import Adapter, import_set
+from mirasol.data.adapters.table import ADAPTERS
+
 app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
 import_app = typer.Typer(no_args_is_help=True, help="Turn annotations and media into a data folder with a manifest.")
 app.add_typer(import_app, name="import")
 
 Media = Annotated[Path, typer.Option(help="the folder with the media", file_okay=False, exists=True)]
+MediaOrNone = Annotated[Path | None, typer.Option(help="the folder with the media", file_okay=False, exists=True)]
+Files = Annotated[Path, typer.Option(help="the folder with the set's own files", file_okay=False, exists=True)]
+Pattern = Annotated[list[str] | None, typer.Option(help="name of a medium below --media; may be given again")]
+Split = Annotated[list[str] | None, typer.Option(help="published split to take, or SPLIT=train|val|test; again")]
+SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="leave out rows whose file is missing")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="write nothing, only count; needs no --media")]
 Out = Annotated[Path, typer.Option(help="the data folder to write")]
 Shards = Annotated[Path, typer.Option(help="the folder of shards")]
+
+
+SHOWN = 20  # entries of a list or an object of the summary that are printed; import.json has all
 
 
 class Link(StrEnum):
@@ -25,15 +38,19 @@ class Link(StrEnum):
     hardlink = "hardlink"
 
 
+LinkBy = Annotated[Link, typer.Option(help="copy the media, or hard-link them to save room")]
+
+
 @import_app.command()
 def generic(
     annotations: Annotated[Path, typer.Option(help="a .csv or .jsonl file with a row per example")],
     media: Media,
     out: Out = Path("data"),
-    link: Annotated[Link, typer.Option(help="copy the media, or hard-link them to save room")] = Link.copy,
-    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="leave out rows whose file is missing")] = False,
+    link: LinkBy = Link.copy,
+    skip_missing: SkipMissing = False,
 ) -> None:
-    """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence, id.
+    """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence,
+    options, id.
 
     Example:  mirasol data import generic --annotations clips.csv --media ~/videos --out data
     """
@@ -62,6 +79,45 @@ def fsdd(media: Media, out: Out = Path("data")) -> None:
     from mirasol.data.adapters.fsdd import import_fsdd
 
     _facts(out, import_fsdd(media, out))
+
+
+def _add_set(adapter: Adapter) -> None:
+    """The command of a published set."""
+
+    def command(
+        annotations: Files,
+        media: MediaOrNone = None,
+        out: Out = Path("data"),
+        split: Split = None,
+        pattern: Pattern = None,
+        link: LinkBy = Link.copy,
+        skip_missing: SkipMissing = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        summary = import_set(
+            adapter,
+            annotations,
+            media,
+            out,
+            splits=split or (),
+            patterns=pattern or (),
+            link=link.value,
+            skip_missing=skip_missing,
+            dry_run=dry_run,
+        )
+        _facts(None if dry_run else out, summary)
+
+    files = "; ".join(f"{name}: {' or '.join(names)}" for name, names in adapter.files.items())
+    text = (
+        f"{adapter.about}\n\nFiles of each split: {files}.\n\nMedia are called {' or '.join(adapter.patterns)}, "
+        f"or as --pattern says with the fields {', '.join(adapter.fields)}.\n\n"
+        f"Example:  mirasol data import {adapter.name} --annotations ~/{adapter.name} --media ~/videos --out data"
+    )
+    import_app.command(adapter.name, help=text)(command)
+
+
+for _adapter in ADAPTERS.values():
+    _add_set(_adapter)
 
 
 @app.command()
@@ -98,8 +154,16 @@ def check(shards: Shards = Path("build/shards")) -> None:
     print(f"{shards}: {found['clips']:,} clips in {found['tars']} tars, all as they were written")
 
 
-def _facts(out: Path, report: dict[str, Any]) -> None:
-    """What an import made, a line per figure, and what comes next."""
-    for name, value in report.items():
-        print(f"{name:<12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
-    print(f"{out}: next, `dvc add {out}` and `dvc repro`")
+def _facts(out: Path | None, report: dict[str, Any]) -> None:
+    """What an import made as JSON, and what comes next; long lists are cut."""
+    print(json.dumps(_cut(report), indent=2, ensure_ascii=False))
+    say.note("nothing was written" if out is None else f"{out}: next, `dvc add {out}` and `dvc repro`")
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: _cut(inner) for name, inner in list(value.items())[:SHOWN]}
+        return kept | ({"…": f"{len(value) - SHOWN} more"} if len(value) > SHOWN else {})
+    if isinstance(value, list):
+        return [_cut(inner) for inner in value[:SHOWN]] + ([f"… {len(value) - SHOWN} more"] if value[SHOWN:] else [])
+    return value

@@ -21,7 +21,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.data import augment
 from mirasol.data.cache import Decoded, audio_shape, video_shape
 from mirasol.data.features import SILENCE, black_frame
-from mirasol.data.manifest import Example
+from mirasol.data.manifest import Example, example_of
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text, encode_texts, stack_texts
@@ -62,7 +62,7 @@ class Clips:
             if any(r["task"] in tasks for r in rows):
                 self.numbers.append(number)
                 counts.append(len(rows))
-                examples += [Example(**(row | {"answers": tuple(row["answers"])})) for row in rows]
+                examples += [example_of(row) for row in rows]
         if not self.numbers:
             raise MirasolError(
                 f"{shard_set.folder}: no clip of the split {shard_set.split} has an example of task "

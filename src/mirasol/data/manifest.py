@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,6 +38,7 @@ class Example:
     group: str  # the source video: splits and intervals go by group
     family: str = ""  # question family, "" if none
     licence: str = ""
+    options: tuple[str, ...] = ()  # of a multiple choice, in the order of the set; the right one is ``answers[0]``
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Clip:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
+OPTIONAL = ("options",)  # keys that rows without them leave out, so that older manifests and shards stay as they are
 
 
 def clip_key(media: str, start: float | None, end: float | None, split: str) -> str:
@@ -120,7 +123,19 @@ def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
     """
     with atomic_write(path, "w") as file:
         for example in examples:
-            file.write(json.dumps(dataclasses.asdict(example), sort_keys=True, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row_of(example), sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """``example`` as an object for JSON; an optional key that is empty is left out."""
+    return {name: value for name, value in vars(example).items() if value or name not in OPTIONAL}
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """The example of a row that :func:`row_of` made, or that :func:`check_example` found right."""
+    lists = {name: tuple(row.get(name, ())) for name in ("answers", "options")}
+    times = {name: None if row[name] is None else float(row[name]) for name in ("start", "end")}
+    return Example(**{**row, **lists, **times})
 
 
 def listing(title: str, lines: list[str], shown: int = SHOWN_ERRORS) -> str:
@@ -141,21 +156,23 @@ def _parse(line: bytes) -> tuple[Example | None, list[str]]:
     errors = []
     if len(row) != len(pairs):
         errors.append("a key stands twice in the line")
-    errors += [f"missing key {name!r}" for name in FIELDS if name not in row]
+    errors += [f"missing key {name!r}" for name in FIELDS if name not in row and name not in OPTIONAL]
     errors += [f"unknown key {name!r}: allowed are {', '.join(FIELDS)}" for name in row if name not in FIELDS]
-    for name in FIELDS:
-        if name in row:
-            wrong = check_field(name, row[name])
-            if wrong:
-                errors.append(wrong)
-    if not errors:
-        start, end = row["start"], row["end"]
-        row["start"] = None if start is None else float(start)
-        row["end"] = None if end is None else float(end)
-        row["answers"] = tuple(row["answers"])
-        if end is not None and end <= (start or 0.0):
-            errors.append(f"end {end} is not after start {start or 0.0}")
-    return (None, errors) if errors else (Example(**row), [])
+    errors += check_example(row, whole=not errors)
+    return (None, errors) if errors else (example_of(row), [])
+
+
+def check_example(row: Mapping[str, Any], *, whole: bool = True) -> list[str]:
+    """What is wrong with the values of an example's fields, each alone and, if it is ``whole``, together."""
+    errors = [wrong for name in FIELDS if name in row and (wrong := check_field(name, row[name]))]
+    if errors or not whole:
+        return errors
+    start, end, options = row["start"] or 0.0, row["end"], row.get("options")
+    if end is not None and end <= start:
+        errors.append(f"end {end:g} is not after start {start:g}")
+    if options and row["answers"][0] not in options:
+        errors.append(f"options: {row['answers'][0]!r}, the first of the answers, is none of {list(options)}")
+    return errors
 
 
 def check_field(name: str, value: Any) -> str | None:
@@ -168,6 +185,9 @@ def check_field(name: str, value: Any) -> str | None:
     if name == "answers":
         good = isinstance(value, (list, tuple)) and value and all(isinstance(a, str) and a.strip() for a in value)
         return None if good else f"answers: expected a list of at least one text, got {value!r}"
+    if name == "options":
+        good = isinstance(value, (list, tuple)) and len(value) != 1 and all(isinstance(o, str) and o for o in value)
+        return None if good else f"options: expected a list of at least two texts, or none, got {value!r}"
     if not isinstance(value, str):
         return f"{name}: expected a text, got {value!r}"
     if name not in ("family", "licence") and not value.strip():
@@ -180,6 +200,7 @@ def check_field(name: str, value: Any) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=1024)  # rows about one clip follow each other
 def check_media(value: str) -> str | None:
     """Why ``value`` is no path inside the data folder, or ``None``."""
     parts = PurePosixPath(value).parts

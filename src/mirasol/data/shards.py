@@ -37,7 +37,7 @@ from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.collect import SAME_TIME
 from mirasol.data.decode import DecodedClip, decode_beside_copy, decode_clips
-from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest
+from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.media import UNUSABLE, MediaError, reason
 from mirasol.data.pack import copy_video, pack_audio, pack_video
 from mirasol.data.spec import ClipSpec, ShardsSpec
@@ -183,7 +183,7 @@ def _pack(data_dir: Path, clip: Clip, mp4: bytes | None, decoded: DecodedClip, s
         "start": clip.start,
         "end": clip.end,
         "split": clip.split,
-        "examples": [vars(example) for example in clip.examples],
+        "examples": [row_of(example) for example in clip.examples],
         "chunks": decoded.chunks,
         "video_chunks": decoded.video_chunks,
         "audio_chunks": decoded.audio_chunks,

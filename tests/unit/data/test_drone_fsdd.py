@@ -1,5 +1,6 @@
 """The two real sets that `make real` trains on: names to rows, blocks to splits."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,10 @@ def test_a_joined_file_has_picture_and_sound(drone: tuple[Path, list[Example]]) 
         assert sum(1 for _ in container.decode(video=0)) == 4
     with av.open(str(out / rows[0].media)) as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) == 4000
+
+
+def test_the_summary_says_that_the_pairing_is_constructed(drone: tuple[Path, list[Example]]) -> None:
+    assert "joined by class" in json.loads((drone[0] / "import.json").read_text())["pairing"]
 
 
 def test_sound_is_of_the_class_of_the_video(drone: tuple[Path, list[Example]]) -> None:
@@ -78,7 +83,8 @@ def test_too_few_files_for_three_splits_are_refused(tmp_path: Path) -> None:
 def test_digits_go_by_the_published_split(tmp_path: Path) -> None:
     for name in ("3_theo_4.wav", "3_theo_5.wav", "3_theo_8.wav"):
         write_media(tmp_path / name, sound=tone(0.3), codec="pcm_s16le")
-    assert import_fsdd(tmp_path, tmp_path / "out") == {"train": 1, "val": 1, "test": 1}
+    splits = import_fsdd(tmp_path, tmp_path / "out")["splits"]
+    assert {split: counts["examples"] for split, counts in splits.items()} == {"train": 1, "val": 1, "test": 1}
     rows = read_manifest(tmp_path / "out/manifest.jsonl")
     assert [(r.id, r.split, r.answers) for r in rows] == [
         ("3_theo_4", "test", ("three",)),
@@ -94,7 +100,8 @@ def test_a_folder_without_digits_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason=f"no real files in {SHARED}: set MIRASOL_SHARED")
 def test_the_real_digits_are_3000(tmp_path: Path) -> None:
-    assert import_fsdd(SHARED / "fsdd", tmp_path) == {"train": 2520, "val": 180, "test": 300}
+    splits = import_fsdd(SHARED / "fsdd", tmp_path)["splits"]
+    assert {split: counts["examples"] for split, counts in splits.items()} == {"train": 2520, "val": 180, "test": 300}
 
 
 def test_importing_again_writes_no_file_that_the_cache_shares(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def test_media_and_answers_are_enough(tmp_path: Path, media: Path) -> None:
     )
 
 
+def test_options_of_a_multiple_choice_are_separated_like_answers(tmp_path: Path, media: Path) -> None:
+    (row,) = imported(tmp_path, media, "media,answers,options\na.mp4,dog,cat|dog|cow\n")
+    assert (row.answers, row.options) == (("dog",), ("cat", "dog", "cow"))
+
+
 def test_jsonl_says_the_same_as_csv(tmp_path: Path, media: Path) -> None:
     rows = [
         {"media": "a.mp4", "start": 1, "end": 2.5, "prompt": "Who sings, and why?", "answers": ["Ada", "she"]}

@@ -64,6 +64,8 @@ def test_every_wrong_line_is_listed_at_once(tmp_path: Path) -> None:
         ({"prompt": " "}, "prompt: is empty"),
         ({"group": 3}, "group: expected a text, got 3"),
         ({"answers": "yes"}, "answers: expected a list"),
+        ({"options": ["yes"]}, "options: expected a list of at least two texts, or none, got ['yes']"),
+        ({"options": ["yes", "no"]}, "options: 'thing 0', the first of the answers, is none of ['yes', 'no']"),
         ({"media": "/etc/passwd"}, "must be a path inside the manifest's folder"),
         ({"media": "media/../../x.mp4"}, "must be a path inside the manifest's folder"),
         ({"media": "http://host/x.mp4"}, "must be a path inside the manifest's folder"),
@@ -95,3 +97,11 @@ def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_an_empty_manifest_is_an_error(tmp_path: Path) -> None:
     assert "holds no example" in error_of(tmp_path / "m.jsonl", "", "  ")
+
+
+def test_options_are_written_only_where_there_are_some(tmp_path: Path) -> None:
+    rows = [example(0), example(1, options=("thing 0", "thing 1"))]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    first, second = (tmp_path / "m.jsonl").read_text().splitlines()
+    assert "options" not in json.loads(first) and json.loads(second)["options"] == ["thing 0", "thing 1"]
+    assert read_manifest(tmp_path / "m.jsonl") == rows

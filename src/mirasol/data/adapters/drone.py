@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.adapters.generic import refuse_world
-from mirasol.data.manifest import Example, write_manifest
+from mirasol.data.adapters.writing import refuse_world, write_data
+from mirasol.data.manifest import Example
 
 PROMPT = "Classify the video audio clip."
 SOUND_OF = {"AIRPLANE": "BACKGROUND", "BIRD": "BACKGROUND", "DRONE": "DRONE", "HELICOPTER": "HELICOPTER"}
@@ -27,13 +28,13 @@ SECONDS = 5.0  # length of a clip
 STARTS = {"train": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), "val": (0.0, 5.0), "test": (0.0, 5.0)}  # of the clips of ten seconds
 
 
-def import_drone(media: Path, out: Path) -> dict[str, int]:
-    """Write ``out/media/*.mp4`` (video and sound joined by class, streams copied) and ``out/manifest.jsonl``.
+def import_drone(media: Path, out: Path) -> dict[str, Any]:
+    """Write ``out/media/*.mp4`` (video and sound joined by class, streams copied) and the manifest with its summary.
 
     ``media`` holds ``video/V_<CLASS>_<NNN>.mp4`` and ``audio/<CLASS>_<NNN>.flac``.
 
     Returns:
-        Number of clips per split.
+        The summary, which also stands in ``out/import.json``.
 
     Raises:
         MirasolError: ``out`` holds the built-in world, a folder is missing, or a class has too few files for
@@ -57,8 +58,8 @@ def import_drone(media: Path, out: Path) -> dict[str, int]:
                 _join(video, sound, out / target)
                 examples += _clips(target, name.lower(), split, video.stem)
             progress.advance(1)
-    write_manifest(out / "manifest.jsonl", examples)
-    return {split: sum(e.split == split for e in examples) for split, _ in SPLITS}
+    facts = {"set": "drone", "pairing": "sound and picture were joined by class, not filmed together"}
+    return write_data(out, out / "media", examples, "copy", facts)
 
 
 def _by_class(folder: Path, pattern: str) -> dict[str, list[Path]]:

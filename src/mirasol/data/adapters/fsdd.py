@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.generic import place, refuse_world
-from mirasol.data.manifest import Example, write_manifest
+from mirasol.data.adapters.writing import refuse_world, write_data
+from mirasol.data.manifest import Example
 
 PROMPT = "Classify the video audio clip."
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def import_fsdd(media: Path, out: Path) -> dict[str, int]:
-    """Copy ``media/{digit}_{speaker}_{index}.wav`` to ``out/media`` and write ``out/manifest.jsonl``.
+def import_fsdd(media: Path, out: Path) -> dict[str, Any]:
+    """Copy ``media/{digit}_{speaker}_{index}.wav`` to ``out/media``; write the manifest and its summary.
 
     Index 0-4 is the published test split; 5-7 are our validation split; the group is the recording.
 
     Returns:
-        Number of clips per split.
+        The summary, which also stands in ``out/import.json``.
 
     Raises:
         MirasolError: no file of that name pattern is there, or ``out`` holds the built-in world.
@@ -27,14 +28,12 @@ def import_fsdd(media: Path, out: Path) -> dict[str, int]:
     refuse_world(out)
     folder = media / "recordings" if (media / "recordings").is_dir() else media
     examples: list[Example] = []
-    (out / "media").mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob("*.wav")):
         match = re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", path.name)
         if match is None:
             continue
         index = int(match[3])
         split = "test" if index <= 4 else "val" if index <= 7 else "train"
-        place(path, out / "media" / path.name, "copy")
         examples.append(
             Example(
                 id=path.stem,
@@ -52,5 +51,4 @@ def import_fsdd(media: Path, out: Path) -> dict[str, int]:
         )
     if not examples:
         raise MirasolError(f"{folder}: no file named digit_speaker_index.wav: point --media at the recordings")
-    write_manifest(out / "manifest.jsonl", examples)
-    return {split: sum(e.split == split for e in examples) for split in ("train", "val", "test")}
+    return write_data(out, folder, examples, "copy", {"set": "fsdd"})

@@ -13,6 +13,7 @@ group    optional source video, if several files or clips were cut from one; emp
 split    optional ``train``, ``val`` or ``test``; empty: by a hash of the group, 80/10/10
 family   optional kind of question, for the report
 licence  optional
+options  optional of a multiple choice, like ``answers``; the first of the answers is the right one
 id       optional empty: the annotation file's name and the row's number
 ======== ======== ===========================================================================================
 """
@@ -23,26 +24,21 @@ import csv
 import difflib
 import hashlib
 import json
-import os
-import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import disk_error
-from mirasol.core.progress import Progress
+from mirasol.data.adapters.writing import check_link, refuse_world, write_data
 from mirasol.data.manifest import (
     AUDIO_PROMPT,
     CAPTION_PROMPT,
     CLASSIFY_PROMPT,
     FIELDS,
     Example,
-    check_field,
-    clips_of,
+    check_example,
+    example_of,
     listing,
-    write_manifest,
 )
 
 REQUIRED = ("media", "answers")
@@ -54,7 +50,7 @@ SHOWN_MISSING = 10
 def import_generic(
     annotations: Path, media: Path, out: Path, *, link: str = "copy", skip_missing: bool = False
 ) -> dict[str, Any]:
-    """Write ``out/manifest.jsonl`` and ``out/media/...``; files that are there already are not copied again.
+    """Write ``out/manifest.jsonl``, ``out/import.json`` and ``out/media/...``; copies only what is not there already.
 
     Args:
         annotations: a ``.csv`` or ``.jsonl`` file, UTF-8.
@@ -63,15 +59,13 @@ def import_generic(
         skip_missing: leave out rows whose file is missing, and count them, instead of failing.
 
     Returns:
-        Numbers of examples, clips, media, groups, splits, tasks, distinct answers, skipped rows, and of
-        files in ``out/media`` that no row names.
+        The summary, which also stands in ``out/import.json``.
 
     Raises:
         MirasolError: rows are wrong or name missing files (each listed as ``file:line``), ``out`` holds
             another kind of data set, or it cannot be written.
     """
-    if link not in ("copy", "hardlink"):
-        raise MirasolError(f"link: {link!r} is not one of copy, hardlink")
+    check_link(link)
     if not media.is_dir():
         raise MirasolError(
             f"{media}: no such folder: --media names the folder that the paths of {annotations} start from"
@@ -89,24 +83,7 @@ def import_generic(
         raise MirasolError(
             f"{annotations}: no row is left, {len(missing)} name missing files: is --media {media} right?"
         )
-    paths = sorted({e.media.removeprefix("media/") for e in examples})
-    with Progress("import", len(paths), "files") as progress:
-        for path in paths:
-            place(media / path, out / "media" / path, link)
-            progress.advance()
-    write_manifest(out / "manifest.jsonl", examples)
-    kept = {out / "media" / path for path in paths}
-    return {
-        "examples": len(examples),
-        "clips": len(clips_of(examples)),
-        "media": len(paths),
-        "groups": len({e.group for e in examples}),
-        "splits": dict(Counter(e.split for e in examples)),
-        "tasks": dict(Counter(e.task for e in examples)),
-        "answers": len({e.answers[0] for e in examples}),
-        "skipped_rows": len(missing),
-        "unused_media": sum(p.is_file() and p not in kept for p in (out / "media").rglob("*")),
-    }
+    return write_data(out, media, examples, link, {"set": "generic", "skipped_rows": len(missing)})
 
 
 def split_of(group: str) -> str:
@@ -143,8 +120,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             for name in ("start", "end"):
                 if name in cells:
                     cells[name] = _number(cells[name])
-            if "answers" in cells:
-                cells["answers"] = [a.strip() for a in cells["answers"].split("|") if a.strip()]
+            for name in {"answers", "options"} & set(cells):
+                cells[name] = [text.strip() for text in cells[name].split("|") if text.strip()]
             if cells:
                 yield reader.line_num, cells
     except csv.Error as error:
@@ -209,9 +186,7 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
             "family": "",
             "licence": "",
         } | row
-        errors = [error for field in FIELDS if (error := check_field(field, values.get(field)))]
-        if not errors and values["end"] is not None and values["end"] <= (values["start"] or 0.0):
-            errors.append(f"end {values['end']:g} is not after start {values['start'] or 0:g}")
+        errors = check_example({"media": None} | values)
         if not errors and lines.setdefault(values["id"], line) != line:
             errors.append(f"id {values['id']!r} stands in line {lines[values['id']]} already")
         if not errors and values["split"] != splits.setdefault(group, values["split"]):
@@ -224,39 +199,7 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
         if not there[name]:
             missing.append(f"{path}:{line}: {name}")
             continue
-        for field in ("start", "end"):
-            values[field] = None if values[field] is None else float(values[field])
-        examples.append(Example(**(values | {"media": f"media/{name}", "answers": tuple(values["answers"])})))
+        examples.append(example_of(values | {"media": f"media/{name}"}))
     if wrong:
         raise MirasolError(listing(f"{len(wrong)} error(s) in the annotations", wrong))
     return examples, missing
-
-
-def refuse_world(out: Path) -> None:
-    """Raise :class:`MirasolError` if ``out`` holds the built-in world, whose questions are not those of other data."""
-    if (out / "families.json").exists():
-        raise MirasolError(
-            f"{out} holds the built-in world (families.json describes its questions): "
-            "choose an empty folder with --out, or move the old data away"
-        )
-
-
-def place(source: Path, target: Path, link: str) -> None:
-    """Copy or link ``source`` to ``target``, whole or not at all; nothing to do where it is there already."""
-    have, want = (target.stat() if target.exists() else None), source.stat()
-    if have and (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns):
-        return
-    temporary = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:16]}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        if link == "hardlink":
-            os.link(source.resolve(), temporary)
-        else:
-            shutil.copy2(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if link == "hardlink":
-            raise MirasolError(f"cannot link {source} to {target} ({error.strerror}): use --link copy") from error
-        raise disk_error(error, target) or error from error
