@@ -13,13 +13,15 @@ import pytest
 import typer
 
 from mirasol.cli import app
+from mirasol.commands.bench import BENCHMARKS
 from mirasol.params.docs import render
 
 ROOT = Path(__file__).parents[2]
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "answer": {"file", "question", "bundle", "threads"},
-    "bench": {"bundle", "weights"},
+    **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
+    "bench stream": {"bundle", "weights"},
     "data check": {"shards"},
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},

@@ -88,8 +88,13 @@ class ChunkTransformer(nn.Module):
 
         ``own_valid`` and ``later_valid``, bool [B, T, n]: the keys that their own chunk and later chunks see.
         """
-        seen = {"own_valid": own_valid, "later_valid": later_valid}
-        attention = partial(chunk_causal_attention, window=self.window, backend=self.backend, **seen)
+        attention = partial(
+            chunk_causal_attention,
+            window=self.window,
+            own_valid=own_valid,
+            later_valid=later_valid,
+            backend=self.backend,
+        )
         cos, sin = self._angles(x.shape[1], x)
         for layer, block in enumerate(self.blocks):
             y = block(x, self._outputs(layer, x.shape[2], outputs), cos, sin, attention)
