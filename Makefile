@@ -86,7 +86,7 @@ types: setup ## mypy: strict where users build on it (pyproject.toml)
 	@$(BIN)/mypy
 
 bench: setup ## every benchmark of benchmarks/, each a ratio with its spread
-	@for file in benchmarks/*.py; do echo "[bench] $$file"; $(BIN)/python "$$file"; done
+	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do echo "[bench] $$file"; $(BIN)/python "$$file"; done
 
 report: setup ## build/report/index.html from what stands in build/ and reports/
 	@$(BIN)/mirasol report

@@ -50,7 +50,7 @@ def quarter(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(
         config,
         vit=dataclasses.replace(config.vit, width=256),
-        combiner_sizes=Sizes(4, 256, 1024, 4, 64),
+        combiner_sizes=dataclasses.replace(config.combiner_sizes, layers=4, width=256, hidden=1024, heads=4),
         ttm_sizes=Sizes(1, 256, 32, 3, 64),
         ttm_memory=64,
         ttm_read=128,
@@ -114,11 +114,11 @@ def train(model: Mirasol, batch: Any) -> None:
 
 def whole_model(name: str, quick: bool) -> Mirasol:
     """Base's proportions: widths and tokens an eighth, layers a quarter (TTM's two: one)."""
-    sizes = Sizes(2, 128, 512, 2, 64)
     spec = ModelSpec(preset="base", combiner=name, queries="last", combined=4, feature_mask=0.0)
     base = build_config(
         spec, size=40 if quick else 80, frames_per_chunk=8, mels=32, audio_columns=32, vocabulary=4096, max_text=32
     )
+    sizes = dataclasses.replace(base.combiner_sizes, layers=2, width=128, hidden=512, heads=2)
     torch.manual_seed(0)
     return Mirasol(
         dataclasses.replace(
@@ -131,6 +131,7 @@ def whole_model(name: str, quick: bool) -> Mirasol:
             reconstruction_size=20,
             reconstruction_tube=(8, 10, 10),
             text=Sizes(4, 192, 1536, 3, 64),
+            cross_hidden=1536,
             ttm_sizes=Sizes(1, 128, 16, 3, 32),
             ttm_memory=32,
             ttm_read=64,

@@ -20,12 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-for name, level in (("KINETO_LOG_LEVEL", "9"), ("TORCH_CPP_LOG_LEVEL", "ERROR")):  # the profiler about itself
-    os.environ.setdefault(name, level)
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler about itself
 
-import torch  # noqa: E402
+import torch
 
-from mirasol.core.files import write_json  # noqa: E402
+from mirasol.core.files import write_json
 
 Work = Callable[[], object]
 RESAMPLES = 2000
@@ -74,7 +73,11 @@ def in_turn(works: dict[str, Work], rounds: int, seconds: Callable[[Work], float
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     """``above / below`` of each round: the median, and its 95 % interval by bootstrap over rounds."""
-    each = [a / b for a, b in zip(above, below, strict=True)]
+    return share([a / b for a, b in zip(above, below, strict=True)])
+
+
+def share(each: Sequence[float]) -> dict[str, Any]:
+    """A ratio that each round gave: the median, and its 95 % interval by bootstrap over rounds."""
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(each, k=len(each))) for _ in range(RESAMPLES))
     low, high = medians[int(0.025 * RESAMPLES)], medians[int(0.975 * RESAMPLES) - 1]

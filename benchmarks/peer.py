@@ -5,10 +5,10 @@
 
 Where it cannot be imported this says so and is done. Newer x-transformers do not construct it. Widths, depths, patches,
 frames and text length are the same, and both predict every token of the text; what else it can choose is at its
-defaults. Its encoders for video and audio have as many layers as our shared ViT; ours has as many again for audio alone,
-and what it holds in the linear maps that predict and reconstruct, ours holds in the reconstruction transformer, so that
-parameters are equal. Its video arrives as RGB floats, ours as the bytes of the decoder. Its audio axes fit only where
-a chunk has as many audio columns as the clip has chunks: here 8.
+defaults. Its encoders for video and audio have as many layers as our shared ViT; ours has as many again for audio
+alone, and what it holds in the linear maps that predict and reconstruct, ours holds in the reconstruction transformer,
+so that parameters are equal. Its video arrives as RGB floats, ours as the bytes of the decoder. Its audio axes fit
+only where a chunk has as many audio columns as the clip has chunks: here 8.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ PARTS = (  # part, has the peer one, have we
     ("combiner sees earlier chunks (P eq. 2)", "no", "yes"),
     ("Token Turing Machine combiner", "no", "yes"),
     ("sparse 3D tubes; one ViT for video and audio", "no", "yes"),
-    ("latent target x_t+1 (P 3.3)", "no: its own output", "yes"),
-    ("video reconstruction by a transformer", "no: one linear map", "yes"),
-    ("audio reconstruction", "yes: one linear map", "no"),
+    ("target of the latent h_t", "h_t+1", "x_t+1 (P 3.3)"),
+    ("video reconstruction", "one linear map", "a transformer"),
+    ("audio reconstruction", "one linear map", "a transformer"),
     ("one modality alone; a missing one masked", "no", "yes"),
-    ("masking in training only", "no: always", "yes"),
+    ("features are masked", "always", "in training"),
     ("streaming step with bounded state", "no", "yes"),
     ("training, data, evaluation, export, tests", "no", "yes"),
 )

@@ -1,6 +1,6 @@
 """What training in Lightning, with curves and checks, costs beside a bare loop of the same steps.
 
-    python benchmarks/training_loop.py [--rounds 5] [--steps 60] [--out FILE.json]
+    mirasol bench training_loop [--json FILE] [--rounds 5] [--steps 60] [--quick]
 
 The demo's model and one batch in memory; the two take turns in one process on one thread. CPU time is
 compared, not the clock: another process beside this one would spoil that. Steps are counted as
@@ -9,21 +9,17 @@ the difference between a long and a short run, so that start, evaluation and che
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
-import platform
-import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from common import arguments, median_ms, ratio, report, table
+from inputs import random_batch
 
-from mirasol.core.files import write_json
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
@@ -40,24 +36,7 @@ class OneBatch:
     """A feed that gives the same batch for ever, and one clip to score."""
 
     def __init__(self, config: ModelConfig, clips: int, texts: int = 8, chunks: int = 4) -> None:
-        draws = torch.Generator().manual_seed(0)
-        frames = (clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size)
-        tokens = torch.randint(5, config.vocabulary, (clips, texts, 20), generator=draws)
-        answers = torch.zeros_like(tokens, dtype=torch.bool)
-        answers[:, :, 10:12] = True
-        present = torch.ones(clips, chunks, dtype=torch.bool)
-        ids = [[f"{clip}-{text}" for text in range(texts)] for clip in range(clips)]
-        self.batch = Batch(
-            video=torch.randint(16, 236, frames, dtype=torch.uint8, generator=draws),
-            audio=torch.randn(clips, chunks, config.audio_columns, config.mels, generator=draws),
-            video_present=present,
-            audio_present=present,
-            tokens=tokens,
-            answer_mask=answers,
-            text_weight=torch.ones(clips, texts),
-            keys=[str(clip) for clip in range(clips)],
-            example_ids=ids,
-        )
+        self.batch = random_batch(config, clips, chunks, texts, length=20)
 
     def families(self) -> dict[str, str]:
         return {name: "all" for row in self.batch.example_ids for name in row}
@@ -100,36 +79,28 @@ def whole(model: ModelConfig, config: PhaseConfig, feed: OneBatch) -> float:
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures where ``--out`` says."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    """Measure, print, write."""
+    parser = arguments(__doc__)
+    parser.add_argument("--steps", type=int, default=60, help="of one timing")
+    options = parser.parse_args()
+    steps = 10 if options.quick else options.steps
     model = build_config(
         ModelSpec(), size=48, frames_per_chunk=4, mels=32, audio_columns=16, vocabulary=256, max_text=48
     )
-    config = PhaseConfig(steps=arguments.steps, checkpoint_every=10**6)
-    longer = dataclasses.replace(config, steps=arguments.steps + SHORT)
+    config = PhaseConfig(steps=steps, checkpoint_every=10**6)
+    longer = dataclasses.replace(config, steps=steps + SHORT)
     shorter = dataclasses.replace(config, steps=SHORT)
     feed = OneBatch(model, config.batch_size)
-    rows = []
-    for _ in range(arguments.rounds):
-        first = (bare(model, longer, feed.batch) - bare(model, shorter, feed.batch)) / config.steps
-        second = (whole(model, longer, feed) - whole(model, shorter, feed)) / config.steps
-        rows.append({"bare_ms": first * 1e3, "trainer_ms": second * 1e3, "ratio": second / first})
-        print(f"bare {first * 1e3:6.1f} ms  trainer {second * 1e3:6.1f} ms  ratio {second / first:.3f}", flush=True)
-    ratios = [row["ratio"] for row in rows]
-    result = {
-        "what": "CPU time of a training step: trainer against a bare loop",
-        "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-        "rounds": rows,
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, torch {torch.__version__}",
-    }
-    print(json.dumps(result["ratio"]))
-    if arguments.out:
-        write_json(arguments.out, result)
+    taken: dict[str, list[float]] = {"bare": [], "trainer": []}
+    rows: list[tuple[object, ...]] = [("CPU time of a step, ms", "bare loop", "trainer", "trainer / bare")]
+    for number in range(options.rounds):
+        taken["bare"].append((bare(model, longer, feed.batch) - bare(model, shorter, feed.batch)) / steps)
+        taken["trainer"].append((whole(model, longer, feed) - whole(model, shorter, feed)) / steps)
+        first, second = taken["bare"][-1], taken["trainer"][-1]
+        rows.append((f"round {number + 1}", first * 1e3, second * 1e3, second / first))
+    table(rows)
+    ratios = {"trainer_over_bare_loop": ratio(taken["trainer"], taken["bare"])}
+    report("training_loop", options.json, ratios, {"milliseconds": {k: median_ms(v) for k, v in taken.items()}})
 
 
 if __name__ == "__main__":

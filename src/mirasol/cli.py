@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.commands import data, model, params, say, weights
+from mirasol.commands import bench, data, model, params, say, weights
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(params.app, name="params")
 app.add_typer(model.app, name="model")
@@ -164,20 +165,6 @@ def stream(
     from mirasol.runtime.stream import stream as run_stream
 
     run_stream(source, bundle, ask, every, wait=not fast, threads=threads)
-
-
-@app.command()
-def bench(
-    bundle: Bundle = BUNDLE,
-    weights: Annotated[Path, typer.Option(help="folder of the model that the bundle was made of")] = FINETUNE,
-) -> None:
-    """Time a bundle on this machine, decoding included, beside torch; reports/latency.json stays as it is.
-
-    Example:  mirasol bench
-    """
-    from mirasol.commands.bench import measure
-
-    measure(bundle, weights)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import typer
 
 from mirasol.cli import app
 from mirasol.commands import model
+from mirasol.commands.bench import BENCHMARKS
 from mirasol.core.errors import MirasolError
 from mirasol.params.docs import render
 
@@ -25,7 +26,8 @@ SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "answer": {"file", "question", "bundle", "threads"},
-    "bench": {"bundle", "weights"},
+    **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
+    "bench stream": {"bundle", "weights"},
     "data check": {"shards"},
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},

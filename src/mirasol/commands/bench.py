@@ -1,18 +1,45 @@
-"""`mirasol bench`: a bundle timed outside the pipeline."""
+"""`mirasol bench`: things timed in turn, as ratios with their spread."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from mirasol.commands.say import table
-from mirasol.export.benchmark import benchmark
-from mirasol.params.load import load_params
-from mirasol.stages.paths import DATA
-from mirasol.training.weights import load_model
+from mirasol.core.errors import MirasolError
+
+FOLDER = Path("benchmarks")
+BENCHMARKS = {  # files of that folder, which the project has and the package has not
+    "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
+    "combiner": "the Token Turing Machine against the transformer combiner",
+    "peer": "this model against mirasol-pytorch, where that is installed",
+    "train": "a training step of a preset on a GPU: clips a second and MFU",
+    "training_loop": "training in Lightning, with curves and checks, against a bare loop",
+}
+
+app = typer.Typer(no_args_is_help=True, help="Time things in turn: ratios with their spread.")
 
 
-def measure(bundle: Path, weights: Path) -> None:
-    """Print how fast ``bundle`` streams, and each of its steps beside torch's eager one."""
+@app.command()
+def stream(
+    bundle: Annotated[Path, typer.Option(help="the folder that the export stage wrote")] = Path("build/bundle"),
+    weights: Annotated[Path, typer.Option(help="folder of the model that the bundle was made of")] = Path(
+        "build/finetune"
+    ),
+) -> None:
+    """Time a bundle on this machine, decoding included, beside torch; reports/latency.json stays as it is.
+
+    Example:  mirasol bench stream
+    """
+    from mirasol.export.benchmark import benchmark
+    from mirasol.params.load import load_params
+    from mirasol.stages.paths import DATA
+    from mirasol.training.weights import load_model
+
     params = load_params()
     report = benchmark(load_model(weights), bundle, DATA, params.benchmark, split=params.evaluate.split)
     rounds, chunk, answer = report["realtime_rounds"], report["chunk_ms"], report["answer_ms"]
@@ -26,3 +53,30 @@ def measure(bundle: Path, weights: Path) -> None:
         spread = f"{ratio['median']:g} ({ratio['low']:g} to {ratio['high']:g})"
         rows.append((name, f"{step['onnxruntime']['p50']:g}", f"{step['torch']['p50']:g}", spread))
     table(rows, right=(1, 2, 3))
+
+
+def _add(name: str, about: str) -> None:
+    """A command that runs a file of the project's benchmarks; options that it does not know go to the file."""
+
+    @app.command(
+        name,
+        help=f"Measure {about}.\n\nExample:  mirasol bench {name} --json runs/{name}.json",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def run(
+        context: typer.Context,
+        json: Annotated[Path | None, typer.Option(help="write the figures there")] = None,
+        rounds: Annotated[int | None, typer.Option(min=1, help="how often each thing is timed, in turn")] = None,
+        quick: Annotated[bool, typer.Option("--quick", help="small sizes: to see that it runs")] = False,
+    ) -> None:
+        file = FOLDER / f"{name}.py"
+        if not file.is_file():
+            raise MirasolError(f"{file} is not here: run in the project's folder (the one with params.yaml)")
+        options = [*(["--json", str(json)] if json else ()), *(["--rounds", str(rounds)] if rounds else ())]
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # remarks of the profiler that counts memory
+        arguments = [str(file), *options, *(["--quick"] if quick else ()), *context.args]
+        os.execv(sys.executable, [sys.executable, *arguments])
+
+
+for _name, _about in BENCHMARKS.items():
+    _add(_name, _about)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from mirasol.model import attention_flex, attention_loop
 
@@ -36,6 +37,7 @@ def chunk_causal_attention(
     own_valid: Tensor | None = None,
     later_valid: Tensor | None = None,
     backend: str = "auto",
+    blocks: BlockMask | None = None,
 ) -> Tensor:
     """Attention of the queries of every chunk over its own keys and those of the ``window - 1`` chunks before.
 
@@ -46,6 +48,8 @@ def chunk_causal_attention(
         own_valid: bool [B, T, n], keys that their own chunk sees; ``None`` for all. Every query needs one.
         later_valid: bool [B, T, n], keys that later chunks see; given together with ``own_valid``.
         backend: one of :data:`BACKENDS`.
+        blocks: for ``flex``, what :func:`mirasol.model.attention_flex.block_mask` gives for these shapes; asked for
+            if ``None``, which inside of torch.compile means made again in every call.
 
     Returns:
         [B, T, nq, heads, head].
@@ -61,7 +65,7 @@ def chunk_causal_attention(
     if backend == "auto":
         backend = "flex" if attention_flex.is_best_for(q) else "loop"
     if backend == "flex":
-        return attention_flex.attention(q, k, v, window, own_valid, later_valid)
+        return attention_flex.attention(q, k, v, window, own_valid, later_valid, blocks)
     if backend == "loop":
         if attention_loop.is_fused_for(q, k, v):
             return attention_loop.FusedLoop.apply(q, k, v, window, own_valid, later_valid)

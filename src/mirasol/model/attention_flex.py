@@ -12,6 +12,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 BLOCK = 128  # side of the blocks that are skipped or computed as a whole, FlexAttention's default
 SMALLEST_HEAD = 16  # FlexAttention compiles no kernel for narrower heads
+KEPT = 64  # block masks
 COMPILED = 64  # shapes that may be compiled before torch would fall back to the slow path (its default is 8)
 
 
@@ -22,7 +23,13 @@ def is_best_for(q: Tensor) -> bool:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, window: int, own_valid: Tensor | None, later_valid: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    own_valid: Tensor | None,
+    later_valid: Tensor | None,
+    blocks: BlockMask | None,
 ) -> Tensor:
     """Arguments and result as of :func:`mirasol.model.attention.chunk_causal_attention`.
 
@@ -32,14 +39,15 @@ def attention(
     if q.device.type == "cpu" and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise ValueError("attention backend 'flex' has no backward pass on a CPU, expected 'auto', 'loop' or 'dense'")
     chunks, queries, keys = q.shape[1], q.shape[2], k.shape[2]
-    blocks = block_mask(chunks, queries, keys, min(window, chunks), q.device)
+    if blocks is None:
+        blocks = block_mask(chunks, queries, keys, min(window, chunks), q.device)
     visible = None if own_valid is None or later_valid is None else _visible(queries, keys, own_valid, later_valid)
     heads_first = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
     out: Tensor = _call(q.device)(*heads_first, score_mod=visible, block_mask=blocks)
     return out.transpose(1, 2).unflatten(1, (chunks, queries))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=KEPT)
 def block_mask(chunks: int, queries: int, keys: int, window: int, device: torch.device) -> BlockMask:
     """Which blocks of the mask of eq. 8 are empty, full or mixed; kept, since every layer and step asks again.
 

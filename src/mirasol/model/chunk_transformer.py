@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from mirasol.model.attention import BACKENDS, attend, chunk_causal_attention
+from mirasol.model.attention_flex import block_mask
 from mirasol.model.config import Sizes
 from mirasol.model.layers import MLP, split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
@@ -97,9 +99,17 @@ class ChunkTransformer(nn.Module):
         )
         cos, sin = self._angles(x.shape[1], x)
         for layer, block in enumerate(self.blocks):
-            y = block(x, self._outputs(layer, x.shape[2], outputs), cos, sin, attention)
+            queries = self._outputs(layer, x.shape[2], outputs)
+            y = block(x, queries, cos, sin, partial(attention, blocks=self._blocks(x, queries)))
             x = self._next(layer, x, y)
         return self.norm(x)
+
+    def _blocks(self, x: Tensor, queries: int) -> BlockMask | None:
+        """The block mask where FlexAttention will ask for it: out here, since blocks may be compiled one by one."""
+        if x.device.type != "cuda" or self.backend not in ("auto", "flex"):
+            return None
+        chunks, keys = x.shape[1:3]
+        return block_mask(chunks, queries, keys, min(self.window, chunks), x.device)
 
     def bidirectional(self, x: Tensor) -> Tensor:
         """All chunks at once without the mask of eq. 8: [B, T, n, d] -> [B, T, n, d]; for ablations."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from mirasol.model import chunk_transformer
 from mirasol.model.attention import chunk_causal_attention, chunk_causal_mask
-from mirasol.model.attention_flex import block_mask
+from mirasol.model.attention_flex import KEPT, block_mask
 from mirasol.model.attention_loop import KEYS
 from mirasol.model.chunk_transformer import use_backend
 
@@ -90,7 +91,26 @@ def test_blocks_are_those_that_evaluating_every_entry_finds(chunks, queries, key
 
 def test_block_masks_are_kept_and_their_number_is_bounded():
     assert block_mask(4, 9, 9, 4, CPU) is block_mask(4, 9, 9, 4, CPU)
-    assert block_mask.cache_info().maxsize == 64
+    for chunks in range(1, 2 * KEPT):
+        block_mask(chunks, 1, 1, 1, CPU)
+    assert block_mask.cache_info().currsize == KEPT
+
+
+@torch.no_grad()
+def test_what_is_compiled_around_flex_takes_the_mask_that_it_is_given():
+    tensors = [x.detach() for x in qkv(torch.float64)]
+    graphs = []
+
+    def look(graph, inputs):
+        graphs.append(graph.print_readable(print_output=False))
+        return graph
+
+    attention = partial(chunk_causal_attention, window=2, backend="flex", blocks=block_mask(5, 2, 4, 2, CPU))
+    compiled = torch.compile(lambda *x: attention(*x), backend=look, fullgraph=True)
+    dense = chunk_causal_attention(*tensors, 2, backend="dense")
+    assert torch.allclose(compiled(*tensors), dense, rtol=1e-12, atol=1e-12)
+    assert len(graphs) == 1
+    assert "arange" not in graphs[0]
 
 
 @pytest.mark.parametrize("backend", ["dense", "loop"])

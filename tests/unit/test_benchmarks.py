@@ -1,0 +1,140 @@
+"""The benchmarks run, write what they promise, and the one for a GPU needs nothing but torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from mirasol.commands.bench import BENCHMARKS
+
+ROOT = Path(__file__).parents[2]
+CLAIMS = {
+    "attention": {"chunk_attention_time", "chunk_attention_memory"},
+    "combiner": {"ttm_step_flat", "combiner_step_t64", "combiner_model_time", "combiner_model_memory"},
+    "peer": {"peer_train_time", "peer_forward_time"},
+    "train": {"train_mfu"},
+    "training_loop": {"trainer_over_bare_loop"},
+}
+TORCH = {"torch", "torchgen", "functorch", "triton", "nvidia", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"}
+TORCH |= {"filelock", "fsspec", "typing_extensions.py", "setuptools"}  # what torch itself needs
+
+
+@pytest.fixture(scope="module")
+def common() -> ModuleType:
+    """benchmarks/common.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("common", ROOT / "benchmarks" / "common.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python in the project's folder, with the sources that are tested."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["attention", "peer", *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "training_loop"))]
+)
+def test_a_benchmark_writes_what_it_promises(name: str, tmp_path: Path) -> None:
+    done = run(f"benchmarks/{name}.py", "--quick", "--rounds", "2", "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert set(result) == {"name", "commit", "machine", "ratios", "figures"}
+    assert result["name"] == name
+    skipped = "skipped" in result["figures"]
+    assert set(result["ratios"]) == (set() if skipped else CLAIMS[name])
+    for found in result["ratios"].values():
+        assert set(found) == {"value", "ci95", "rounds"}
+        assert found["ci95"][0] <= found["value"] <= found["ci95"][1]
+
+
+def test_every_benchmark_is_a_command() -> None:
+    files = {
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
+    }
+    assert files == set(BENCHMARKS) == set(CLAIMS)
+
+
+@pytest.fixture
+def torch_alone(tmp_path: Path) -> list[str]:
+    """Python as on a machine that has torch and what torch needs, and no other package."""
+    packages, found = tmp_path / "packages", Path(torch.__file__).parents[1]
+    packages.mkdir()
+    for name in TORCH:
+        if (found / name).exists():
+            (packages / name).symlink_to(found / name)
+    return [sys.executable, "-S", "-c", f"import sys; sys.path += [{str(packages)!r}, {str(ROOT / 'src')!r}]\n"]
+
+
+def alone(command: list[str], program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command[:-1], command[-1] + program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_train_benchmark_needs_nothing_but_torch(torch_alone: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    program = f"""
+import runpy
+sys.path.insert(0, "benchmarks")
+sys.argv = ["train.py", "--quick", "--rounds", "2", "--json", {str(out)!r}]
+runpy.run_path("benchmarks/train.py", run_name="__main__")
+"""
+    done = alone(torch_alone, program)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["figures"]["clips_per_second"] > 0
+    assert result["figures"]["preset"] == "demo"
+
+
+def test_every_module_of_the_model_needs_nothing_but_torch(torch_alone: list[str]) -> None:
+    modules = sorted(f"mirasol.model.{path.stem}" for path in (ROOT / "src/mirasol/model").glob("[!_]*.py"))
+    done = alone(torch_alone, "import mirasol, " + ", ".join(modules) + "\nassert 'numpy' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
+def test_outside_the_project_bench_says_where_to_run(tmp_path: Path) -> None:
+    program = "import sys; from mirasol.cli import main; sys.argv = ['mirasol', 'bench', 'attention']; main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert "benchmarks/attention.py is not here: run in the project's folder" in done.stderr
+
+
+def test_a_ratio_is_the_median_of_rounds_within_its_interval(common: ModuleType) -> None:
+    found = common.ratio([2.0, 4.0, 9.0], [1.0, 1.0, 1.0])
+    assert found["value"] == 4.0
+    assert found["ci95"] == [2.0, 9.0]
+    assert found["rounds"] == 3
+
+
+def test_rounds_take_turns_and_every_second_goes_backwards(common: ModuleType) -> None:
+    calls: list[str] = []
+    common.in_turn({name: (lambda name=name: calls.append(name)) for name in "ab"}, 2)
+    assert calls == ["a", "b", "a", "b", "b", "a"]
+    with pytest.raises(ValueError, match="0 rounds"):
+        common.in_turn({}, 0)
+
+
+def test_peak_memory_is_counted_to_the_byte(common: ModuleType) -> None:
+    def work() -> None:
+        first = torch.zeros(2**20)  # 4 MiB
+        second = torch.zeros(2**19)  # 2 MiB
+        del first
+        torch.zeros(2**19)
+        del second
+
+    assert common.peak_mib(work) == pytest.approx(6.0, abs=0.01)
