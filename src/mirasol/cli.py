@@ -116,15 +116,15 @@ def evaluate(
 
 @app.command()
 def explain(
-    clip: Annotated[str, typer.Argument(help="a media file, or the key of a clip in the shards, such as test-00003")],
+    clip: Annotated[str, typer.Argument(help="a media file, or the key of a clip in build/shards")],
     question: Annotated[str, typer.Argument(help="in the words of the training questions")],
     weights: Annotated[Path, typer.Option(help="folder of a trained model")] = FINETUNE,
     out: Annotated[Path, typer.Option(help="the picture: .png, or .html with its numbers")] = Path("explain.png"),
 ) -> None:
     """Draw where the model looked: for each token of its answer the chunks, the frames and the sound.
 
-    The bars are attention over chunks; beside them are the picture and the sound of the strongest chunk, orange
-    where attention lies. docs/evaluation.md says what exactly is shown, and what it does not prove.
+    Dark bars are attention over chunks. Beside them stand the picture and the sound of the strongest chunk, orange
+    where they raised the token. docs/evaluation.md says what exactly is shown, and what it does not prove.
 
     Example:  mirasol explain clip.mp4 'which sound is heard first?' --out looked.png
     """

@@ -15,7 +15,6 @@ from mirasol.model.streaming import EncoderCombiner, Latent, Text, reset
 STREAMING_LATENTS = ("causal", "none")
 TOLERANCE = [(torch.float32, 1e-6), (torch.float64, 1e-12)]
 SHAPES = [(4, 6, 4), (1, 1, 8), (5, 2, 4)]  # T, R, K
-ONE_LAYER = dataclasses.replace(TINY, layers=1)
 
 
 def chunk_of(batch, t):
@@ -137,27 +136,21 @@ def test_states_survive_safetensors_bit_for_bit(combiner):
     assert torch.equal(*outputs)
 
 
-# One layer in the combiner, one in the latent model, and the memory of the text model: each looks R-1 chunks back.
-REACH = 3  # (1 + 1 + 1) * (R - 1), R = 2
-
-
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("combiner", COMBINERS)
 @torch.no_grad()
-def test_a_question_about_a_forgotten_chunk(combiner):
+def test_a_question_about_a_forgotten_chunk(combiner, layers):
     """An answer does not depend on a chunk that has left every window; TTM's memory may still hold it."""
-    model = tiny_model(combiner=combiner, max_chunks=2, combiner_sizes=ONE_LAYER, latent_sizes=ONE_LAYER)
-    batch = random_batch(model.config, chunks=6)
+    sizes, chunks = dataclasses.replace(TINY, layers=layers), 7
+    model = tiny_model(combiner=combiner, max_chunks=2, combiner_sizes=sizes, latent_sizes=sizes)
+    # Each layer of the combiner and of the latent model looks R-1 chunks back, and so does the text model.
+    reach = (layers * (1 if combiner == "concat" else 2) + 1) * (2 - 1)
+    batch = random_batch(model.config, chunks=chunks)
     encoded = model.encode(batch)
     logits = model.logits(batch.tokens, encoded.h, encoded.present)
-    for changed in range(6):
+    for age in range(chunks):
         other = dataclasses.replace(batch, video=batch.video.clone())
-        other.video[:, changed] = 255 - other.video[:, changed]
+        other.video[:, -1 - age] = 255 - other.video[:, -1 - age]
         encoded = model.encode(other)
         same = torch.equal(logits, model.logits(batch.tokens, encoded.h, encoded.present))
-        age = 5 - changed
-        if combiner == "ttm":
-            assert not same
-        elif combiner == "concat":  # it does not look back itself
-            assert same == (age > REACH - 1)
-        else:
-            assert same == (age > REACH)
+        assert same == (age > reach and combiner != "ttm"), age

@@ -13,7 +13,9 @@ import pytest
 import typer
 
 from mirasol.cli import app
+from mirasol.commands import model
 from mirasol.commands.bench import BENCHMARKS
+from mirasol.core.errors import MirasolError
 from mirasol.params.docs import render
 
 ROOT = Path(__file__).parents[2]
@@ -148,15 +150,35 @@ def test_params_docs_writes_the_page(tmp_path: Path) -> None:
 def test_model_show_counts_the_parameters_of_every_part() -> None:
     done = mirasol("model", "show")
     assert done.returncode == 0, done.stderr
-    rows = dict(line.split() for line in done.stdout.splitlines()[1:])
-    parts = {name: int(count.replace(",", "")) for name, count in rows.items()}
-    assert parts.pop("all") == sum(parts.values()) > 500_000
+    table = done.stdout.split("\n\n")[1].splitlines()[1:]
+    counts = {name: int(count.replace(",", "")) for name, count in (line.rsplit(maxsplit=1) for line in table)}
+    assert counts.pop("total") == sum(counts.values()) > 500_000
 
 
-def test_model_show_names_the_presets() -> None:
-    done = mirasol("model", "show", "--preset", "huge")
-    assert done.returncode == 2
-    assert "expected one of demo, small, base" in done.stderr
+def test_model_show_has_the_papers_inputs_whatever_the_params_file_says(tmp_path: Path) -> None:
+    done = mirasol("model", "show", "base", "--frames", "512", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("base: 16 chunks of 32 frames of 224 x 224 and 32 x 128 log-mel")
+    assert "the paper's" in done.stdout
+    assert "a stream's state" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preset": "huge"}, "unknown preset `huge`: expected one of demo, small, base"),
+        ({"preset": "base", "combiner": "mean"}, "unknown combiner `mean`: expected one of transformer"),
+        ({"preset": "small", "frames": 100}, "100 frames in 16 chunks: expected a multiple of 16"),
+        ({"preset": "demo", "frames": 6}, "6 frames in 4 chunks: expected a multiple of 4"),
+        ({"preset": "base", "frames": 0}, "0 frames, expected at least 1"),
+        ({"preset": "base", "frames": 64}, "no such model: tube 8x4x4 is 8 frames long, a chunk has 4"),
+        ({"preset": "base", "size": 60}, "frames of 60 pixels, expected a multiple of 112"),
+    ],
+)
+def test_model_show_refuses_what_it_cannot_build(given: dict[str, Any], message: str) -> None:
+    nothing = {"frames": None, "size": None, "combiner": None, "file": ROOT / "params.yaml"}
+    with pytest.raises(MirasolError, match=message):
+        model.show(**nothing | given)
 
 
 def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:

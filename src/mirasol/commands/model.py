@@ -40,6 +40,9 @@ def show(
 
     try:
         name, chunks, config = _config(preset, file, frames, size, combiner)
+        if config.size % (2 * config.reconstruction_size):
+            expected = f"a multiple of {2 * config.reconstruction_size}, twice the side of the picture reconstructed"
+            raise ValueError(f"frames of {config.size} pixels, expected {expected}")
         with torch.device("meta"):
             model = Mirasol(config)
     except ValueError as error:

@@ -111,9 +111,12 @@ def _glow(axes: Any, heat: Heat, strength: float, **how: Any) -> None:
 
 
 def over_frames(shares: Heat, model: Mirasol) -> Heat:
-    """Shares [f] of the video features spread over the pixels of their tubes: [K, H, W], with the same sum."""
+    """Shares [f] of the video features spread over the pixels of their tubes: [K, H, W].
+
+    The sum stays, but for what fell on frames of the chunk before (`model.overlap`).
+    """
     config = model.config
-    heat = np.zeros((config.frames_per_chunk, config.size, config.size))
+    heat = np.zeros((config.seen_frames, config.size, config.size))
     rest = iter(shares)
     for lattice in model.video_tubes.lattices:
         (t, h, w), (st, sh, sw) = lattice.shape, lattice.stride
@@ -121,13 +124,13 @@ def over_frames(shares: Heat, model: Mirasol) -> Heat:
             begin = place[0] * st, place[1] * sh, place[2] * sw
             tube = tuple(slice(b, b + e) for b, e in zip(begin, (t, h, w), strict=True))
             heat[tube] += next(rest) / (t * h * w)
-    return heat
+    return heat[config.overlap :]
 
 
 def over_sound(shares: Heat, model: Mirasol) -> Heat:
-    """Shares [s] of the audio features spread over the cells of their patches: [A, M], with the same sum."""
+    """Shares [s] of the audio features spread over the cells of their patches: [A, M]; see :func:`over_frames`."""
     (columns, mels), (rows, bands) = model.audio.patch, model.audio.grid
-    heat = np.zeros((model.config.audio_columns, model.config.mels))
+    heat = np.zeros((model.config.seen_columns, model.config.mels))
     spread = shares.reshape(rows, bands).repeat(columns, 0).repeat(mels, 1) / (columns * mels)
     heat[: rows * columns, : bands * mels] = spread
-    return heat
+    return heat[model.config.overlap_columns :]

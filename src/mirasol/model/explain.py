@@ -106,10 +106,13 @@ def noting(model: Mirasol) -> Iterator[Noted]:
         x, (keys, _), valid = inputs
         noted.cross.append(_attention(module, x[0], keys[0], valid))
 
-    crosses = [block.cross_attention for block in model.text.blocks if block.cross_attention is not None]
     handles = [
         combiner.register_forward_pre_hook(combining),
-        *(cross.register_forward_pre_hook(crossing) for cross in crosses),
+        *(
+            block.cross_attention.register_forward_pre_hook(crossing)
+            for block in model.text.blocks
+            if block.cross_attention is not None
+        ),
     ]
     try:
         yield noted

@@ -36,7 +36,7 @@ AUTOREGRESSIVE = Sizes(layers=8, width=1024, hidden=4096, heads=16, head=64, gat
 # "2 layers, 128 hidden dimension and 12 heads" (S 4); 12 heads divide neither 1024 nor 128, so 64 each
 TTM_PROCESS = Sizes(layers=2, width=1024, hidden=128, heads=12, head=64)
 
-# Public checkpoints: heads of 64 in B and L too, where the paper's small model has 80, and another epsilon
+# Public checkpoints have another epsilon of their norms than ours
 VITS = {
     "B": Sizes(12, 768, 3072, 12, 64, eps=1e-6),
     "L": Sizes(24, 1024, 4096, 16, 64, eps=1e-6),

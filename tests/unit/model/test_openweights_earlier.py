@@ -69,6 +69,15 @@ def test_another_combiner_starts_anew_and_the_rest_is_kept() -> None:
     assert all("combiner is transformer there, ttm here" in why for why, _ in found.unused.values())
 
 
+def test_a_part_that_the_earlier_model_did_not_have_starts_anew() -> None:
+    old, new = tiny_model(), tiny_model(seed=1)
+    without = {key: tensor for key, tensor in old.state_dict().items() if not key.startswith("reconstruction.")}
+    found = read_earlier(without | {"gone.weight": torch.zeros(2)}, old.config, SAME, new)
+    assert found.problems == []
+    assert {part for part, how, _, _ in account(new, found) if how == "random"} == {"reconstruction"}
+    assert found.unused == {"gone.weight": ("a part that is not here", 2)}
+
+
 def test_every_parameter_is_accounted_for_once() -> None:
     _, new, found = changed(combiner="ttm")
     assert sum(count for _, _, count, _ in account(new, found)) == sum(p.numel() for p in new.parameters())

@@ -22,9 +22,9 @@ PROMPT = "Classify the video audio clip."
 SOUND_OF = {"AIRPLANE": "BACKGROUND", "BIRD": "BACKGROUND", "DRONE": "DRONE", "HELICOPTER": "HELICOPTER"}
 SPLITS = (("train", 0.6), ("val", 0.75), ("test", 1.0))  # upper ends of the blocks
 # Recordings that each video is paired with. Many, or a model learns which background goes with which sound.
-PAIRINGS = {"train": 6, "val": 1, "test": 1}
+PAIRINGS = {"train": 9, "val": 1, "test": 1}
 SECONDS = 5.0  # length of a clip
-STARTS = {"train": (0.0, 2.5, 5.0), "val": (0.0, 5.0), "test": (0.0, 5.0)}  # of the clips of ten seconds
+STARTS = {"train": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), "val": (0.0, 5.0), "test": (0.0, 5.0)}  # of the clips of ten seconds
 
 
 def import_drone(media: Path, out: Path) -> dict[str, int]:

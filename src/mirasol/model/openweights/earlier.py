@@ -26,6 +26,7 @@ SIZES = {  # of which transformer each part is
     "combiner": "combiner_sizes",
     "latent": "latent_sizes",
     "reconstruction": "reconstruction_sizes",
+    "audio_reconstruction": "reconstruction_sizes",
     "text": "text",
 }
 
@@ -52,6 +53,9 @@ def read_earlier(
         if old_value != (value := new.to_dict()[name]) and name not in ("dropout", "feature_mask"):
             found.notes.append(f"{name}: {old_value} there, {value} here")
     keys = Keys(tensors, found)
+    theirs, ours = ({name.split(".", 1)[0] for name in names} for names in (tensors, found.shapes))
+    anew |= dict.fromkeys(ours - theirs, "a part that is not there")
+    anew |= dict.fromkeys(theirs - ours, "a part that is not here")
     for key in tensors:
         part = key.split(".", 1)[0]
         if part in anew or not wanted(part):

@@ -25,6 +25,7 @@ OTHERS = (
     ("wte.weight", "GPT-2 has learned positions and a GELU by tanh; our decoder has rotary angles and the exact GELU"),
     ("layers.0.mlp.gate_proj.weight", "Llama has RMSNorm and a gated MLP; our decoder has LayerNorm and a plain MLP"),
 )
+WAY_OUT = r"text\.blocks\.\d+\.cross_attention\.(out|mlp\.down)\.\w+"  # all that it adds to the stream
 BUFFERS = r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
 
 
@@ -64,9 +65,9 @@ def read_text(tensors: dict[str, Tensor], settings: dict[str, object], vocabular
             found.give(f"text.norm.{end}", tensor * root, LOADED, SOURCE)
     for layer in range(sizes.layers):
         _block(keys, layer, sizes, found)
-    ways_out = re.compile(r"text\.blocks\.\d+\.cross_attention\.(out|mlp\.down)\.(weight|bias)")
-    for name in filter(ways_out.fullmatch, found.shapes):
-        found.give(name, torch.zeros(found.shapes[name]), ZERO, "its way out: the file's model speaks first")
+    for name, shape in found.shapes.items():
+        if re.fullmatch(WAY_OUT, name):
+            found.give(name, torch.zeros(shape), ZERO, "its way out: the file's model speaks first")
     keys.refuse_the_rest()
     return found
 
