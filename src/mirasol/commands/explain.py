@@ -27,6 +27,7 @@ def show(clip: str, question: str, weights: Path, out: Path) -> None:
     head = ("token", *(f"chunk {t}" for t in range(explained.chunks.shape[1])), "picture", "sound")
     rows: list[tuple[str, ...]] = [head]
     for piece, chunks, picture in zip(explained.pieces, explained.chunks, explained.picture, strict=True):
-        rows.append((piece, *(f"{share:.0%}" for share in chunks), f"{picture:.0%}", f"{1 - picture:.0%}"))
+        seen, heard = (f"{picture:.0%}", f"{1 - picture:.0%}") if chunks.sum() > 0 else ("–", "–")
+        rows.append((piece, *(f"{share:.0%}" for share in chunks), seen, heard))
     table(rows, right=tuple(range(1, len(rows[0]))))
     print(out)

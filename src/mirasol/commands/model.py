@@ -64,7 +64,7 @@ def _config(
     import dataclasses
 
     from mirasol.core.errors import MirasolError
-    from mirasol.model.config import COMBINERS, PRESETS
+    from mirasol.model.config import COMBINERS, POOLED_COMBINERS, PRESETS
     from mirasol.model.paper import PARAMETERS, PaperInputs, paper_config
     from mirasol.model.presets import build_config
     from mirasol.params.load import load_params
@@ -86,9 +86,10 @@ def _config(
     if frames is not None and frames % clip.chunks:
         raise MirasolError(f"{frames} frames in {clip.chunks} chunks: expected a multiple of {clip.chunks}")
     clip = dataclasses.replace(clip, frames_per_chunk=(frames or clip.frames) // clip.chunks, size=size or clip.size)
-    spec = dataclasses.replace(
-        params.model, preset=preset or params.model.preset, combiner=combiner or params.model.combiner
-    )
+    spec = dataclasses.replace(params.model, preset=preset or params.model.preset)
+    if combiner is not None:
+        queries = spec.queries if combiner in POOLED_COMBINERS else "last"
+        spec = dataclasses.replace(spec, combiner=combiner, queries=queries)
     config = build_config(
         spec,
         size=clip.size,

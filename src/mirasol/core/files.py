@@ -51,6 +51,8 @@ def disk_error(error: OSError, path: Path) -> MirasolError | None:
         errno.EDQUOT: "the quota is used up: free some space",
         errno.EROFS: "the file system is read-only: choose a folder that can be written",
         errno.EACCES: "permission denied: choose a folder that can be written, or mend its rights",
+        errno.ENOTDIR: "a part of the path is a file: choose another",
+        errno.EEXIST: "a part of the path is a file: choose another",
         errno.EPERM: "not permitted: choose a folder that can be written, or mend its rights",
     }
     if error.errno not in reasons:

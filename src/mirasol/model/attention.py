@@ -55,13 +55,16 @@ def chunk_causal_attention(
         [B, T, nq, heads, head].
 
     Raises:
-        ValueError: unknown backend, one that cannot do this on the device of ``q``, or a window of less than one
-            chunk.
+        ValueError: unknown backend, one that cannot do this on the device of ``q``, a window of less than one
+            chunk, or (looked at on a CPU only: a GPU would have to be waited for) a chunk that sees no key of its own.
     """
     if window < 1:
         raise ValueError(f"attention window of {window} chunks, expected at least 1")
     if (own_valid is None) != (later_valid is None):
         raise ValueError("own_valid and later_valid go together: one of them is None")
+    if own_valid is not None and own_valid.device.type == "cpu" and not bool(own_valid.any(dim=-1).all()):
+        hidden = int((~own_valid.any(dim=-1)).sum())
+        raise ValueError(f"own_valid hides every key of {hidden} chunk(s), expected at least one that is seen in each")
     if backend == "auto":
         backend = "flex" if attention_flex.is_best_for(q) else "loop"
     if backend == "flex":

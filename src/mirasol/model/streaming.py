@@ -17,7 +17,14 @@ __all__ = ["EncoderCombiner", "Latent", "StreamState", "Text", "reset"]
 
 
 def reset(state: StreamState, mask: Tensor) -> StreamState:
-    """The state with the rows of ``mask`` (bool [B]) as before the first step; the others are untouched."""
+    """The state with the rows of ``mask`` (bool [B]) as before the first step; the others are untouched.
+
+    Raises:
+        ValueError: ``mask`` is no bool [B].
+    """
+    rows = {tensor.shape[0] for tensor in state.values()}
+    if mask.dtype != torch.bool or mask.dim() != 1 or not rows <= {mask.shape[0]}:
+        raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}, expected torch.bool [B], B = {sorted(rows)}")
     return {
         name: torch.where(mask.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor), tensor)
         for name, tensor in state.items()

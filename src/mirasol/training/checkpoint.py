@@ -48,9 +48,9 @@ def code_hash(root: Path, rooms: Iterable[str] = CODE) -> str:
     """SHA-256 of what the code of ``rooms`` below ``root`` says; comments and layout do not count."""
     digest = hashlib.sha256()
     for room in sorted(rooms):
-        for path in sorted((root / room).glob("*.py")):
+        for path in sorted((root / room).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            digest.update(f"{room}/{path.name}\n{ast.dump(tree)}\n".encode())
+            digest.update(f"{path.relative_to(root).as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
 
 

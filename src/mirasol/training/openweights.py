@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,9 +58,10 @@ def import_weights(config: ModelConfig, tokenizer: Tokenizer, seed: int, sources
     """Build the model of ``config``, random by ``seed``, start it from ``sources`` and write it to ``out``.
 
     Raises:
-        MirasolError: a file is no safetensors or missing, or tensors do not fit: all of them, with key, given and
-            expected shape. Nothing is written then.
+        MirasolError: a file is no safetensors or missing, ``out`` holds a source, or tensors do not fit: all of
+            them, with key, given and expected shape. Nothing is written then.
     """
+    _check_sources(sources, out)
     torch.manual_seed(seed)
     model = Mirasol(config)
     report, taken, problems = Report(), Found.of(model), []
@@ -69,6 +71,11 @@ def import_weights(config: ModelConfig, tokenizer: Tokenizer, seed: int, sources
         taken.sources |= found.sources
         report.notes += [f"{path.name}: {note}" for note in found.notes]
         report.unused += [(path.name, key, count, why) for key, (why, count) in found.unused.items()]
+    problems += [
+        f"{taken.sources[name][1]}: gives {name} numbers that are not finite: the file is damaged"
+        for name, tensor in taken.tensors.items()
+        if not bool(tensor.isfinite().all())
+    ]
     if problems:
         title = f"what does not fit the model ({len(problems)}); nothing was written"
         raise MirasolError(listing(title, problems, PROBLEMS_SHOWN))
@@ -76,6 +83,17 @@ def import_weights(config: ModelConfig, tokenizer: Tokenizer, seed: int, sources
     report.rows = account(model, taken)
     save_weights(out, model)
     return report
+
+
+def _check_sources(sources: Sources, out: Path) -> None:
+    earlier = sources.earlier and sources.earlier / WEIGHTS
+    for path in (earlier, sources.vision, sources.text):
+        if path is not None and not path.is_file():
+            raise MirasolError(f"{path}: no such file: name a local .safetensors file")
+        if path is not None and out.resolve() == path.parent.resolve():
+            raise MirasolError(f"--out {out} holds {path.name}, which is read here: choose another folder")
+    if sources.pieces is not None and sources.earlier is None and sources.text is None:
+        raise MirasolError(f"--pieces {sources.pieces}: goes with --text or --from, and neither is given")
 
 
 def _read(model: Mirasol, tokenizer: Tokenizer, sources: Sources) -> Iterator[tuple[Path, Found]]:
@@ -150,6 +168,8 @@ def _three(values: Any) -> tuple[float, ...]:
     numbers = tuple(float(value) for value in values)
     if len(numbers) != 3:
         raise ValueError(f"{len(numbers)} channels, expected 3")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{numbers}, expected finite numbers")
     return numbers
 
 

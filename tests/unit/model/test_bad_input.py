@@ -13,8 +13,11 @@ import pytest
 import torch
 from support.model import random_batch, tiny_config, tiny_model
 
+from mirasol.model.attention import chunk_causal_attention
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.streaming import EncoderCombiner, Latent, Text
+from mirasol.model.streaming import EncoderCombiner, Latent, Text, reset
+
+NOTHING = torch.zeros(1, 2, 3, dtype=torch.bool)
 
 
 def batches(**changes: Callable) -> Callable[[], object]:
@@ -122,6 +125,18 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "memory": (lambda: text_step(slots=9), r"memory has shape \(1, 9, 24\), expected \(1, 48, 24\)"),
     "token": (lambda: text_step(dtype=torch.int32), r"token is torch\.int32, expected torch\.int64"),
     "full text cache": (lambda: text_step(length=12), "token 13 of a text, the text cache holds 12"),
+    "reset of other rows": (
+        lambda: reset({"memory": torch.ones(3, 2)}, torch.ones(1, dtype=torch.bool)),
+        r"mask is torch\.bool \(1,\), expected torch\.bool \[B\], B = \[3\]",
+    ),
+    "reset type": (
+        lambda: reset({"memory": torch.ones(3, 2)}, torch.ones(3, dtype=torch.int64)),
+        r"mask is torch\.int64 \(3,\), expected torch\.bool \[B\]",
+    ),
+    "a mask that hides everything": (
+        lambda: chunk_causal_attention(*torch.ones(3, 1, 2, 3, 1, 4), 2, NOTHING, NOTHING),
+        r"own_valid hides every key of 2 chunk\(s\), expected at least one that is seen in each",
+    ),
     "bidirectional stream": (
         lambda: Latent(tiny_model(latent="bidirectional")).init_state(1),
         "'bidirectional' sees the chunks to come and cannot stream: run whole clips, or train with `model.latent`",

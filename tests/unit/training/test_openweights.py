@@ -164,3 +164,39 @@ def test_the_first_phase_starts_from_what_training_init_names(tmp_path: Path, mo
 
     pretrain.main(load_params(tmp_path / "params.yaml"))
     assert started == [tmp_path / "init"]
+
+
+def test_the_folder_of_a_source_is_not_written_to(tmp_path: Path) -> None:
+    file = vit_file(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(MirasolError, match=r"holds vit\.safetensors, which is read here: choose another folder"):
+        import_weights(CONFIGURED, OURS, 1, Sources(vision=file, pixels="half"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    tensors = timm_vit(SIZES, patch=8, places=4)
+    tensors["blocks.0.attn.qkv.weight"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "vit.safetensors")
+    with pytest.raises(MirasolError, match=r"vit\.blocks\.0\.qkv\.weight numbers that are not finite"):
+        import_weights(
+            CONFIGURED, OURS, 1, Sources(vision=tmp_path / "vit.safetensors", pixels="half"), tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_is_told_before_its_pixels_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(MirasolError, match="no such file"):
+        import_weights(CONFIGURED, OURS, 1, Sources(vision=tmp_path / "none.safetensors"), tmp_path / "out")
+
+
+def test_pieces_without_a_text_are_refused(tmp_path: Path) -> None:
+    sources = Sources(vision=vit_file(tmp_path), pixels="half", pieces=tmp_path / "tokenizer.json")
+    with pytest.raises(MirasolError, match="goes with --text or --from"):
+        import_weights(CONFIGURED, OURS, 1, sources, tmp_path / "out")
+
+
+def test_another_epsilon_of_norms_is_no_other_size(tmp_path: Path) -> None:
+    save_weights(tmp_path / "before", tiny_model(vit=Sizes(2, 24, 48, 2, 12), text=TEXT, vocabulary=8))
+    report = import_weights(CONFIGURED, OURS, 1, Sources(earlier=tmp_path / "before"), tmp_path / "out")
+    assert {how for part, how, _, _ in report.rows if part == "vit"} == {"loaded"}

@@ -7,13 +7,14 @@ starts at random. Any other difference is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
 
 from torch import Tensor
 
-from mirasol.model.config import ModelConfig
+from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.openweights.found import INTERPOLATED, LOADED, Found, Keys
 from mirasol.model.openweights.kernels import resample
@@ -64,7 +65,7 @@ def read_earlier(
         size = SIZES.get(part)
         if part in anew or not wanted(part):
             continue
-        if size is not None and getattr(config, size) != getattr(new, size):  # one problem, not one a tensor
+        if size is not None and _shape(config, size) != _shape(new, size):  # one problem, not one a tensor
             found.problems.append(f"{part}: {size} is {getattr(config, size)} there, {getattr(new, size)} here")
             keys.left = {key: tensor for key, tensor in keys.left.items() if key.split(".", 1)[0] != part}
         elif part == "video_tubes":
@@ -74,6 +75,11 @@ def read_earlier(
                 _one(name, keys, config, vocabulary, model, found)
     keys.refuse_the_rest()
     return found
+
+
+def _shape(config: ModelConfig, size: str) -> Sizes:
+    """Sizes of a part, save the epsilon of its norms: that is not in the weights and makes next to no difference."""
+    return dataclasses.replace(getattr(config, size), eps=0.0)
 
 
 def _chosen_anew(old: ModelConfig, new: ModelConfig) -> dict[str, str]:

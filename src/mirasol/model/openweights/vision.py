@@ -133,6 +133,12 @@ def _compare_sizes(
     layers = len({match[1] for key in tensors if (match := pattern.fullmatch(key))})
     first = layout.block.format(0)
     up, patch = tensors.get(f"{first}{layout.up}.weight"), tensors[f"{layout.patch}.weight"]
+    if patch.dim() != 4 or patch.shape[1] != 3:
+        found.problems.append(f"{layout.patch}.weight: {list(patch.shape)}, expected [{ours.width}, 3, side, side]")
+        return
+    if up is not None and up.dim() != 2:
+        found.problems.append(f"{first}{layout.up}.weight: {list(up.shape)}, expected {[ours.hidden, ours.width]}")
+        return
     hidden, width = (0 if up is None else up.shape[0]), patch.shape[0]
     name = next((n for n, s in VITS.items() if (s.layers, s.width, s.hidden) == (layers, width, hidden)), None)
     mend = f": set model.vit to {name}" if name else ""
@@ -143,8 +149,6 @@ def _compare_sizes(
         found.problems.append(
             f"{first}{layout.up}.weight: {list(up.shape)}, expected {[ours.hidden, ours.width]}{mend}"
         )
-    if patch.dim() != 4 or patch.shape[1] != 3:
-        found.problems.append(f"{layout.patch}.weight: {list(patch.shape)}, expected [{ours.width}, 3, side, side]")
     said = settings.get("num_attention_heads")
     heads = int(said) if isinstance(said, int) else VITS[name].heads if name else None
     if heads is None:
@@ -169,7 +173,10 @@ def _positions(layout: Layout, keys: Keys, ours: float, width: int, found: Found
     if table.dim() != 3 or table.shape[0] != 1 or table.shape[2] != width or table.shape[1] < 1:
         found.problems.append(f"{layout.positions}: {list(table.shape)} in the file, expected [1, places, {width}]")
         return torch.zeros(width), 1.0
-    places = table[0, table.shape[1] - math.isqrt(table.shape[1]) ** 2 :].float()  # behind the class token's
+    first = table.shape[1] - math.isqrt(table.shape[1]) ** 2  # behind the class token's
+    places = table[0, first:].float()
+    if first > 8:
+        found.notes.append(f"{table.shape[1]} positions are no square of patches: the first {first} count as no place")
     mean = places.mean(dim=0)
     theirs = float((places - mean).square().mean().sqrt())
     scale = ours / theirs if ours > 0 and theirs > 0 else 1.0
