@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mirasol.data.augment import OFF, Augmentation
 from mirasol.data.cache import audio_shape, video_shape
@@ -29,6 +29,8 @@ from mirasol.data.tokenizer import Tokenizer
 from mirasol.model.batch import Batch
 
 PREFETCH = 4  # batches that each worker prepares ahead
+# A forked process inherits the locks of threads that it does not have: FFmpeg's and torch's deadlock.
+START = "forkserver"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _with_damage(samples: list[Sample], *, together: Callable[[list[Sample]], Ba
 
 
 def _torch_loader(
-    samples: Samples | Dataset[Sample],
+    samples: Any,
     order: Iterable[list[int]],
     together: Callable[[list[Sample]], Any],
     workers: int,
@@ -223,8 +225,7 @@ def _torch_loader(
         batch_sampler=order,
         collate_fn=together,
         num_workers=workers,
-        # A forked process inherits the locks of threads that it does not have: FFmpeg's and torch's deadlock.
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=START if workers else None,
         prefetch_factor=PREFETCH if workers else None,
         generator=torch.Generator(),  # else each iterator takes a number from torch's own, that of the training
     )

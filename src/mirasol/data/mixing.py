@@ -76,8 +76,8 @@ class MixedSamples(Dataset[Sample]):
 def mix(loaders: Sequence[TrainingLoader], weights: Sequence[int], seed: int) -> TrainingLoader:
     """One loader over the sets of several, ``weights[i]`` of the i-th in each window of ``sum(weights)`` samples.
 
-    Batch size, ranks, first sample, workers and what damaged clips are told to are those of the first. Make the loaders with different seeds, or
-    sets of one size go in step; 3 and 1 give the same proportion as 6 and 2 over a shorter window.
+    Batch size, ranks, first sample, workers and what damaged clips are told to are those of the first. Make the
+    loaders with different seeds, or sets of one size go in step.
 
     Raises:
         ValueError: weights and loaders do not fit, or the sets make no common batch (see :class:`MixedSamples`).
