@@ -157,13 +157,15 @@ class ShardSet:
         seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
         video = audio = None
         if meta["has_video"]:
-            video = np.broadcast_to(black_frame(spec.size), video_shape(spec)).copy()
+            shape = video_shape(spec)
             try:
                 frames = unpack_video(self._hashed(index, "mp4", meta), spec)
-                frames = frames.reshape(meta["chunks"], *video.shape[1:])
+                video = frames.reshape(meta["chunks"], *shape[1:])[:seen]
             except UNUSABLE as error:
                 raise self._damaged(index, "mp4", error) from error
-            video[:seen] = frames[:seen]
+            if len(video) < spec.chunks:
+                rest = (spec.chunks - len(video), *shape[1:])
+                video = np.concatenate([video, np.broadcast_to(black_frame(spec.size), rest)])
         waveform = self._waveform(index, meta)
         if waveform is not None:
             audio = np.full(audio_shape(spec), SILENCE, np.float32)
