@@ -28,6 +28,7 @@ from inputs import weighted_loss
 
 from mirasol.data.loader import make_loader
 from mirasol.data.manifest import Example, read_manifest, write_manifest
+from mirasol.data.pack import unpack_audio, unpack_video
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
@@ -112,6 +113,13 @@ def load(shards: ShardSet) -> None:
         shards.arrays(index)
 
 
+def unpack(files: list[tuple[bytes, bytes]], spec: ClipSpec) -> None:
+    """To YUV frames and samples in arrays, without hashes and log-mel: which part of the loader's time these are."""
+    for video, audio in files:
+        unpack_video(video, spec)
+        unpack_audio(audio)
+
+
 def first_batch(folder: Path, tokenizer: Tokenizer, start: int) -> None:
     """Open the shards and take one batch from training sample ``start`` on."""
     loader = make_loader(
@@ -141,6 +149,7 @@ def main() -> None:
         large = ShardSet(large_shards(folder / "large", 2 if options.quick else 6, spec), "train")
         files = files_of(large)
         works = {"load": partial(load, large), "decode": partial(decode_only, files), "rgb24": partial(to_rgb24, files)}
+        works["unpack"] = partial(unpack, files, spec)
         taken = in_turn(works, options.rounds)
         frames = len(large) * spec.frames
         figures["frames_per_second"] = {n: round(frames / min(s)) for n, s in taken.items()}
