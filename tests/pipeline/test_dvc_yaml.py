@@ -23,6 +23,7 @@ PLUMBING = ("core", "params", "stages")
 # that get what was written or fail, and the writing side of shards in stages that only read them.
 WITHOUT_EFFECT = {
     "data/cache.py",
+    "data/failures.py",
     "data/manifest.py",
     "data/media.py",
     "data/spec.py",
@@ -36,8 +37,8 @@ WITHOUT_EFFECT = {
 WITHOUT_EFFECT_ON_READERS = {"data/collect.py", "data/shards.py"}
 WITHOUT_EFFECT_ON_TIMING = {"export/parity.py"}
 
-# Keys that say how fast, not what.
-NO_STAGE_NEEDS = {"shards.workers", "training.attention", "training.workers"}
+# Keys that say how fast or how patiently, not what.
+NO_STAGE_NEEDS = {"shards.workers", "training.attention", "training.max_damaged", "training.workers"}
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,34 @@ with any number of processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.data.cache import Decoded
-from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE
+from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE, black_frame
+from mirasol.data.pictures import blend, draw_box, mirrored, zoomed
 from mirasol.data.texts import Text
 
-ORDER, SAMPLE, SWAP = range(3)  # streams of random numbers that do not overlap
+# Streams of random numbers that do not overlap. What is off takes nothing from another's.
+ORDER, SAMPLE, SWAP, REPLACE, CHANGE, MIX, SETS = range(7)
+CHANCES = 10  # numbers that decide how a clip is changed, whatever of it is on
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training clips are changed (S 4): the keys of a phase of the same names. By default not at all."""
+
+    crop: float = 1.0  # smallest share of the picture's area that is kept; one box for a clip
+    flip: float = 0.0  # share of clips that are mirrored
+    spec_time: float = 0.0  # longest share of the clip's columns under one mask (SpecAugment)
+    spec_mel: float = 0.0  # largest share of the mel bands under one mask
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha)
+    jitter: int = 0  # chunks at most that a clip begins later
+
+
+OFF = Augmentation()
 
 
 def permutation(seed: int, epoch: int, clips: int) -> NDArray[np.int64]:
@@ -26,6 +45,11 @@ def permutation(seed: int, epoch: int, clips: int) -> NDArray[np.int64]:
 def sample_draws(seed: int, sample: int) -> np.random.Generator:
     """The random numbers of training sample ``sample``, counted from the beginning of training."""
     return np.random.default_rng((seed, SAMPLE, sample))
+
+
+def other_draws(seed: int, stream: int, sample: int) -> np.random.Generator:
+    """The random numbers of ``stream`` for training sample ``sample``."""
+    return np.random.default_rng((seed, stream, sample))
 
 
 def draw_texts(texts: Sequence[Text], count: int, main: Sequence[str], draws: np.random.Generator) -> list[Text]:
@@ -43,6 +67,80 @@ def draw_missing(mute: float, blank: float, draws: np.random.Generator) -> str:
     """``muted``, ``blanked`` or ``none``; never both, so that every sample has something to go by."""
     chance = draws.random()
     return "muted" if chance < mute else "blanked" if chance < mute + blank else "none"
+
+
+def changed(clip: Decoded, how: Augmentation, chances: NDArray[np.float64]) -> Decoded:
+    """The clip jittered, cropped, mirrored and masked by ``CHANCES`` numbers of [0, 1), one or more for each."""
+    clip = begun_later(clip, int(chances[0] * (how.jitter + 1)))
+    video, audio = clip.video, clip.audio
+    if video is not None and how.crop < 1.0:
+        video = zoomed(video, draw_box(video.shape[-1], how.crop, chances[1:5]))
+    if video is not None and chances[5] < how.flip:
+        video = mirrored(video)
+    if audio is not None and (how.spec_time or how.spec_mel):
+        audio = masked(audio, clip.audio_present, how, chances[6:10])
+    return Decoded(video, audio, clip.video_present, clip.audio_present)
+
+
+def begun_later(clip: Decoded, chunks: int) -> Decoded:
+    """The clip without its first ``chunks`` chunks, and as many absent ones at its end (chunk-aligned jitter).
+
+    Sound and picture stay together, and each keeps at least one chunk of what it has.
+    """
+    seen = [int(p.sum()) for p in (clip.video_present, clip.audio_present) if p.any()]
+    by = max(0, min([chunks, *(n - 1 for n in seen)]))
+    if not by:
+        return clip
+    video, audio = clip.video, clip.audio
+    if video is not None:
+        black = np.broadcast_to(black_frame(video.shape[-1]), video[:by].shape)
+        video = np.concatenate([video[by:], black])
+    if audio is not None:
+        audio = np.concatenate([audio[by:], np.full_like(audio[:by], SILENCE)])
+    absent = np.zeros(by, bool)
+    presence = (np.concatenate([p[by:], absent]) for p in (clip.video_present, clip.audio_present))
+    return Decoded(video, audio, *presence)
+
+
+def masked(
+    audio: NDArray[np.float32], present: NDArray[np.bool_], how: Augmentation, chances: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Features [T, A, M] with one stretch of time and one band of mels at the clip's mean (SpecAugment).
+
+    The time runs over chunks. Four numbers of [0, 1) decide width and place of the stretch, then of the band.
+    """
+    if not present.any():
+        return audio
+    mean = np.float32(audio[present].mean(dtype=np.float64))
+    flat = audio.reshape(-1, audio.shape[-1]).copy()
+    for axis, longest, width, place in ((0, how.spec_time, *chances[:2]), (1, how.spec_mel, *chances[2:])):
+        size = flat.shape[axis]
+        hidden = int(width * (int(longest * size) + 1))
+        low = int(place * (size - hidden + 1))
+        flat[(slice(None),) * axis + (slice(low, low + hidden),)] = mean
+    return flat.reshape(audio.shape)
+
+
+def draw_share(alpha: float, draws: np.random.Generator) -> float:
+    """The share of the first of two clips that are mixed, Beta(alpha, alpha), in steps of 1/256."""
+    return round(float(draws.beta(alpha, alpha)) * 256) / 256
+
+
+def mixable(clip: Decoded, other: Decoded) -> bool:
+    """Whether both have picture and sound at the same chunks: a mixture with what is absent means nothing."""
+    return np.array_equal(clip.video_present, other.video_present) and np.array_equal(
+        clip.audio_present, other.audio_present
+    )
+
+
+def mixed(clip: Decoded, other: Decoded, share: float) -> Decoded:
+    """``share`` of a clip and the rest of another, frames and features (mixup); both present at the same chunks."""
+    video, audio = clip.video, clip.audio
+    if video is not None and other.video is not None:
+        video = blend(other.video, video, round(share * 256))
+    if audio is not None and other.audio is not None:
+        audio = np.float32(share) * audio + np.float32(1.0 - share) * other.audio
+    return Decoded(video, audio, clip.video_present, clip.audio_present)
 
 
 def muted(clip: Decoded) -> Decoded:

@@ -100,7 +100,9 @@ def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
     Raises:
         ValueError: the bytes are no such video; FFmpeg's errors of damaged data are ValueErrors too.
     """
-    pictures: list[NDArray[np.uint8]] = []
+    size, count = spec.size, 0
+    pictures = np.empty((spec.frames, size * size * 3 // 2), np.uint8)  # written once: copies cost as much as decoding
+    cuts = (0, size * size, size * size * 5 // 4, size * size * 3 // 2)
     with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -108,11 +110,16 @@ def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
             if (frame.width, frame.height, frame.format.name, frame.rotation) != (spec.size, spec.size, "yuv420p", 0):
                 raise ValueError(f"expected upright yuv420p {spec.size}x{spec.size}, got {frame}")
             if frame.is_corrupt:
-                raise ValueError(f"frame {len(pictures)} is damaged")
-            pictures.append(np.asarray(frame.to_ndarray(), np.uint8))
-    if not pictures:
+                raise ValueError(f"frame {count} is damaged")
+            if count == spec.frames:
+                raise ValueError(f"more than {count} frames")
+            for plane, low, high in zip(frame.planes, cuts, cuts[1:], strict=False):
+                rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+                pictures[count, low:high].reshape(plane.height, plane.width)[:] = rows[:, : plane.width]
+            count += 1
+    if not count:
         raise ValueError("no frame in the video")
-    return np.stack(pictures)
+    return pictures[:count].reshape(count, size * 3 // 2, size)
 
 
 def pack_audio(waveform: NDArray[np.float32], sample_rate: int) -> bytes:

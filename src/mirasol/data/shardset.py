@@ -6,6 +6,7 @@ import collections
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.cache import ClipCache, Decoded, audio_shape, video_shape
+from mirasol.data.failures import DamagedClip
 from mirasol.data.features import SILENCE, black_frame, clip_audio
 from mirasol.data.media import UNUSABLE, reason
 from mirasol.data.pack import unpack_audio, unpack_video
@@ -23,6 +25,7 @@ from mirasol.data.shards import FORMAT, INDEX, INDEX_SUFFIX
 from mirasol.data.spec import ClipSpec
 
 OPEN_TARS = 64
+NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
 CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
 
 
@@ -40,9 +43,18 @@ class ShardSet:
     """
 
     def __init__(
-        self, folder: str | Path, split: str, *, cache: Path | None = None, cache_bytes: int = CACHE_BYTES
+        self,
+        folder: str | Path,
+        split: str,
+        *,
+        cache: Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        any_size: bool = False,
     ) -> None:
         """Open ``folder``; with ``cache`` decoded clips are kept below it.
+
+        A tar of another size than it was made with is an error, or with ``any_size`` a remark: what it still
+        holds can be read, and each clip that it has lost is a :class:`DamagedClip` when it is read.
 
         Raises:
             MirasolError: the folder is no finished set of shards, or the split has no clip.
@@ -54,7 +66,7 @@ class ShardSet:
         self.keys: list[str] = []
         self._places: list[tuple[int, dict[str, list[int]]]] = []  # number of the tar, {kind: [offset, size]}
         for number, tar in enumerate(index["splits"].get(split, [])):
-            self._check_size(tar)
+            self._check_size(tar, any_size)
             for key, places in read_tar_index(self.folder / (tar["name"] + INDEX_SUFFIX)):
                 self.keys.append(key)
                 self._places.append((number, places))
@@ -89,13 +101,15 @@ class ShardSet:
         """What the JSON of clip ``index`` says: examples, times, presence, hashes, versions.
 
         Raises:
-            MirasolError: the tar is damaged; the message names it and the clip.
+            DamagedClip: the tar is damaged; the message names it and the clip.
         """
         data = self._file(index, "json")
         try:
             meta: dict[str, Any] = json.loads(data)
             if meta["key"] != self.keys[index]:
                 raise ValueError(f"holds clip {meta['key']}")
+            if lost := [name for name in NEEDED if name not in meta]:
+                raise ValueError(f"lacks {', '.join(lost)}")
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(index, "json", error) from error
         return meta
@@ -104,7 +118,7 @@ class ShardSet:
         """Frames and features of clip ``index``, and its JSON.
 
         Raises:
-            MirasolError: the tar is damaged; the message names it and the clip.
+            DamagedClip: the tar is damaged; the message names it and the clip.
         """
         return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
 
@@ -112,7 +126,7 @@ class ShardSet:
         """Frames and features of clip ``index``, from the cache where it has them.
 
         Raises:
-            MirasolError: the tar is damaged; the message names it and the clip.
+            DamagedClip: the tar is damaged; the message names it and the clip.
         """
         kept = self._cache.read(index) if self._cache is not None else None
         if kept is not None:
@@ -126,7 +140,7 @@ class ShardSet:
         """The sound [S] of clip ``index`` at the set's sample rate, or ``None``.
 
         Raises:
-            MirasolError: the tar is damaged; the message names it and the clip.
+            DamagedClip: the tar is damaged; the message names it and the clip.
         """
         return self._waveform(index, self.meta(index))
 
@@ -143,13 +157,15 @@ class ShardSet:
         seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
         video = audio = None
         if meta["has_video"]:
-            video = np.broadcast_to(black_frame(spec.size), video_shape(spec)).copy()
+            shape = video_shape(spec)
             try:
                 frames = unpack_video(self._hashed(index, "mp4", meta), spec)
-                frames = frames.reshape(meta["chunks"], *video.shape[1:])
+                video = frames.reshape(meta["chunks"], *shape[1:])[:seen]
             except UNUSABLE as error:
                 raise self._damaged(index, "mp4", error) from error
-            video[:seen] = frames[:seen]
+            if len(video) < spec.chunks:
+                rest = (spec.chunks - len(video), *shape[1:])
+                video = np.concatenate([video, np.broadcast_to(black_frame(spec.size), rest)])
         waveform = self._waveform(index, meta)
         if waveform is not None:
             audio = np.full(audio_shape(spec), SILENCE, np.float32)
@@ -189,20 +205,25 @@ class ShardSet:
             os.close(self._files.popitem(last=False)[1])
         return file
 
-    def _check_size(self, tar: dict[str, Any]) -> None:
+    def _check_size(self, tar: dict[str, Any], any_size: bool) -> None:
         path = self.folder / tar["name"]
         found = path.stat().st_size if path.is_file() else None
         if found != tar["bytes"]:
             state = "is missing" if found is None else f"has {found} bytes where {tar['bytes']} belong"
+            if any_size and found is not None:
+                print(f"{path} {state}: the clips that it has lost are damaged", file=sys.stderr)
+                return
             raise MirasolError(
                 f"{path} {state}: get it with `dvc checkout`, or make it again with `dvc repro -f shards`"
             )
 
-    def _damaged(self, index: int, kind: str, error: BaseException) -> MirasolError:
-        path = self.folder / self._tars[self._places[index][0]]
-        return MirasolError(
-            f"{path}: clip {self.keys[index]}.{kind} is damaged: {reason(error)}. See what else is with "
-            "`mirasol data check`, get the tar with `dvc checkout`, or make it again with `dvc repro -f shards`"
+    def _damaged(self, index: int, kind: str, error: BaseException) -> DamagedClip:
+        path, key = self.folder / self._tars[self._places[index][0]], self.keys[index]
+        return DamagedClip(
+            f"{path}: clip {key}.{kind} is damaged: {reason(error)}. See what else is with "
+            "`mirasol data check`, get the tar with `dvc checkout`, or make it again with `dvc repro -f shards`",
+            key,
+            f"{path.name}: {kind}: {reason(error)}",
         )
 
 

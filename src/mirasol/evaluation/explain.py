@@ -15,8 +15,9 @@ from mirasol.core.files import atomic_write
 from mirasol.data.cache import Decoded, audio_shape, video_shape
 from mirasol.data.decode import decode_clip
 from mirasol.data.features import SILENCE, black_frame, clip_audio
-from mirasol.data.loader import Sample, collate
+from mirasol.data.loader import collate
 from mirasol.data.media import MediaError
+from mirasol.data.samples import Sample
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text

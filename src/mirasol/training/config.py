@@ -31,6 +31,21 @@ class PhaseConfig:
     texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)
     mute: float = param(0.05, "share of clips whose sound is silenced", ge=0, lt=1)
     blank: float = param(0.05, "share of clips whose picture is blanked", ge=0, lt=1)
+    crop: float = param(
+        1.0,
+        "smallest share of the picture that a random crop keeps, one box for the whole clip; 1: no crop",
+        gt=0,
+        le=1,
+    )
+    flip: float = param(
+        0.0, "share of clips whose picture is mirrored; leave 0 where left and right are asked for", ge=0, le=1
+    )
+    spec_time: float = param(0.0, "longest share of a clip's sound that a mask hides (SpecAugment)", ge=0, lt=1)
+    spec_mel: float = param(0.0, "largest share of the mel bands that a mask hides (SpecAugment)", ge=0, lt=1)
+    mixup: float = param(
+        0.0, "alpha of mixup: two clips in one by Beta(alpha, alpha), the losses of their texts alike; 0: none", ge=0
+    )
+    jitter: int = param(0, "chunks at most that a clip begins later; what comes before is not seen", ge=0)
     checkpoint_every: int = param(200, "steps between evaluations on the val split and checkpoints in runs/", ge=1)
     val_clips: int = param(256, "clips of the val split that each evaluation scores", ge=1)
 
@@ -47,6 +62,9 @@ class TrainingConfig:
     threads: int = param(2, "CPU threads of torch: part of the result, bit for bit", ge=1, le=1024)
     workers: int = param(
         0, "loader processes; 0 reads in the training process: fastest once decoded clips are cached", ge=0, le=256
+    )
+    max_damaged: float = param(
+        0.01, "share of the clips that may be damaged, and are replaced, before training fails", ge=0, le=1
     )
     devices: int = param(1, "devices per node", ge=1)
     nodes: int = param(1, "machines; start one process per device with torchrun or Slurm", ge=1)

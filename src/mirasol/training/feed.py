@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loader import Clips, EvaluationSamples, TrainingLoader, collate, make_loader
+from mirasol.data.augment import Augmentation
+from mirasol.data.failures import DamagedClip, Failures
+from mirasol.data.loader import TrainingLoader, collate, make_loader
+from mirasol.data.samples import Clips, EvaluationSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import Tokenizer
@@ -22,6 +28,7 @@ class Feed:
     Args:
         tasks: what the phase learns from; captions beside them follow ``config.caption_weight``.
         cache: folder that keeps decoded clips, for all phases and processes of this machine.
+        runs: folder of the run, for the list of damaged clips.
 
     Raises:
         MirasolError: the shards or the tokenizer are missing, or the shards were cut otherwise than ``clip`` says.
@@ -37,10 +44,12 @@ class Feed:
         shards: Path,
         tokenizer: Path,
         cache: Path,
+        runs: Path,
     ) -> None:
+        self.runs = runs
         self.tasks, self.config, self.training = tasks, config, training
         self.tokenizer = Tokenizer.load(tokenizer)
-        self.train = ShardSet(shards, "train", cache=cache)
+        self.train = ShardSet(shards, "train", cache=cache, any_size=True)
         self.val = ShardSet(shards, "val", cache=cache)
         if self.train.spec != clip:
             raise MirasolError(
@@ -52,16 +61,24 @@ class Feed:
     @property
     def has_examples(self) -> bool:
         """Whether the train split has any example of the phase's tasks."""
-        numbers = range(len(self.train))
-        return any(row["task"] in self.tasks for number in numbers for row in self.train.meta(number)["examples"])
+        return any(row["task"] in self.tasks for number in range(len(self.train)) for row in self._rows(number))
+
+    def _rows(self, number: int) -> list[dict[str, Any]]:
+        """Examples of a clip of the train split; none where they are lost, which the loader tells."""
+        with contextlib.suppress(DamagedClip):
+            return list(self.train.meta(number)["examples"])
+        return []
 
     def train_loader(self, start: int, rank: int, world: int) -> TrainingLoader:
         """Endless batches for one of ``world`` processes, from training sample ``start`` on.
 
         Raises:
-            MirasolError: there is no example to learn from, or a text is longer than the text cache.
+            MirasolError: there is no example to learn from, a text is longer than the text cache, or more clips
+                are damaged than ``training.max_damaged``.
         """
         config = self.config
+        keys = {field.name: getattr(config, field.name) for field in dataclasses.fields(Augmentation)}
+        failures = Failures(self.runs, self.training.max_damaged, start=start, rank=rank, world=world)
         return make_loader(
             self.train,
             self.tokenizer,
@@ -74,6 +91,8 @@ class Feed:
             workers=self.training.workers,
             mute=config.mute,
             blank=config.blank,
+            augmentation=Augmentation(**keys),
+            failures=failures,
             rank=rank,
             world=world,
         )

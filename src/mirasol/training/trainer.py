@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
+from mirasol.data.failures import report
 from mirasol.data.loader import TrainingLoader
 from mirasol.data.spec import ClipSpec
 from mirasol.model.chunk_transformer import use_backend
@@ -39,8 +40,8 @@ from mirasol.training.phases import Phase, find_phase, freeze
 from mirasol.training.validation import Validation
 from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
-# Where, by how many processes and by which kernels a phase runs: a checkpoint may move between them.
-WHERE = ("workers", "devices", "nodes", "accelerator", "attention")
+# Where, by how many processes and by which kernels a phase runs, and when it gives up: a checkpoint may move.
+WHERE = ("workers", "max_damaged", "devices", "nodes", "accelerator", "attention")
 NAMED = ("init",)  # a folder: what it holds is among the hashes of the inputs
 CACHE = "cache"  # folder of decoded clips beside the folders of the phases
 
@@ -139,16 +140,17 @@ def run_phase(
         runs: folder for the checkpoint, curves and TensorBoard files of the run; survives a kill.
 
     Returns:
-        The final figures: plain values, equal for equal inputs. Every process returns them.
+        The final figures: plain values, equal for equal inputs, with the damaged clips where there were any.
+        Every process returns them.
 
     Raises:
-        MirasolError: inputs do not fit, the phase has nothing to learn from, the loss is no number, or the
-            disk cannot be written.
+        MirasolError: inputs do not fit, the phase has nothing to learn from, the loss is no number, too
+            many clips are damaged, or the disk cannot be written.
     """
     phase = find_phase(name)
     check_devices(name, config, training)
     cache = runs.parent / CACHE
-    feed = Feed(phase.tasks, config, training, clip=clip, shards=shards, tokenizer=tokenizer, cache=cache)
+    feed = Feed(phase.tasks, config, training, clip=clip, shards=shards, tokenizer=tokenizer, cache=cache, runs=runs)
     network = initial_model(model, init, training.seed)
     if not phase.required and not feed.has_examples:
         return _hand_on(name, phase, network, out)
@@ -161,7 +163,8 @@ def run_phase(
             file.write((runs / CURVES).read_bytes())
         save_weights(out, network)
     trainer.strategy.barrier("weights are written")
-    return summary(lines)
+    damaged = report(runs, config.steps * config.batch_size)
+    return summary(lines) | ({"damaged": damaged} if damaged else {})
 
 
 def check_devices(name: str, config: PhaseConfig, training: TrainingConfig) -> None:

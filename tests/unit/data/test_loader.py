@@ -5,44 +5,28 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.loading import digest, keys
 from support.media import TINY_CLIP
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.data import augment
+from mirasol.data.augment import Augmentation
 from mirasol.data.features import SILENCE
-from mirasol.data.loader import TrainingLoader, eval_loader, make_loader
-from mirasol.data.manifest import read_manifest
+from mirasol.data.loader import eval_loader, make_loader
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import TokenizerSpec
-from mirasol.data.tokenizer import EOS, Tokenizer, train_tokenizer
+from mirasol.data.tokenizer import EOS, Tokenizer
 from mirasol.model.batch import Batch
+from mirasol.model.losses import text_loss
 
 TRAIN = 8  # clips
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_shards: TinyShards, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    rows = read_manifest(tiny_shards.data / "manifest.jsonl")
-    train_tokenizer([t for e in rows for t in (e.prompt, *e.answers)], TokenizerSpec(64, max_text=40), path)
-    return Tokenizer.load(path)
-
-
-@pytest.fixture
-def loader(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Any:
-    def make(**changes: Any) -> TrainingLoader:
-        values = {"tasks": ("qa",), "batch_size": 3, "texts_per_clip": 2, "caption_weight": 0.3, "seed": 5} | changes
-        return make_loader(ShardSet(tiny_shards.folder, "train"), tokenizer, **values)
-
-    return make
+ORDER = "01e0e9e238423e0638f7f8926cf89df1f71a3b71f34b53051b91ec6879206fa9"  # SHA-256 of 48 keys, seed 5
 
 
 @pytest.fixture
@@ -52,18 +36,6 @@ def evaluation(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Any:
         return list(eval_loader(ShardSet(tiny_shards.folder, split), tokenizer, condition=condition, **values))
 
     return make
-
-
-def digest(batches: Iterable[Batch], count: int) -> str:
-    total = hashlib.sha256()
-    for batch in itertools.islice(batches, count):
-        for value in vars(batch).values():
-            total.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
-    return total.hexdigest()
-
-
-def keys(loader: Iterable[Batch], batches: int) -> list[str]:
-    return [key for batch in itertools.islice(loader, batches) for key in batch.keys]
 
 
 def test_a_batch_has_the_shapes_of_the_model(loader: Any) -> None:
@@ -110,6 +82,76 @@ def test_ranks_share_the_global_order(loader: Any, world: int) -> None:
     ranks = [keys(loader(batch_size=4 // world, world=world, rank=rank), 5) for rank in range(world)]
     together = [key for turn in zip(*ranks, strict=True) for key in turn]
     assert together == keys(loader(batch_size=4), 5)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_the_global_order_is_the_same_for_any_number_of_ranks_and_workers(
+    loader: Any, world: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if workers:  # ranks x workers processes; forked from one that has imported all
+        monkeypatch.setattr("mirasol.data.loader.START", "fork")
+    ranks = [keys(loader(batch_size=8 // world, world=world, rank=r, workers=workers), 6) for r in range(world)]
+    turns = [[rank[i : i + 8 // world] for rank in ranks] for i in range(0, 48 // world, 8 // world)]
+    order = [key for turn in turns for place in zip(*turn, strict=True) for key in place]
+    assert hashlib.sha256(" ".join(order).encode()).hexdigest() == ORDER
+
+
+AUGMENTED = {
+    "mute": 0.2,
+    "blank": 0.2,
+    "augmentation": Augmentation(crop=0.3, flip=0.5, spec_time=0.4, spec_mel=0.4, mixup=0.4, jitter=1),
+}
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(3, 1), (3, 7), (7, 3)])
+def test_augmented_clips_come_again_on_resume(loader: Any, batch_size: int, batches: int) -> None:
+    whole = itertools.islice(iter(loader(batch_size=batch_size, **AUGMENTED)), batches, None)
+    assert digest(whole, 5) == digest(loader(batch_size=batch_size, start_sample=batch_size * batches, **AUGMENTED), 5)
+
+
+def test_augmented_clips_are_the_same_from_workers(loader: Any) -> None:
+    assert digest(loader(workers=2, **AUGMENTED), 7) == digest(loader(**AUGMENTED), 7)
+
+
+def test_a_sample_is_augmented_otherwise_in_each_epoch(loader: Any) -> None:
+    samples = loader(augmentation=Augmentation(crop=0.1)).samples
+    by_key = {s.key: s.clip for s in (samples[g] for g in range(TRAIN))}
+    again = [s for s in (samples[g] for g in range(TRAIN, 2 * TRAIN)) if s.clip.video is not None]
+    plain = {s.key: s.clip for s in (loader().samples[g] for g in range(TRAIN))}
+    changed = [s for s in again if not np.array_equal(s.clip.video, plain[s.key].video)]
+    assert all(not np.array_equal(s.clip.video, by_key[s.key].video) for s in changed)
+
+
+def test_what_is_off_takes_no_draws_from_the_rest(loader: Any) -> None:
+    """Which clips, which texts and what is muted do not change with the augmentation."""
+    plain = itertools.islice(loader(mute=0.3, blank=0.3), 8)
+    other = itertools.islice(loader(mute=0.3, blank=0.3, augmentation=Augmentation(crop=0.3, spec_mel=0.3)), 8)
+    for one, two in zip(plain, other, strict=True):
+        assert (one.keys, one.example_ids) == (two.keys, two.example_ids)
+        assert torch.equal((one.audio == SILENCE).flatten(1).all(1), (two.audio == SILENCE).flatten(1).all(1))
+
+
+def test_mixup_weighs_the_texts_of_both_clips_by_their_share(loader: Any) -> None:
+    mixed = 0
+    for batch in itertools.islice(loader(augmentation=Augmentation(mixup=1.0), caption_weight=0.0), 8):
+        assert batch.text_weight.shape == (3, 4)
+        for ids, weight in zip(batch.example_ids, batch.text_weight.tolist(), strict=True):
+            assert sum(weight) == pytest.approx(2)
+            if ids[2]:
+                mixed += 1
+                assert weight[0] == weight[1] and weight[2] == weight[3]
+                assert len({i.partition("-")[0] for i in ids}) == 2  # two texts of each of two clips
+    assert mixed > 4
+
+
+def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses() -> None:
+    each, targets, text = torch.randn(4, 9), torch.tensor([1, 5, 2, 8]), torch.arange(4)
+    mixture, _ = text_loss(each, targets, text, torch.tensor([[0.75, 0.75, 0.25, 0.25]]), 0.1)
+    first, _ = text_loss(each, targets, text, torch.tensor([[1.0, 1.0, 0.0, 0.0]]), 0.1)
+    second, _ = text_loss(each, targets, text, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), 0.1)
+    assert mixture.item() == pytest.approx(0.75 * first.item() + 0.25 * second.item(), rel=1e-6)
 
 
 def test_making_a_loader_leaves_torchs_random_numbers_alone(loader: Any) -> None:

@@ -1,0 +1,195 @@
+"""Loading: decoding clips against PyAV alone and against the usual RGB loop, and what the loader costs beside it.
+
+    mirasol bench load [--json FILE] [--rounds 5] [--quick]
+
+CPU time of one thread, so that what else runs on the machine disturbs it less. `load_vs_decode` and `load_vs_rgb24` are
+rates over the same clips (224 px, 128 frames, sound): what a loader reads, in order and without the cache, against PyAV
+decoding the same bytes of picture and sound and dropping them, and against PyAV to rgb24 arrays. The loader's time has
+everything in it: reading the tar, hashes, JSON, H.264, FLAC, log-mel. `loader_overhead` is a batch of the demo from the
+cache, texts and collation included, against a training step of it. `resume_cold` is the time to the first batch at 90 %
+of an epoch against that at its start, from opening the shards on, without the cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import tempfile
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from common import arguments, in_turn, median_ms, ratio, report, spread, table
+from inputs import weighted_loss
+
+from mirasol.data.loader import make_loader
+from mirasol.data.manifest import Example, read_manifest, write_manifest
+from mirasol.data.pack import unpack_audio, unpack_video
+from mirasol.data.shards import build_shards
+from mirasol.data.shardset import ShardSet
+from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
+from mirasol.data.tokenizer import Tokenizer, train_tokenizer
+from mirasol.data.world import make_world
+from mirasol.model.config import ModelSpec
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.presets import build_config
+
+LARGE = ClipSpec(fps=25.0, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
+BATCH, TEXTS = 16, 8  # of the demo
+
+
+def write_clip(path: Path, spec: ClipSpec, seed: int) -> None:
+    """A clip with texture that moves and noise that comes and goes."""
+    draws = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = spec.size
+    coarse = draws.integers(16, 236, (size // 8 + 64, size // 8 + 64)).astype(np.float32)
+    texture = np.kron(coarse, np.ones((8, 8), np.float32))
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "18"})
+        video.width = video.height = size
+        audio = container.add_stream("flac", rate=spec.sample_rate, layout="mono", format="s16")
+        for number in range(spec.frames):
+            frame = np.full((size * 3 // 2, size), 128, np.uint8)
+            frame[:size] = texture[number : number + size, 2 * number : 2 * number + size]
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="yuv420p")))
+        container.mux(video.encode(None))
+        noise = draws.normal(0, 3000, int(spec.sample_rate * spec.frames / spec.fps))
+        block = av.AudioFrame.from_ndarray(noise.astype(np.int16)[None], format="s16", layout="mono")
+        block.sample_rate, block.pts, block.time_base = spec.sample_rate, 0, Fraction(1, spec.sample_rate)
+        container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+
+
+def large_shards(folder: Path, clips: int, spec: ClipSpec) -> Path:
+    """Shards of ``clips`` clips of the size ``spec``."""
+    rows = []
+    for number in range(clips):
+        write_clip(folder / "data" / "media" / f"{number}.mp4", spec, number)
+        rows.append(
+            Example(
+                id=str(number), media=f"media/{number}.mp4", start=None, end=None, task="qa", prompt="What?",
+                answers=("noise",), split="train", group=str(number), family="noise", licence="CC0-1.0",
+            )
+        )  # fmt: skip
+    rows.append(dataclasses.replace(rows[0], id="val", split="val", group="val"))
+    write_manifest(folder / "data" / "manifest.jsonl", rows)
+    build_shards(folder / "data", folder / "shards", spec, ShardsSpec(workers=1))
+    return folder / "shards"
+
+
+def files_of(shards: ShardSet) -> list[tuple[bytes, bytes]]:
+    """The mp4 and the FLAC of each clip."""
+    return [(shards._file(i, "mp4"), shards._file(i, "flac")) for i in range(len(shards))]
+
+
+def decode_only(files: list[tuple[bytes, bytes]]) -> None:
+    """Picture and sound to FFmpeg's frames, which nobody looks at."""
+    for data in itertools.chain.from_iterable(files):
+        with av.open(io.BytesIO(data)) as container:
+            stream = container.streams[0]
+            stream.codec_context.thread_count = 1
+            for _ in container.decode(stream):
+                pass
+
+
+def to_rgb24(files: list[tuple[bytes, bytes]]) -> None:
+    """The usual loop: each frame to an RGB array, stacked, and the sound to samples."""
+    for video, audio in files:
+        with av.open(io.BytesIO(video)) as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        with av.open(io.BytesIO(audio)) as container:
+            np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+
+
+def load(shards: ShardSet) -> None:
+    """Every clip as the model is fed, in order."""
+    for index in range(len(shards)):
+        shards.arrays(index)
+
+
+def unpack(files: list[tuple[bytes, bytes]], spec: ClipSpec) -> None:
+    """To YUV frames and samples in arrays, without hashes and log-mel: which part of the loader's time these are."""
+    for video, audio in files:
+        unpack_video(video, spec)
+        unpack_audio(audio)
+
+
+def first_batch(folder: Path, tokenizer: Tokenizer, start: int) -> None:
+    """Open the shards and take one batch from training sample ``start`` on."""
+    loader = make_loader(
+        ShardSet(folder, "train"), tokenizer,
+        tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, start_sample=start,
+    )  # fmt: skip
+    next(iter(loader))
+
+
+def demo(folder: Path, clips: int) -> tuple[Path, Tokenizer]:
+    """Shards and tokenizer of a small built-in world."""
+    make_world(folder / "data", clips=clips, workers=1)
+    texts = [t for e in read_manifest(folder / "data" / "manifest.jsonl") for t in (e.prompt, *e.answers)]
+    train_tokenizer(texts, TokenizerSpec(), folder / "tokenizer.json")
+    build_shards(folder / "data", folder / "shards", ClipSpec(), ShardsSpec(workers=1))
+    return folder / "shards", Tokenizer.load(folder / "tokenizer.json")
+
+
+def main() -> None:
+    """Measure, print, and write the figures where ``--json`` says."""
+    options = arguments(__doc__).parse_args()
+    torch.set_num_threads(1)
+    ratios, figures = {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spec = dataclasses.replace(LARGE, chunks=2) if options.quick else LARGE
+        large = ShardSet(large_shards(folder / "large", 2 if options.quick else 6, spec), "train")
+        files = files_of(large)
+        works = {"load": partial(load, large), "decode": partial(decode_only, files), "rgb24": partial(to_rgb24, files)}
+        works["unpack"] = partial(unpack, files, spec)
+        taken = in_turn(works, options.rounds)
+        frames = len(large) * spec.frames
+        figures["frames_per_second"] = {n: round(frames / min(s)) for n, s in taken.items()}
+        ratios["load_vs_decode"] = ratio(taken["decode"], taken["load"])
+        ratios["load_vs_rgb24"] = ratio(taken["rgb24"], taken["load"])
+
+        shards, tokenizer = demo(folder / "demo", 60 if options.quick else 300)
+        loader = make_loader(
+            ShardSet(shards, "train", cache=folder / "cache"), tokenizer,
+            tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, mute=0.05, blank=0.05,
+        )  # fmt: skip
+        clips = len(loader.samples.clips)  # type: ignore[attr-defined]
+        batches = iter(loader)
+        for _ in range(clips // BATCH + 1):  # an epoch: all of it is in the cache now
+            batch = next(batches)
+        sizes = {"size": 48, "frames_per_chunk": 4, "mels": 32, "audio_columns": 16}
+        texts = {"vocabulary": tokenizer.vocabulary, "max_text": tokenizer.max_text}
+        network = Mirasol(build_config(ModelSpec(), **sizes, **texts))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            weighted_loss(network(batch)).backward()
+            optimizer.step()
+
+        def ten_batches() -> None:
+            for _ in range(10):
+                next(batches)
+
+        taken = in_turn({"batches": ten_batches, "step": step}, options.rounds)
+        ratios["loader_overhead"] = ratio([s / 10 for s in taken["batches"]], taken["step"])
+        figures["demo_ms"] = {"batch": median_ms([s / 10 for s in taken["batches"]]), "step": median_ms(taken["step"])}
+
+        starts = {"cold": 0, "resumed": int(0.9 * clips)}
+        taken = in_turn({n: partial(first_batch, shards, tokenizer, s) for n, s in starts.items()}, options.rounds)
+        ratios["resume_cold"] = ratio(taken["resumed"], taken["cold"])
+        figures["first_batch_ms"] = {n: median_ms(s) for n, s in taken.items()}
+    table([("claim", "ratio"), *((claim, spread(found)) for claim, found in ratios.items())])
+    report("load", options.json, ratios, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Loaders over the tiny shards, and how their batches are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from support.shards import TinyShards
+
+from mirasol.data.loader import TrainingLoader, make_loader
+from mirasol.data.manifest import read_manifest
+from mirasol.data.shardset import ShardSet
+from mirasol.data.spec import TokenizerSpec
+from mirasol.data.tokenizer import Tokenizer, train_tokenizer
+from mirasol.model.batch import Batch
+
+Make = Callable[..., TrainingLoader]
+SETTINGS: dict[str, Any] = {
+    "tasks": ("qa",),
+    "batch_size": 3,
+    "texts_per_clip": 2,
+    "caption_weight": 0.3,
+    "seed": 5,
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_shards: TinyShards, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    rows = read_manifest(tiny_shards.data / "manifest.jsonl")
+    train_tokenizer([t for e in rows for t in (e.prompt, *e.answers)], TokenizerSpec(64, max_text=40), path)
+    return Tokenizer.load(path)
+
+
+@pytest.fixture
+def loader(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Make:
+    def make(**changes: Any) -> TrainingLoader:
+        return make_loader(ShardSet(tiny_shards.folder, "train"), tokenizer, **(SETTINGS | changes))
+
+    return make
+
+
+def digest(batches: Iterable[Batch], count: int) -> str:
+    """One hash of all that the first ``count`` batches hold."""
+    total = hashlib.sha256()
+    for batch in itertools.islice(batches, count):
+        for value in vars(batch).values():
+            total.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    return total.hexdigest()
+
+
+def keys(loader: Iterable[Batch], batches: int) -> list[str]:
+    """Clips of the first ``batches`` batches."""
+    return [key for batch in itertools.islice(loader, batches) for key in batch.keys]
