@@ -15,6 +15,7 @@ from mirasol.core.errors import MirasolError
 FOLDER = Path("benchmarks")
 BENCHMARKS = {  # files of that folder, which the project has and the package has not
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
+    "load": "loading shards against decoding alone",
     "combiner": "the Token Turing Machine against the transformer combiner",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "train": "a training step of a preset on a GPU: clips a second and MFU",
