@@ -151,7 +151,7 @@ def check_file(path: str | Path, upto: float) -> tuple[float, str]:
     length = max(LOOK, min(upto, MAX_SECONDS, declared or MAX_SECONDS))
     request = _Request(0, path, 0.0, length, length, ClipSpec(chunks=1, frames_per_chunk=4, size=16, sample_rate=4000))
     request.pictures.settled = length  # to the very end
-    request.declared = declared if declared is not None and declared <= upto else None
+    request.declared = declared
     _read(path, [request], None, video=True)
     pictures, sound = request.pictures, request.sound
     faults = [fault for fault in [request.faults()] if fault]

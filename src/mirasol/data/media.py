@@ -117,7 +117,10 @@ def declared_seconds(container: InputContainer) -> float | None:
     """The duration that the file's header states; None if it states none that can be relied on."""
     if not container.duration or not WITHOUT_LENGTH.isdisjoint(container.format.name.split(",")):
         return None
-    used = [stream for stream in streams_of(container) if stream is not None]
+    video, audio = streams_of(container)
+    used = [stream for stream in (video, audio) if stream is not None]
+    if container.format.name == "avi" and video is not None and video.frames and video.average_rate:
+        return float(video.frames / video.average_rate)  # FFmpeg shortens an AVI's duration to what is there
     if not used or any(stream.duration is None for stream in used):
         return container.duration / av.time_base
     ends = [float(((stream.start_time or 0) + stream.duration) * stream.time_base) for stream in used]
