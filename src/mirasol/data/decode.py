@@ -28,6 +28,7 @@ from mirasol.data.media import (
     check_rate,
     declared_seconds,
     decoder_options,
+    info_of,
     open_media,
     origin_of,
     probe,
@@ -130,23 +131,24 @@ def decode_beside_copy(path: str | Path, start: float | None, spec: ClipSpec) ->
         video_chunks=spec.chunks,
         audio_chunks=heard,
         chunk_seconds=seconds,
-        partial=request.sound.fault,
+        partial=request.sound.fault and f"{request.sound.fault}: sound up to {request.sound.covered:.3g} s",
     )
 
 
-def check_file(path: str | Path, upto: float) -> tuple[float, str]:
+def check_file(path: str | Path, upto: float) -> tuple[MediaInfo, float, str]:
     """Decode the first ``upto`` seconds of a file, of both streams at least what comes first.
 
     Returns:
-        Seconds that can be used, and what went wrong with up to where each stream can be used, or "".
+        What the file says of itself, the seconds that can be used, and what went wrong with up to where each
+        stream can be used, or "".
 
     Raises:
         MediaError: nothing can be decoded, or over a limit.
     """
     path = Path(path)
     with open_media(path) as container:
-        streams, declared = streams_of(container), declared_seconds(container)
-        if not any(streams):
+        info, declared = info_of(container), declared_seconds(container)
+        if not info.has_video and not info.has_audio:
             raise MediaError(f"{path}: holds no video and no audio that can be decoded")
     length = max(LOOK, min(upto, MAX_SECONDS, declared or MAX_SECONDS))
     request = _Request(0, path, 0.0, length, length, ClipSpec(chunks=1, frames_per_chunk=4, size=16, sample_rate=4000))
@@ -157,11 +159,11 @@ def check_file(path: str | Path, upto: float) -> tuple[float, str]:
     faults = [fault for fault in [request.faults()] if fault]
     if not pictures.came and not sound.came:
         raise MediaError("; ".join([f"{path}: nothing can be decoded", *faults]))
-    if streams[0] is not None and not pictures.came:
+    if info.has_video and not pictures.came:
         faults.append("no picture can be decoded")
-    if streams[1] is not None and not sound.came:
+    if info.has_audio and not sound.came:
         faults.append("no sound can be decoded")
-    return max(pictures.covered, sound.covered), request.extent("; ".join(faults)) if faults else ""
+    return info, max(pictures.covered, sound.covered), request.extent("; ".join(faults)) if faults else ""
 
 
 class _Request:
@@ -295,6 +297,9 @@ def _read(path: Path, group: list[_Request], seek_to: float | None, *, video: bo
         if audio is not None:
             check_rate(path, audio.codec_context.sample_rate)
             sinks[audio.index] = [request.sound for request in group]
+        for kind, stream in (("video", pictures), ("audio", audio)):
+            if stream is None and any(s.type == kind and s.codec_context is None for s in container.streams):
+                _note([r.pictures if video else r.sound for r in group], f"{kind}: no decoder for its codec")
         streams = [container.streams[index] for index in sinks]
         for stream in streams:
             stream.codec_context.thread_count = 1

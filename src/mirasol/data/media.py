@@ -73,19 +73,24 @@ def probe(path: str | Path) -> MediaInfo:
         MediaError: as :func:`open_media`.
     """
     with open_media(path) as container:
-        video, audio = streams_of(container)
-        return MediaInfo(
-            duration=container.duration / av.time_base if container.duration else None,
-            has_video=video is not None,
-            has_audio=audio is not None,
-            width=video.codec_context.width if video else 0,
-            height=video.codec_context.height if video else 0,
-            fps=float(video.average_rate) if video and video.average_rate else None,
-            video_codec=video.codec_context.name if video else "",
-            audio_codec=audio.codec_context.name if audio else "",
-            sample_rate=audio.codec_context.sample_rate if audio else 0,
-            channels=audio.codec_context.channels if audio else 0,
-        )
+        return info_of(container)
+
+
+def info_of(container: InputContainer) -> MediaInfo:
+    """As :func:`probe`, of a file that is open."""
+    video, audio = streams_of(container)
+    return MediaInfo(
+        duration=container.duration / av.time_base if container.duration else None,
+        has_video=video is not None,
+        has_audio=audio is not None,
+        width=video.codec_context.width if video else 0,
+        height=video.codec_context.height if video else 0,
+        fps=float(video.average_rate) if video and video.average_rate else None,
+        video_codec=video.codec_context.name if video else "",
+        audio_codec=audio.codec_context.name if audio else "",
+        sample_rate=audio.codec_context.sample_rate if audio else 0,
+        channels=audio.codec_context.channels if audio else 0,
+    )
 
 
 def decoder_options() -> dict[str, str]:

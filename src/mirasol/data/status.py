@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mirasol.data.decode import check_file
 from mirasol.data.guard import guarded
-from mirasol.data.media import MAX_SECONDS, MediaError, MediaInfo, probe
+from mirasol.data.media import MAX_SECONDS, MediaError, MediaInfo
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def status_of(path: str | Path, upto: float = MAX_SECONDS) -> Status:
 def examine(path: str | Path, upto: float = MAX_SECONDS) -> Status:
     """As :func:`status_of`, in this process."""
     try:
-        info = probe(path)
-        seconds, faults = check_file(path, upto)
+        info, seconds, faults = check_file(path, upto)
     except MediaError as error:
         return Status("rejected", str(error), 0.0, None)
     return Status("partial" if faults else "ok", faults, round(seconds, 3), info)
