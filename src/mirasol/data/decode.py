@@ -190,7 +190,9 @@ class _Request:
         """What went wrong, or ""."""
         found = [fault for fault in (self.pictures.fault, self.sound.fault) if fault]
         usable = max(self.pictures.covered, self.sound.covered)
-        if self.declared is not None and usable < min(self.length, self.declared - self.begin) - ENDS_EARLY:
+        enough = self.pictures.done or self.sound.done  # reading stopped before the end of the media
+        promised = min(self.length, self.declared - self.begin) if self.declared is not None else 0.0
+        if not enough and usable < promised - ENDS_EARLY:
             found.append(f"the media end at {self.begin + usable:.3g} s, the file says {self.declared:.3g} s")
         return "; ".join(dict.fromkeys(found))
 

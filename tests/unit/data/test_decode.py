@@ -315,6 +315,11 @@ def test_a_clip_that_is_cut_short_by_damage_says_up_to_where(tmp_path: Path) -> 
     assert decode_clip(path, None, None, TINY_CLIP).partial == ""  # its first half second is whole
 
 
+def test_a_whole_file_is_not_partial_though_its_end_is_not_read(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=80, gop=2)
+    assert decode_clip(path, None, None, SPREAD).partial == ""
+
+
 def test_damage_concerns_the_clip_that_it_lies_in_and_no_other(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mkv", frames=48, fps=8, gop=2, size=(64, 64))
     data = bytearray(path.read_bytes())
