@@ -24,6 +24,7 @@ PLUMBING = ("core", "params", "stages")
 WITHOUT_EFFECT = {
     "data/cache.py",
     "data/failures.py",
+    "data/guard.py",
     "data/manifest.py",
     "data/media.py",
     "data/spec.py",

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 CLAIMS = {
     "attention": {"chunk_attention_time", "chunk_attention_memory"},
     "combiner": {"ttm_step_flat", "combiner_step_t64", "combiner_model_time", "combiner_model_memory"},
+    "load": {"load_vs_decode", "load_vs_rgb24", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
     "train": {"train_mfu"},
     "training_loop": {"trainer_over_bare_loop"},

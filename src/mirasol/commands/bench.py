@@ -15,8 +15,8 @@ from mirasol.core.errors import MirasolError
 FOLDER = Path("benchmarks")
 BENCHMARKS = {  # files of that folder, which the project has and the package has not
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
-    "load": "loading shards against decoding alone",
     "combiner": "the Token Turing Machine against the transformer combiner",
+    "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "train": "a training step of a preset on a GPU: clips a second and MFU",
     "training_loop": "training in Lightning, with curves and checks, against a bare loop",

@@ -37,6 +37,7 @@ class Pictures:
         self.covered = 0.0  # seconds of the clip with a picture
         # Half of the last chunk: what must be covered before nobody needs to look whether it is.
         self.settled = (math.floor(min(spec.chunks, length / chunk_seconds) + 0.5) - 0.5) * chunk_seconds
+        self.fault = ""  # the first thing that went wrong
         self.late = False  # the first frame came after the clip's start
         self.rate: Fraction | None = None  # of the stream
         self.aspect: Fraction | int = 1  # of a pixel
@@ -44,6 +45,11 @@ class Pictures:
         self._square: NDArray[np.uint8] | None = None
         self._reformatter = VideoReformatter()
         self._decoded = 0
+
+    @property
+    def came(self) -> bool:
+        """Whether any frame was decoded."""
+        return self._decoded > 0
 
     @property
     def done(self) -> bool:
@@ -66,6 +72,8 @@ class Pictures:
         self._give(until=max(time, self._shown[1]))
         self._shown = (frame, max(time, self._shown[1]))
         self._square = None
+        if frame.is_corrupt and 0 <= time < self.length:
+            self.fault = self.fault or "video: a damaged frame"
         lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
         self.covered = max(0.0, min(self.length, self._shown[1] + min(lasts, 1.0)))
 
@@ -128,15 +136,21 @@ class Sound:
     """Places decoded sound on the clip's time axis, mono at the wanted rate; gaps stay silent."""
 
     def __init__(self, begin: float, length: float, chunk_seconds: float, spec: ClipSpec) -> None:
-        self.begin, self.rate = begin, spec.sample_rate
+        self.begin, self.length, self.rate = begin, length, spec.sample_rate
         self.samples = np.zeros(chunk_edge(spec.chunks, chunk_seconds, spec.sample_rate), np.float32)
         self.end = min(len(self.samples), round(length * spec.sample_rate))  # sound after the clip's end is no part
         self.covered = 0.0
+        self.fault = ""  # the first thing that went wrong
         self.late = False  # the first sample came after the clip's start
         self._resampler: av.AudioResampler | None = None
         self._source: tuple[str, str, int] | None = None
         self._expected = 0.0  # where the next source frame should begin, seconds from the clip's start
         self._position = 0  # where the next resampled sample goes
+
+    @property
+    def came(self) -> bool:
+        """Whether any sound was decoded, of the clip or near it."""
+        return self._source is not None
 
     @property
     def done(self) -> bool:

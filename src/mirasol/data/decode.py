@@ -9,20 +9,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from mirasol.data.collect import Pictures, Sound
+from mirasol.data.collect import SAME_TIME, Pictures, Sound
 from mirasol.data.features import chunk_edge
+from mirasol.data.guard import beat, need_memory
 from mirasol.data.media import (
     MAX_SECONDS,
     UNUSABLE,
     MediaError,
     MediaInfo,
     check_pixels,
+    check_rate,
+    declared_seconds,
+    decoder_options,
+    info_of,
     open_media,
     origin_of,
     probe,
@@ -36,6 +42,8 @@ __all__ = ["DecodedClip", "MediaError", "MediaInfo", "decode_clip", "decode_clip
 Span = tuple[float | None, float | None]  # start and end in seconds, None: from the beginning, to the end
 
 SEEK_BEFORE = 0.25  # seconds: audio decoders need a run-up
+LOOK = 1e-3  # seconds: the shortest look into a file
+ENDS_EARLY = 0.5  # seconds: media that end by more before the time stated are truncated
 GAP = 10.0  # seconds: decoding across is about as cheap as a seek, which begins at a key frame before
 
 
@@ -75,6 +83,7 @@ def decode_clips(path: str | Path, spans: Sequence[Span], spec: ClipSpec) -> lis
     Spans that lie close together are decoded in one pass, so that the file is decoded about once.
     """
     path = Path(path)
+    results = 0  # bytes
     found: dict[int, DecodedClip | MediaError] = {}
     requests: list[_Request] = []
     try:
@@ -82,18 +91,21 @@ def decode_clips(path: str | Path, spans: Sequence[Span], spec: ClipSpec) -> lis
             for number, (start, end) in enumerate(spans):
                 try:
                     length, chunk_seconds = _length(container, path, start, end, spec)
+                    results += _size(length, spec)
+                    need_memory(results)
                     requests.append(_Request(number, path, start or 0.0, length, chunk_seconds, spec))
+                    requests[-1].declared = declared_seconds(container)
                 except MediaError as error:
                     found[number] = error
         for group in _together(requests):
             try:
-                partial = _decode(path, group, spec, video=True)
+                _decode(path, group, video=True)
             except MediaError as error:
                 found |= {request.number: error for request in group}
                 continue
             for request in group:
                 try:
-                    found[request.number] = _finish(path, request, spec, partial)
+                    found[request.number] = _finish(path, request, spec)
                 except MediaError as error:
                     found[request.number] = error
     except MediaError as error:
@@ -109,7 +121,7 @@ def decode_beside_copy(path: str | Path, start: float | None, spec: ClipSpec) ->
     """
     path, seconds = Path(path), spec.chunk_seconds
     request = _Request(0, path, start or 0.0, spec.chunks * seconds, seconds, spec)
-    partial = _decode(path, [request], spec, video=False)
+    _decode(path, [request], video=False)
     heard = min(spec.chunks, math.floor(request.sound.covered / seconds + 0.5))
     return DecodedClip(
         video=None,
@@ -119,8 +131,39 @@ def decode_beside_copy(path: str | Path, start: float | None, spec: ClipSpec) ->
         video_chunks=spec.chunks,
         audio_chunks=heard,
         chunk_seconds=seconds,
-        partial=partial,
+        partial=request.sound.fault and f"{request.sound.fault}: sound up to {request.sound.covered:.3g} s",
     )
+
+
+def check_file(path: str | Path, upto: float) -> tuple[MediaInfo, float, str]:
+    """Decode the first ``upto`` seconds of a file, of both streams at least what comes first.
+
+    Returns:
+        What the file says of itself, the seconds that can be used, and what went wrong with up to where each
+        stream can be used, or "".
+
+    Raises:
+        MediaError: nothing can be decoded, or over a limit.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        info, declared = info_of(container), declared_seconds(container)
+        if not info.has_video and not info.has_audio:
+            raise MediaError(f"{path}: holds no video and no audio that can be decoded")
+    length = max(LOOK, min(upto, MAX_SECONDS, declared or MAX_SECONDS))
+    request = _Request(0, path, 0.0, length, length, ClipSpec(chunks=1, frames_per_chunk=4, size=16, sample_rate=4000))
+    request.pictures.settled = length  # to the very end
+    request.declared = declared
+    _read(path, [request], None, video=True)
+    pictures, sound = request.pictures, request.sound
+    faults = [fault for fault in [request.faults()] if fault]
+    if not pictures.came and not sound.came:
+        raise MediaError("; ".join([f"{path}: nothing can be decoded", *faults]))
+    if info.has_video and not pictures.came:
+        faults.append("no picture can be decoded")
+    if info.has_audio and not sound.came:
+        faults.append("no sound can be decoded")
+    return info, max(pictures.covered, sound.covered), request.extent("; ".join(faults)) if faults else ""
 
 
 class _Request:
@@ -134,6 +177,7 @@ class _Request:
         if length > MAX_SECONDS:
             raise MediaError(f"{path}: the clip lasts {length:g} s, the limit is {MAX_SECONDS:g} s: set start and end")
         self.number, self.begin, self.length, self.chunk_seconds = number, begin, length, chunk_seconds
+        self.declared: float | None = None  # seconds of the file, as its header says
         self._again = path, begin, length, chunk_seconds, spec
         self.reset()
 
@@ -141,6 +185,20 @@ class _Request:
         """Begin to collect anew."""
         self.pictures = Pictures(*self._again)
         self.sound = Sound(*self._again[1:])
+
+    def faults(self) -> str:
+        """What went wrong, or ""."""
+        found = [fault for fault in (self.pictures.fault, self.sound.fault) if fault]
+        usable = max(self.pictures.covered, self.sound.covered)
+        enough = self.pictures.done or self.sound.done  # reading stopped before the end of the media
+        promised = min(self.length, self.declared - self.begin) if self.declared is not None else 0.0
+        if not enough and usable < promised - ENDS_EARLY:
+            found.append(f"the media end at {self.begin + usable:.3g} s, the file says {self.declared:.3g} s")
+        return "; ".join(dict.fromkeys(found))
+
+    def extent(self, faults: str) -> str:
+        """``faults``, and up to where the media can be used in spite of them."""
+        return f"{faults}: picture up to {self.pictures.covered:.3g} s, sound up to {self.sound.covered:.3g} s"
 
 
 def _together(requests: list[_Request]) -> list[list[_Request]]:
@@ -155,22 +213,23 @@ def _together(requests: list[_Request]) -> list[list[_Request]]:
     return groups
 
 
-def _decode(path: Path, group: list[_Request], spec: ClipSpec, *, video: bool) -> str:
-    """Decode a group in one pass, after a seek where it helps; returns what went wrong, or ""."""
+def _decode(path: Path, group: list[_Request], *, video: bool) -> None:
+    """Decode a group in one pass, after a seek where it helps."""
     begin = group[0].begin
     if begin > 2 * SEEK_BEFORE:
-        partial = _read(path, group, begin - SEEK_BEFORE, video=video)
+        _read(path, group, begin - SEEK_BEFORE, video=video)
         if not any((r.pictures if video else r.sound).late for r in group):
-            return partial
+            return
         for request in group:  # the seek went too far: read from the beginning
             request.reset()
-    return _read(path, group, None, video=video)
+    _read(path, group, None, video=video)
 
 
-def _finish(path: Path, request: _Request, spec: ClipSpec, partial: str) -> DecodedClip:
+def _finish(path: Path, request: _Request, spec: ClipSpec) -> DecodedClip:
     pictures, sound, seconds = request.pictures, request.sound, request.chunk_seconds
     covered = [min(request.length, pictures.covered), min(request.length, sound.covered)]
-    because = f" ({partial})" if partial else ""
+    faults = request.faults()
+    because = f" ({faults})" if faults else ""
     if max(covered) <= 0:
         raise MediaError(f"{path}: nothing of the clip can be decoded{because}")
     if max(covered) < seconds * (1 - 0.5 / spec.frames_per_chunk):
@@ -189,7 +248,7 @@ def _finish(path: Path, request: _Request, spec: ClipSpec, partial: str) -> Deco
         video_chunks=counts[0],
         audio_chunks=counts[1],
         chunk_seconds=seconds,
-        partial=partial,
+        partial=request.extent(faults) if faults else "",
     )
 
 
@@ -208,11 +267,17 @@ def _length(
     return length, length / spec.chunks
 
 
+def _size(length: float, spec: ClipSpec) -> int:
+    """Bytes of a clip while it is made: frames as they come, stacked, and on their way elsewhere; and its sound."""
+    return 3 * spec.frames * spec.size * spec.size * 3 // 2 + round(12 * length * spec.sample_rate)
+
+
 def _scan(container: InputContainer) -> float:
     """Duration of a file that does not state it, from its packets."""
     last, origin = 0.0, origin_of(container)
     try:
         for packet in container.demux([s for s in streams_of(container) if s is not None]):
+            beat()
             if packet.pts is not None and packet.time_base is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin)
     except UNUSABLE:
@@ -220,12 +285,11 @@ def _scan(container: InputContainer) -> float:
     return last
 
 
-def _read(path: Path, group: list[_Request], seek_to: float | None, *, video: bool) -> str:
-    """Feed the decoded frames of both streams until all have enough; returns what went wrong, or ""."""
-    wrong = ""
+def _read(path: Path, group: list[_Request], seek_to: float | None, *, video: bool) -> None:
+    """Feed the decoded frames of both streams until all have enough, and note what goes wrong for each."""
     with open_media(path) as container:
         pictures, audio = streams_of(container)
-        sinks: dict[int, list[Pictures] | list[Sound]] = {}
+        sinks: dict[int, Sequence[Pictures | Sound]] = {}
         if pictures is not None and video:
             check_pixels(path, pictures.codec_context.width, pictures.codec_context.height)
             for request in group:
@@ -233,15 +297,21 @@ def _read(path: Path, group: list[_Request], seek_to: float | None, *, video: bo
                 request.pictures.aspect = pictures.sample_aspect_ratio or 1
             sinks[pictures.index] = [request.pictures for request in group]
         if audio is not None:
+            check_rate(path, audio.codec_context.sample_rate)
             sinks[audio.index] = [request.sound for request in group]
+        for kind, stream in (("video", pictures), ("audio", audio)):
+            if stream is None and any(s.type == kind and s.codec_context is None for s in container.streams):
+                _note([r.pictures if video else r.sound for r in group], f"{kind}: no decoder for its codec")
         streams = [container.streams[index] for index in sinks]
         for stream in streams:
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = decoder_options()
         origin = origin_of(container)
         try:
             if seek_to is not None:
                 container.seek(int((origin + seek_to) * av.time_base), backward=True)
             for packet in container.demux(streams) if streams else ():
+                beat()
                 waiting = [s for s in sinks[packet.stream.index] if not s.done]
                 if not waiting:
                     if all(s.done for those in sinks.values() for s in those):
@@ -252,10 +322,19 @@ def _read(path: Path, group: list[_Request], seek_to: float | None, *, video: bo
                         for sink in waiting:
                             sink.push(frame, origin)
                 except UNUSABLE as error:  # one damaged packet: the next may be good
-                    wrong = wrong or f"{packet.stream.type}: {reason(error)}"
+                    _note(waiting, f"{packet.stream.type}: {reason(error)}", packet, origin)
         except UNUSABLE as error:
-            wrong = wrong or reason(error)
+            _note([s for those in sinks.values() for s in those if not s.done], reason(error))
     for those in sinks.values():
         for sink in those:
             sink.finish()
-    return wrong
+
+
+def _note(sinks: Sequence[Pictures | Sound], fault: str, packet: Any = None, origin: float = 0.0) -> None:
+    """Remember a fault where it matters: a clip's verdict must not depend on the clips it is decoded with."""
+    for sink in sinks:
+        if packet is not None and packet.pts is not None:
+            time = float(packet.pts * packet.time_base) - origin - sink.begin
+            if not -SAME_TIME <= time < sink.length:
+                continue
+        sink.fault = sink.fault or fault

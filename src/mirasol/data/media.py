@@ -19,11 +19,14 @@ MAX_PIXELS = 1 << 26  # of a source frame
 MAX_ASPECT = 32  # longer side over shorter side
 MAX_SECONDS = 3600.0  # of a clip
 MAX_FRAMES = 1 << 19  # decoded for one clip
+RATES = (100, 1 << 20)  # samples per second of sound
 # Demuxers that read one file and open no other: no hls, dash, concat, image sequences.
 FORMATS = (
     "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,wav,w64,mp3,flac,aac,aiff,caf,au,amr,ape,ac3,eac3,"
     "gif,h264,hevc,ivf,mxf,nut,rm,dv,m4v,wv,tta"
 )
+# Those whose length FFmpeg guesses from the first packets' bit rate.
+WITHOUT_LENGTH = {"mp3", "aac", "ac3", "eac3", "amr", "h264", "hevc", "m4v", "mpegvideo", "dv", "mpeg", "mpegts"}
 UNUSABLE = (av.error.FFmpegError, OSError, ValueError, MemoryError)
 
 
@@ -57,7 +60,7 @@ def open_media(path: str | Path) -> InputContainer:
     if not path.is_file():
         raise MediaError(f"{path}: no such file" if not path.exists() else f"{path}: is no regular file")
     try:
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | decoder_options()
         return av.open(f"file:{path}", "r", options=options, metadata_errors="ignore")
     except UNUSABLE as error:
         raise MediaError(f"{path}: cannot be opened as video or audio: {reason(error)}") from error
@@ -70,19 +73,29 @@ def probe(path: str | Path) -> MediaInfo:
         MediaError: as :func:`open_media`.
     """
     with open_media(path) as container:
-        video, audio = streams_of(container)
-        return MediaInfo(
-            duration=container.duration / av.time_base if container.duration else None,
-            has_video=video is not None,
-            has_audio=audio is not None,
-            width=video.codec_context.width if video else 0,
-            height=video.codec_context.height if video else 0,
-            fps=float(video.average_rate) if video and video.average_rate else None,
-            video_codec=video.codec_context.name if video else "",
-            audio_codec=audio.codec_context.name if audio else "",
-            sample_rate=audio.codec_context.sample_rate if audio else 0,
-            channels=audio.codec_context.channels if audio else 0,
-        )
+        return info_of(container)
+
+
+def info_of(container: InputContainer) -> MediaInfo:
+    """As :func:`probe`, of a file that is open."""
+    video, audio = streams_of(container)
+    return MediaInfo(
+        duration=container.duration / av.time_base if container.duration else None,
+        has_video=video is not None,
+        has_audio=audio is not None,
+        width=video.codec_context.width if video else 0,
+        height=video.codec_context.height if video else 0,
+        fps=float(video.average_rate) if video and video.average_rate else None,
+        video_codec=video.codec_context.name if video else "",
+        audio_codec=audio.codec_context.name if audio else "",
+        sample_rate=audio.codec_context.sample_rate if audio else 0,
+        channels=audio.codec_context.channels if audio else 0,
+    )
+
+
+def decoder_options() -> dict[str, str]:
+    """What keeps FFmpeg from taking memory for a picture before anybody has seen its size."""
+    return {"max_pixels": str(MAX_PIXELS * 5 // 4)}  # of the coded picture, which is padded
 
 
 def reason(error: BaseException) -> str:
@@ -103,6 +116,30 @@ def origin_of(container: InputContainer) -> float:
     """The presentation time that counts as 0: where the container starts, as players show it."""
     start = container.start_time
     return max(0.0, start / av.time_base) if start is not None else 0.0
+
+
+def declared_seconds(container: InputContainer) -> float | None:
+    """The duration that the file's header states; None if it states none that can be relied on."""
+    if not container.duration or not WITHOUT_LENGTH.isdisjoint(container.format.name.split(",")):
+        return None
+    video, audio = streams_of(container)
+    used = [stream for stream in (video, audio) if stream is not None]
+    if container.format.name == "avi" and video is not None and video.frames and video.average_rate:
+        return float(video.frames / video.average_rate)  # FFmpeg shortens an AVI's duration to what is there
+    if not used or any(stream.duration is None for stream in used):
+        return container.duration / av.time_base
+    ends = [float(((stream.start_time or 0) + stream.duration) * stream.time_base) for stream in used]
+    return max(ends) - origin_of(container)  # others, subtitles say, may last longer
+
+
+def check_rate(path: Path, rate: int) -> None:
+    """Refuse sound with an impossible number of samples per second: resampling takes memory in proportion.
+
+    Raises:
+        MediaError: outside of RATES.
+    """
+    if not RATES[0] <= rate <= RATES[1]:
+        raise MediaError(f"{path}: {rate} samples of sound per second, the limits are {RATES[0]} and {RATES[1]}")
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:

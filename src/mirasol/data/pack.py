@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mirasol.core.codecs import require_codec
 from mirasol.data.collect import SAME_TIME
+from mirasol.data.guard import beat
 from mirasol.data.media import UNUSABLE, open_media, origin_of, streams_of
 from mirasol.data.spec import ClipSpec
 
@@ -48,6 +49,7 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
             "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0",
         }
         for index, picture in enumerate(frames):
+            beat()
             frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
             frame.color_range = ColorRange.MPEG
             frame.pts = index

@@ -37,6 +37,7 @@ from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.collect import SAME_TIME
 from mirasol.data.decode import DecodedClip, decode_beside_copy, decode_clips
+from mirasol.data.guard import guarded
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.media import UNUSABLE, MediaError, reason
 from mirasol.data.pack import copy_video, pack_audio, pack_video
@@ -317,7 +318,15 @@ def _jobs(clips: list[Clip]) -> Iterator[list[Clip]]:
 def _make_job(job: Job) -> list[Made]:
     data_dir, clips, spec, crf = job
     runs = (list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.media))
-    return [made for run in runs for made in make_clips(data_dir, run, spec, crf)]
+    return [made for run in runs for made in _make_guarded(data_dir, run, spec, crf)]
+
+
+def _make_guarded(data_dir: Path, clips: list[Clip], spec: ClipSpec, crf: int) -> list[Made]:
+    """:func:`make_clips` of one file, which may crash or hang: then it is rejected, and the run goes on."""
+    try:
+        return guarded(make_clips, data_dir, clips, spec, crf)
+    except MediaError as error:
+        return [Made(clip, {}, {}, str(error)) for clip in clips]
 
 
 def _ordered(pool: Executor, jobs: Iterable[Job], ahead: int) -> Iterator[list[Made]]:

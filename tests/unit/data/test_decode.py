@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
+import struct
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from wave import open as wave_file
 
 import av
 import numpy as np
@@ -100,6 +103,111 @@ def test_ten_bits_and_full_range_become_eight_bits_of_limited_range(tmp_path: Pa
     assert shown(decode_clip(path, None, None, TINY_CLIP).video) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("pixels", ["gray", "gray10le", "yuv410p", "yuv422p10le", "yuv444p", "yuva420p", "bgr0"])
+def test_any_pixel_format_gives_the_same_brightness(tmp_path: Path, pixels: str) -> None:
+    path = tmp_path / "a.nut"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, pixels
+        for index in range(4):
+            planes = np.full((48, 32), 128, np.uint8)
+            planes[:32] = grey(index)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p").reformat(format=pixels)
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert shown(decode_clip(path, None, None, TINY_CLIP).video) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_picture_is_turned_as_its_container_says(tmp_path: Path, turns: int) -> None:
+    path = tmp_path / "a.mp4"
+    planes = np.full((48, 32), 128, np.uint8)
+    planes[:32] = 60
+    planes[:16] = 200  # bright above, dark below
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"qp": "10"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # of the matrix: each number times 65536
+    a, b, c, d = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))[turns]  # clockwise
+    data[at : at + 20] = struct.pack(">5i", a << 16, b << 16, 0, c << 16, d << 16)
+    path.write_bytes(data)
+    luma = decode_clip(path, None, None, TINY_CLIP).video[0, :16].astype(int)
+    bright = np.rot90(luma, turns)  # back again, counter-clockwise
+    assert bright[:6].mean() > 190 and bright[-6:].mean() < 70
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "nut"])
+def test_a_picture_that_begins_late_keeps_its_offset_to_the_sound(tmp_path: Path, suffix: str) -> None:
+    codec = "flac" if suffix in ("mp4", "mkv") else "pcm_s16le"
+    times = [0.125, 0.25, 0.375, 0.5]
+    path = write_media(tmp_path / f"a.{suffix}", frames=4, times=times, sound=tone(0.625), codec=codec)
+    clip = decode_clip(path, None, None, TINY_CLIP)
+    assert shown(clip.video) == [0, 0, 1, 2]  # before the first there is only the first
+    assert clip.frame_times == pytest.approx((0.125, 0.125, 0.25, 0.375))
+    np.testing.assert_allclose(clip.waveform, tone(0.5), atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_sound_that_begins_late_by_an_edit_list_keeps_its_offset(tmp_path: Path, suffix: str) -> None:
+    codec = "flac" if suffix == "mp4" else "pcm_s16le"
+    path = write_media(tmp_path / f"a.{suffix}", frames=8, sound=tone(0.5), sound_from=0.25, codec=codec)
+    wave = decode_clip(path, None, None, TINY_CLIP).waveform
+    assert np.abs(wave[:1990]).max() == 0
+    np.testing.assert_allclose(wave[2000:], tone(0.25), atol=1e-4)
+
+
+def test_what_an_edit_list_cuts_away_is_not_shown(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=12, gop=12)
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(path)) as source, av.open(str(cut), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                packet.pts = packet.dts = packet.pts - 3 * packet.duration  # times before 0 are edited out
+                target.mux(packet)
+    assert b"elst" in cut.read_bytes()
+    clip = decode_clip(cut, None, None, TINY_CLIP)
+    assert shown(clip.video) == [3, 4, 5, 6]
+    assert clip.frame_times[0] == 0
+
+
+def test_the_run_up_of_an_audio_codec_is_not_heard(tmp_path: Path) -> None:
+    path = tmp_path / "a.m4a"
+    wanted = tone(0.5, 16000, 300)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wanted[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    wave = decode_clip(path, None, None, dataclasses.replace(TINY_CLIP, sample_rate=16000)).waveform
+    late = [float(np.dot(np.roll(wanted, shift)[2000:6000], wave[2000:6000])) for shift in range(-20, 21)]
+    assert abs(int(np.argmax(late)) - 20) <= 1  # in samples; an AAC frame is 1024
+
+
+def test_a_duration_that_is_not_stated_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with (
+        av.open(str(write_media(tmp_path / "whole.mkv", frames=12, fps=4, sound=tone(3)))) as source,
+        av.open(str(path), "w", options={"live": "1"}) as target,
+    ):
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    assert probe(path).duration is None
+    clip = decode_clip(path, None, None, SPREAD)
+    assert shown(clip.video) == [0, 3, 6, 9]
+    assert clip.chunk_seconds == pytest.approx(1.5, abs=0.01)
+
+
 def test_sound_keeps_its_offset_to_the_picture(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mkv", frames=8, sound=tone(0.5), sound_from=0.25)
     wave = decode_clip(path, None, None, TINY_CLIP).waveform
@@ -110,6 +218,26 @@ def test_sound_keeps_its_offset_to_the_picture(tmp_path: Path) -> None:
 def test_both_channels_are_heard(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.wav", sound=np.stack([tone(0.5), 0 * tone(0.5)]), codec="pcm_s16le")
     np.testing.assert_allclose(decode_clip(path, None, None, TINY_CLIP).waveform, tone(0.5) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 8])
+def test_any_number_of_channels_becomes_one_of_the_same_level(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "a.wav"
+    with wave_file(str(path), "wb") as file:
+        file.setparams((channels, 2, 8000, 0, "NONE", ""))
+        samples = np.repeat(np.rint(tone(0.5)[:, None] * 32767), channels, axis=1)
+        file.writeframes(samples.astype("<i2").tobytes())
+    np.testing.assert_allclose(decode_clip(path, None, None, TINY_CLIP).waveform, tone(0.5), atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_impossible_sample_rates_are_refused_before_resampling(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.wav"
+    with wave_file(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(bytes(100_000))
+    with pytest.raises(MediaError, match=f"{rate} samples of sound per second, the limits are 100 and 1048576"):
+        decode_clip(path, None, None, TINY_CLIP)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 48000])
@@ -174,6 +302,44 @@ def test_what_a_truncated_file_still_holds_is_used(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mkv", frames=80, gop=2, sound=tone(10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert shown(decode_clip(path, None, None, TINY_CLIP).video) == [0, 1, 2, 3]
+
+
+def test_a_clip_that_is_cut_short_by_damage_says_up_to_where(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mkv", frames=80, gop=2, sound=tone(10))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    clip = decode_clip(path, None, None, SPREAD)
+    usable = re.fullmatch(
+        r"the media end at (\S+) s, the file says 10 s: picture up to (\S+) s, sound up to (\S+) s", clip.partial
+    )
+    assert usable and 4 < float(usable[1]) < 6
+    assert decode_clip(path, None, None, TINY_CLIP).partial == ""  # its first half second is whole
+
+
+def test_a_whole_file_is_not_partial_though_its_end_is_not_read(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=80, gop=2)
+    assert decode_clip(path, None, None, SPREAD).partial == ""
+
+
+def test_damage_concerns_the_clip_that_it_lies_in_and_no_other(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mkv", frames=48, fps=8, gop=2, size=(64, 64))
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = next(p for p in container.demux(video=0) if p.pts is not None and p.pts * p.time_base >= 4)
+        at = data.rindex(bytes(packet))
+    data[at + 4 : at + 9] = b"\xff" * 5
+    path.write_bytes(data)
+    spans = [(0.0, 0.5), (4.0, 4.5), (5.0, 5.5)]
+    together = [clip.partial for clip in decode_clips(path, spans, TINY_CLIP)]
+    assert together == [decode_clip(path, *span, TINY_CLIP).partial for span in spans]
+    assert [bool(partial) for partial in together] == [False, True, False]
+
+
+def test_a_stream_that_nothing_decodes_is_told(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=4, sound=tone(0.5))
+    path.write_bytes(path.read_bytes().replace(b"fLaC", b"zzzz"))
+    clip = decode_clip(path, None, None, TINY_CLIP)
+    assert (clip.audio_chunks, clip.video_chunks) == (0, 2)
+    assert clip.partial == "audio: no decoder for its codec: picture up to 0.5 s, sound up to 0 s"
 
 
 @pytest.mark.parametrize(

@@ -87,26 +87,29 @@ def most_common(counts: Counter[str]) -> list[list[Any]]:
 
 def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
     """What the media are like: those without sound, those that cannot be opened, and equal ones across splits."""
-    from mirasol.data.media import MediaError, probe  # PyAV takes a while to load
+    from mirasol.data.status import status_of  # PyAV takes a while to load
 
     splits: dict[str, set[str]] = {}
     for example in examples:
         splits.setdefault(example.media.removeprefix("media/"), set()).add(example.split)
-    silent, blind, unreadable = [], [], []
+    silent, blind, partial, unreadable = [], [], [], []
     with Progress("look into media", len(splits), "files") as progress:
         for name in sorted(splits):
-            try:
-                info = probe(media / name)
-                if not info.has_audio:
+            status = status_of(media / name, upto=0.0)
+            if status.info is None:
+                unreadable.append(status.reason.replace(f"{media}{os.sep}", ""))
+            else:
+                if not status.info.has_audio:
                     silent.append(name)
-                if not info.has_video:
+                if not status.info.has_video:
                     blind.append(name)
-            except MediaError as error:
-                unreadable.append(str(error).replace(f"{media}{os.sep}", ""))
+                if status.kind == "partial":
+                    partial.append(f"{name}: {status.reason}")
             progress.advance()
     return {
         "media_without_audio": silent,
         "media_without_video": len(blind),
+        "media_partial": partial,
         "media_unreadable": unreadable,
         "duplicates_across_splits": duplicates(media, splits),
     }
