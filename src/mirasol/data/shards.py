@@ -144,7 +144,7 @@ class _Shards:
             with open_workers(self.spec, len(jobs)) as workers:
                 yield run_jobs(make_job, jobs, workers)
         except WorkersDied as error:
-            suspects = {part.media for job in error.jobs for part in job.parts}
+            suspects = {_in_a_line(part.media) for job in error.jobs for part in job.parts}
             raise MirasolError(
                 listing(
                     "a process of the shards stage died, out of memory or on a file that crashes the decoder; "
@@ -211,7 +211,7 @@ class _Shards:
             raise MirasolError(listing(title, self._rejected_lines(), 10))
 
     def _rejected_lines(self) -> list[str]:
-        return [f"{clip.media} [{clip.key}]: {reason}" for clip, reason in self.rejected]
+        return [f"{_in_a_line(clip.media)} [{clip.key}]: {reason}" for clip, reason in self.rejected]
 
     def index(self) -> dict[str, Any]:
         """What ``shards.json`` says; nothing in it depends on when or where it was made."""
@@ -243,6 +243,11 @@ class _Shards:
             "seconds": round(seconds, 2),
             "clips_per_second": round((clips + len(self.rejected)) / max(seconds, 1e-9), 1),
         }
+
+
+def _in_a_line(media: str) -> str:
+    """A name may hold line ends, and what moves a terminal's cursor."""
+    return media if media.isprintable() else json.dumps(media)
 
 
 def _cut_short(clip: Clip, spec: ClipSpec) -> bool:
