@@ -153,13 +153,13 @@ def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
 
 BUILD = """
 import sys
-from mirasol.data import guard, shards
+from mirasol.data import guard, parts, shards
 from mirasol.data.spec import ClipSpec, ShardsSpec
 from mirasol.core.errors import MirasolError
 from support import guarded
 
 guard.STALL_SECONDS = 2.0
-shards.make_clips = guarded.make_clips
+parts.make_part = guarded.make_part
 if __name__ == "__main__":
     clip = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
     try:
@@ -203,7 +203,7 @@ def test_bad_files_are_rejected_and_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_process_killed_in_a_run_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
     run = build(tmp_path, "killed")
     assert run.returncode == 1
-    assert "media/killed.mp4 [" in run.stderr and "refused: the process that decodes was killed twice" in run.stderr
+    assert "media/killed.mp4" in run.stderr and "refused: the process that decodes was killed twice" in run.stderr
 
 
 def jpeg_video(path: Path, width: int, height: int, *, declared: bool) -> Path:

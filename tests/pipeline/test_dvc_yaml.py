@@ -23,11 +23,14 @@ PLUMBING = ("core", "params", "stages")
 # that get what was written or fail, and the writing side of shards in stages that only read them.
 WITHOUT_EFFECT = {
     "data/cache.py",
+    "data/executors.py",
     "data/failures.py",
     "data/guard.py",
     "data/manifest.py",
     "data/media.py",
     "data/spec.py",
+    "data/storage.py",
+    "data/store.py",
     "evaluation/config.py",
     "export/config.py",
     "model/config.py",
@@ -39,7 +42,14 @@ WITHOUT_EFFECT_ON_READERS = {"data/collect.py", "data/shards.py"}
 WITHOUT_EFFECT_ON_TIMING = {"export/parity.py"}
 
 # Keys that say how fast or how patiently, not what.
-NO_STAGE_NEEDS = {"shards.workers", "training.attention", "training.max_damaged", "training.workers"}
+NO_STAGE_NEEDS = {
+    "shards.address",
+    "shards.executor",
+    "shards.workers",
+    "training.attention",
+    "training.max_damaged",
+    "training.workers",
+}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mirasol.data import guard, shards
+from mirasol.data import guard, parts
 
 
 def hang(*_: Any) -> None:
@@ -64,7 +64,7 @@ def pid() -> int:
 BAD = {"hang": hang, "crash": crash, "eat": eat, "killed": be_killed}
 
 
-def make_clips(data_dir: Path, clips: list[Any], *settings: Any) -> list[shards.Made]:
+def make_part(path: Path, part: parts.Part, *settings: Any) -> list[parts.Made]:
     """As the real one, but for files that are named after what shall happen."""
-    BAD.get(Path(clips[0].media).stem, lambda *_: None)()
-    return shards.make_clips(data_dir, clips, *settings)
+    BAD.get(path.stem, lambda *_: None)()
+    return parts.make_part(path, part, *settings)

@@ -14,6 +14,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
+from mirasol.data.storage import check_url, is_url
 
 TASKS = ("caption", "audio_class", "qa")
 SPLITS = ("train", "val", "test")
@@ -28,7 +29,7 @@ class Example:
     """One text about one clip: a row of ``manifest.jsonl``."""
 
     id: str
-    media: str  # path relative to the manifest's folder, with forward slashes
+    media: str  # path relative to the manifest's folder, with forward slashes, or a URL (`storage.SCHEMES`)
     start: float | None  # seconds of presentation time; None: from the beginning
     end: float | None  # None: to the end
     task: str  # one of TASKS
@@ -202,8 +203,11 @@ def check_field(name: str, value: Any) -> str | None:
 
 @functools.lru_cache(maxsize=1024)  # rows about one clip follow each other
 def check_media(value: str) -> str | None:
-    """Why ``value`` is no path inside the data folder, or ``None``."""
+    """Why ``value`` is no path inside the data folder and no URL of a known store, or ``None``."""
+    if is_url(value):
+        wrong = check_url(value)
+        return f"media: {wrong}" if wrong else None
     parts = PurePosixPath(value).parts
-    if value.startswith(("/", "~")) or ".." in parts or "://" in value or "\\" in value or "\0" in value:
+    if value.startswith(("/", "~")) or ".." in parts or "\\" in value or "\0" in value:
         return f"media: {value!r} must be a path inside the manifest's folder, with '/' and without '..'"
     return None

@@ -27,6 +27,9 @@ IDR, SLICE_TYPES = 5, range(1, 6)  # H.264 NAL unit types
 NO_VERSIONS = {"fflags": "+bitexact"}  # else the muxer writes its version and random ids
 # Decoding speed counts more than bytes: a clip is encoded once and read every epoch.
 X264 = {"preset": "veryfast", "tune": "fastdecode"}
+# x264's macroblock tree reads memory that nobody wrote, so that equal frames give other bytes now and then (docs/
+# decisions/0035); without it the lookahead has no use either.
+SAME_BYTES = "mbtree=0:rc-lookahead=0"
 
 
 def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
@@ -46,7 +49,7 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
         gop = spec.frames_per_chunk
         context.options = X264 | {
             "crf": str(crf),
-            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0",
+            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0:{SAME_BYTES}",
         }
         for index, picture in enumerate(frames):
             beat()

@@ -31,7 +31,7 @@ CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
 
 @dataclass(frozen=True)
 class ClipArrays(Decoded):
-    """A decoded clip with what its JSON says (see :func:`mirasol.data.shards.make_clips`)."""
+    """A decoded clip with what its JSON says (see :func:`mirasol.data.parts.make_part`)."""
 
     meta: dict[str, Any]
 

@@ -63,3 +63,10 @@ class ShardsSpec:
     crf: int = param(18, "H.264 quality when a clip is encoded again: lower is better", ge=0, le=51)
     workers: int = param(2, "processes", ge=1, le=1024)
     max_rejected: float = param(0.05, "share of clips that may be unusable before the stage fails", ge=0, le=1)
+    executor: str = param(
+        "processes",
+        "who makes the clips: `processes` of this machine, or the workers of a Dask cluster (`dask`), which see the "
+        "data folder under the same path or read media by URL",
+        choices=("processes", "dask"),
+    )
+    address: str = param("", "of the Dask scheduler, like tcp://host:8786; empty under `processes`")

@@ -7,12 +7,12 @@ import sys
 from mirasol.core.files import write_json
 from mirasol.data.shards import build_shards
 from mirasol.params.schema import Params
-from mirasol.stages.paths import DATA, REPORTS, SHARDS
+from mirasol.stages.paths import DATA, PARTS, REPORTS, SHARDS
 
 
 def main(params: Params) -> None:
     """Cut every clip into chunks and store it for training."""
-    report = build_shards(DATA, SHARDS, params.clip, params.shards)
+    report = build_shards(DATA, SHARDS, params.clip, params.shards, store=PARTS)
     write_json(REPORTS / "shards.json", report)
     split = params.evaluate.split
     if not report["splits"].get(split):  # said here, before hours of training: evaluate refuses it

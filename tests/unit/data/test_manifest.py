@@ -68,7 +68,9 @@ def test_every_wrong_line_is_listed_at_once(tmp_path: Path) -> None:
         ({"options": ["yes", "no"]}, "options: 'thing 0', the first of the answers, is none of ['yes', 'no']"),
         ({"media": "/etc/passwd"}, "must be a path inside the manifest's folder"),
         ({"media": "media/../../x.mp4"}, "must be a path inside the manifest's folder"),
-        ({"media": "http://host/x.mp4"}, "must be a path inside the manifest's folder"),
+        ({"media": "http://host/x.mp4"}, "expected a path or a URL that begins with one of file://, s3://"),
+        ({"media": "s3://bucket/../x.mp4"}, "a URL names one file"),
+        ({"media": "file://a.zip::s3://b/x.zip"}, "a URL names one file"),
     ],
 )
 def test_a_wrong_value_is_told(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -38,6 +41,24 @@ def test_every_chunk_begins_with_its_own_key_frame() -> None:
 
 def test_equal_frames_give_equal_bytes() -> None:
     assert pack_video(pictures(), TINY_CLIP, 18) == pack_video(pictures(), TINY_CLIP, 18)
+
+
+@pytest.mark.parametrize("size", [16, 224])
+def test_the_bytes_do_not_depend_on_what_memory_held_before(size: int) -> None:
+    program = f"""
+import hashlib, numpy as np
+from mirasol.data.pack import pack_video
+from mirasol.data.spec import ClipSpec
+noise = np.random.default_rng(0).normal(0, 4, (8, {size} * 3 // 2, {size}))
+waves = 120 + 60 * np.sin(np.arange({size}) / 7 + 3 * np.arange(8)[:, None, None])
+print(hashlib.sha256(pack_video((waves + noise).astype(np.uint8), ClipSpec(size={size}), 18)).hexdigest())
+"""
+    hashes = set()
+    for fill in ("1", "2"):  # glibc fills what it hands out and what it takes back
+        environment = os.environ | {"MALLOC_PERTURB_": fill, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+        hashes.add(done.stdout)
+    assert len(hashes) == 1
 
 
 @pytest.mark.parametrize("samples", [1, 100, 4096, 4097, 20_000])

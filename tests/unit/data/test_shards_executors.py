@@ -1,0 +1,107 @@
+"""Who makes the clips: processes of this machine, and a real Dask cluster whose workers die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.inline import Inline
+from support.media import TINY_CLIP
+from support.shards import TinyShards
+
+from mirasol.core.errors import MirasolError
+from mirasol.data import executors
+from mirasol.data.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
+from mirasol.data.parts import Made
+from mirasol.data.shards import build_shards
+from mirasol.data.spec import ShardsSpec
+from mirasol.data.store import Store
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_results_come_in_the_order_of_the_jobs() -> None:
+    assert list(run_jobs(abs, [-3, 1, -2], Workers(Inline(), 1))) == [3, 1, 2]
+
+
+def test_no_more_jobs_are_in_flight_than_may_wait() -> None:
+    handed: list[int] = []
+    results = run_jobs(handed.append, list(range(100)), Workers(Inline(), 2))
+    next(results)
+    assert len(handed) == 2 * JOBS_AHEAD
+
+
+def test_a_process_that_dies_is_told_with_its_job() -> None:
+    with open_workers(ShardsSpec(workers=1), 9) as workers, pytest.raises(WorkersDied) as died:
+        list(run_jobs(die, list(range(5)), workers))
+    assert 3 in died.value.jobs
+
+
+def test_dask_without_an_address_is_told() -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed: `pip install 'mirasol[dask]'`")
+    with pytest.raises(MirasolError, match=r"shards.address is empty"), open_workers(ShardsSpec(executor="dask"), 1):
+        pass
+
+
+def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed: `pip install 'mirasol[dask]'`")
+    monkeypatch.setattr(executors, "CLUSTER_WAIT", 1)
+    spec = ShardsSpec(executor="dask", address="tcp://127.0.0.1:1")
+    with pytest.raises(MirasolError, match="no Dask scheduler can be reached"), open_workers(spec, 1):
+        pass
+
+
+@contextlib.contextmanager
+def cluster(failures: int) -> Iterator[Any]:
+    """A real cluster of two processes whose scheduler gives a job up after so many deaths of workers."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: `pip install 'mirasol[dask]'`")
+    import dask
+
+    settings = {"distributed.scheduler.allowed-failures": failures, "distributed.comm.timeouts.connect": "2s"}
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+    ):
+        yield local
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(
+    tiny_shards: TinyShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    write = Store.write
+
+    def write_and_kill(store: Store, name: str, part: list[Made]) -> None:
+        if not killed:  # the first part has come back: all others are under way, waiting, or lie with a worker
+            killed.append(next(iter(local.workers.values())).pid)
+            os.kill(killed[0], signal.SIGKILL)
+        write(store, name, part)
+
+    monkeypatch.setattr(Store, "write", write_and_kill)
+    monkeypatch.setattr("mirasol.data.parts.JOB_CLIPS", 1)
+    with cluster(failures=3) as local:
+        spec = ShardsSpec(clips_per_shard=3, executor="dask", address=local.scheduler_address)
+        build_shards(tiny_shards.data, tmp_path / "shards", TINY_CLIP, spec)
+    assert len(killed) == 1
+    assert contents(tmp_path / "shards") == contents(tiny_shards.folder)
+
+
+def test_a_job_that_kills_every_worker_of_a_cluster_is_told() -> None:
+    with cluster(failures=0) as local:
+        spec = ShardsSpec(executor="dask", address=local.scheduler_address)
+        with open_workers(spec, 1) as workers, pytest.raises(WorkersDied) as died:
+            list(run_jobs(os._exit, [7], workers))
+    assert died.value.jobs == [7]
