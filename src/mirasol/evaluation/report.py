@@ -10,6 +10,8 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.shardset import ShardSet
+from mirasol.evaluation.config import EvaluateSpec
+from mirasol.evaluation.report_ablations import ablations_section
 from mirasol.evaluation.report_answers import (
     Prediction,
     choose,
@@ -17,19 +19,20 @@ from mirasol.evaluation.report_answers import (
     gallery_section,
     is_right,
     modalities_section,
-    ordered_families,
 )
-from mirasol.evaluation.report_charts import number
-from mirasol.evaluation.report_data import Pictures, Project, read_project
-from mirasol.evaluation.report_html import Album, interval, missing, percent, section
+from mirasol.evaluation.report_data import Looked, Pictures, Project, read_project
+from mirasol.evaluation.report_html import Album, missing, section
+from mirasol.evaluation.report_markdown import markdown
+from mirasol.evaluation.report_paper import paper_section
 from mirasol.evaluation.report_sections import (
     data_section,
     hero,
     origin_section,
-    realtime,
     stream_section,
     training_section,
 )
+
+__all__ = ["markdown", "render", "write_report"]
 
 SHEET = 6  # clips of the contact sheet
 GALLERY = 12  # clips of the gallery where params.yaml does not say
@@ -63,13 +66,16 @@ def render(project: Project) -> str:
     report = project.reports.get("eval")
     featured = _featured(chosen, report)
     sheet = _contact_sheet(project.predictions, chosen, reader)
+    looks, note = reader.looks(chosen)
     sections = [
         _section("top", lambda: hero(project, album, featured)),
         _section("data", lambda: data_section(project, album, sheet)),
         _section("training", lambda: training_section(project)),
         _section("families", lambda: families_section(report)),
         _section("modalities", lambda: modalities_section(report)),
-        _section("gallery", lambda: gallery_section(project.predictions, chosen, album, show)),
+        _section("paper", lambda: paper_section(project)),
+        _section("ablations", lambda: ablations_section(project)),
+        _section("gallery", lambda: gallery_section(project.predictions, chosen, album, show, looks, note)),
         _section("stream", lambda: stream_section(project)),
         _section("origin", lambda: origin_section(project)),
     ]
@@ -107,6 +113,7 @@ class ClipReader:
 
     def __init__(self, project: Project, album: Album) -> None:
         self.album = album
+        self.project = project
         self.shards: ShardSet | None = None
         self.index: dict[str, int] = {}
         evaluate = _section_of(project.params, "evaluate")
@@ -126,6 +133,16 @@ class ClipReader:
             return False
         seconds = float(clip.meta["chunks"]) * float(clip.meta["chunk_seconds"])
         return self.album.add(key, Pictures(clip.video, clip.audio, seconds))
+
+    def looks(self, chosen: Sequence[Prediction]) -> tuple[dict[str, Looked], str]:
+        """Where the model looked for each answer, by example id, and a note about those that are not there."""
+        if self.shards is None or not chosen:
+            return {}, ""
+        from mirasol.evaluation.report_look import looks  # torch takes a while to load
+
+        longest = _section_of(self.project.params, "evaluate").get("max_answer")
+        longest = longest if isinstance(longest, int) else EvaluateSpec().max_answer
+        return looks(self.project.folder, self.shards, chosen, longest)
 
 
 def _contact_sheet(
@@ -152,36 +169,3 @@ def _contact_sheet(
 def _section_of(values: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
     found = (values or {}).get(name)
     return found if isinstance(found, Mapping) else {}
-
-
-def markdown(project: Path) -> str:
-    """The figures as a short Markdown text, for a pull request."""
-    found = read_project(project)
-    report, parity = found.reports.get("eval"), found.reports.get("parity")
-    speed = realtime(found.reports.get("latency"))
-    lines = []
-    if report is None:
-        lines.append("No score yet: run `dvc repro evaluate`.")
-    else:
-        cell = report["overall"]
-        lines.append(
-            f"**{percent(cell['exact_match'])} exact match** ({interval(cell)}; chance {percent(cell['chance'])}; "
-            f"{cell['n']:,} questions about {cell['clips']:,} clips)"
-        )
-    if speed is not None:
-        lines.append(f"Streaming: {number(speed)}× real time")
-    if parity and "max_relative" in parity:
-        lines.append(f"Parity: {parity['max_relative']:.1e} largest relative difference to torch")
-    if report is not None:
-        names = ("exact_match", "ci95", "chance", "muted", "blanked", "swapped")
-        rows = ["| family | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
-        for name in ordered_families(report):
-            cell = report["families"][name]
-            lost = [percent(report[c]["families"][name]["exact_match"]) for c in names[3:]]
-            cells = [percent(cell["exact_match"]), interval(cell), percent(cell["chance"]), *lost]
-            rows.append(f"| {name} | " + " | ".join(cells) + " |")
-        lines.append("\n".join(rows))
-    if found.commit:
-        data = f", data `{found.data['md5']}`" if found.data and "md5" in found.data else ""
-        lines.append(f"Commit `{found.commit['hash'][:12]}`{data}")
-    return "\n\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from mirasol.evaluation.metrics import CONDITIONS, TOLERANCE, verdicts
 from mirasol.evaluation.normalise import exact_match
+from mirasol.evaluation.report_data import Looked
 from mirasol.evaluation.report_html import Album, chips, interval, missing, percent, section, text, title
 from mirasol.evaluation.report_sections import gauge
 
@@ -18,6 +19,14 @@ CONDITION_WORDS = {
 }
 SHORT_WORDS = {"muted": "muted", "blanked": "blanked", "swapped": "other sound"}
 KINDS = ("seen", "heard", "audio-visual", "order", "memory", "count")  # this order, then any other
+
+LOOKED_LEGEND = (
+    '<p class="legend"><span><i class="bar-attention"></i>attention over the chunks while it wrote the '
+    'answer</span><span><i class="bar-counted"></i>what counted (gradient times feature), also the glow over '
+    "frames and sound, the rest is dimmed</span><span>Means over the tokens of the answer. A reading, no proof."
+    "</span></p>"
+)
+LOOKED_COMMAND = "By hand: <code>mirasol explain CLIP QUESTION</code>"
 
 Prediction = Mapping[str, Any]
 
@@ -134,8 +143,20 @@ def choose(predictions: Sequence[Prediction], count: int, readable: Callable[[st
     return chosen
 
 
-def gallery_section(predictions: Sequence[Prediction], chosen: Sequence[Prediction], album: Album, show: int) -> str:
-    """Right and wrong answers with their clips."""
+def gallery_section(
+    predictions: Sequence[Prediction],
+    chosen: Sequence[Prediction],
+    album: Album,
+    show: int,
+    looks: Mapping[str, Looked],
+    note: str,
+) -> str:
+    """Right and wrong answers with their clips, and where the model looked.
+
+    Args:
+        looks: by example id, of those of ``chosen`` that could be explained.
+        note: why the others could not.
+    """
     heading = "Its answers"
     if not predictions:
         return section("gallery", heading, "", missing("Predictions", "dvc repro evaluate"))
@@ -145,22 +166,25 @@ def gallery_section(predictions: Sequence[Prediction], chosen: Sequence[Predicti
     by_clip: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_clip.setdefault(prediction["clip"], []).append(prediction)
-    cards = "".join(_answer_card(p, by_clip[p["clip"]], album) for p in chosen)
+    cards = "".join(_answer_card(p, by_clip[p["clip"]], album, looks.get(p["example_id"])) for p in chosen)
     wrong = sum(not is_right(p) for p in predictions)
     left_out = f" {album.left_out} clips were left out to keep this file small." if album.left_out else ""
     lead = (
         f"{wrong:,} of {len(predictions):,} answers are wrong; wrong ones come first here, up to half of the gallery. "
         f"Point at a clip, or tap it, to play it.{left_out}"
     )
+    legend = LOOKED_LEGEND if looks else ""
+    if note:
+        legend += f'<p class="legend">Where it looked is not shown everywhere: {text(note)}. {LOOKED_COMMAND}</p>'
     filters = "".join(
         f'<button type="button" data-show="{word.lower()}" aria-pressed="{str(word == "All").lower()}">{word}</button>'
         for word in ("All", "Right", "Wrong")
     )
-    body = f'<div class="filters" hidden>{filters}</div><div class="grid answers">{cards}</div>'
+    body = f'{legend}<div class="filters" hidden>{filters}</div><div class="grid answers">{cards}</div>'
     return section("gallery", heading, lead, body)
 
 
-def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: Album) -> str:
+def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: Album, found: Looked | None) -> str:
     right = is_right(prediction)
     predicted = prediction["predicted"]
     answer = predicted.get("full")
@@ -177,7 +201,8 @@ def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: 
         f'<article class="card answer {"right" if right else "wrong"}">{album.player(prediction["clip"])}'
         f'<div>{family}<p class="question">{text(prediction["prompt"])}</p>'
         f'<p class="said">{text(answer if answer is not None else "no answer")}</p>{expected}'
-        f'<div class="chips">{changed}</div>{more}</div></article>'
+        f'<div class="chips">{changed}</div>{more}</div>'
+        f"{album.looked(prediction['clip'], found) if found else ''}</article>"
     )
 
 

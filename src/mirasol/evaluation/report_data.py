@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 from mirasol.training.curves import CURVES, SPEED
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
+COMMITS = 20  # of a report's history that are looked at for an older score
 PACKAGES = ("mirasol", "torch", "numpy", "av", "onnxruntime")
 
 
@@ -34,34 +35,57 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """Where the model looked for an answer: the mean over its tokens."""
+
+    pieces: tuple[str, ...]  # the tokens as texts
+    attention: tuple[float, ...]  # [T], of the text decoder over the chunks; sums to 1
+    counted: tuple[float, ...]  # [T], what counted (gradient times feature); sums to 1 or is 0
+    picture: float  # share of the picture in what counted; the rest is the sound's
+    frames: NDArray[np.uint8]  # opacity over the frames of the strip, [H, n * H, 4]
+    sound: NDArray[np.uint8]  # the same over the spectrogram, [bands, columns, 4]
+
+
+@dataclass(frozen=True)
 class Project:
     """What a project folder has to show. ``None`` and empty mean: not there."""
 
     folder: Path
     params: Mapping[str, Any] | None = None
     reports: Mapping[str, Any] = field(default_factory=dict)  # name -> reports/<name>.json
+    benchmarks: Mapping[str, Any] = field(default_factory=dict)  # name -> reports/benchmarks/<name>.json
+    ablations: Mapping[str, Any] = field(default_factory=dict)  # table -> reports/ablations/<table>.json
     curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)  # phase -> logged steps
     predictions: tuple[Mapping[str, Any], ...] = ()
     commit: Mapping[str, str] | None = None
     data: Mapping[str, Any] | None = None  # the entry of data.dvc: md5, size, nfiles
+    imported: Mapping[str, Any] | None = None  # data/import.json: what `mirasol data import` brought
+    world: bool = False  # the data are the built-in world
     machine: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_project(folder: Path) -> Project:
     """Read what there is; no file is required."""
-    reports = {path.stem: value for path in sorted((folder / "reports").glob("*.json")) if (value := _json(path))}
     outs = (_yaml(folder / "data.dvc") or {}).get("outs")
     first = outs[0] if isinstance(outs, list) and outs else None
     return Project(
         folder=folder,
         params=_yaml(folder / "params.yaml"),
-        reports=reports,
+        reports=_reports(folder / "reports"),
+        benchmarks=_reports(folder / "reports" / "benchmarks"),
+        ablations=_reports(folder / "reports" / "ablations"),
         curves={phase: rows for phase in PHASES if (rows := _curves(folder, phase))},
         predictions=tuple(filter(_is_prediction, _lines(folder / "build" / "evaluate" / "predictions.jsonl"))),
         commit=_commit(folder),
         data=first if isinstance(first, dict) else None,
+        imported=_json(folder / "data" / "import.json"),
+        world=(folder / "data" / "families.json").is_file(),
         machine=machine(),
     )
+
+
+def _reports(folder: Path) -> dict[str, Any]:
+    return {path.stem: value for path in sorted(folder.glob("*.json")) if (value := _json(path))}
 
 
 def _curves(folder: Path, phase: str) -> list[dict[str, Any]]:
@@ -106,14 +130,31 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _commit(folder: Path) -> dict[str, str] | None:
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
+
+def previous(folder: Path, name: str, now: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The last committed ``reports/<name>.json`` that differs from ``now``, with its commit.
+
+    In a working tree with a new score that is the one of the last commit, in a clean one the one before it.
+    """
+    path = f"reports/{name}.json"
     try:
-        hash_, date, subject = git("log", "-1", "--format=%H%n%cs%n%s").split("\n", 2)
-        changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+        for commit in _git(folder, "log", f"-{COMMITS}", "--format=%H", "--", path).split():
+            value = json.loads(_git(folder, "show", f"{commit}:./{path}"))
+            if isinstance(value, dict) and value != now:
+                return commit, value
+    except (OSError, ValueError, subprocess.SubprocessError):
+        pass
+    return None
+
+
+def _commit(folder: Path) -> dict[str, str] | None:
+    try:
+        hash_, date, subject = _git(folder, "log", "-1", "--format=%H%n%cs%n%s").split("\n", 2)
+        changed = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return {"hash": hash_, "date": date, "subject": subject, "changed": "yes" if changed else ""}

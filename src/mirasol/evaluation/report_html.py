@@ -6,12 +6,17 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mirasol.data.features import SILENCE
 from mirasol.evaluation.report_charts import number
-from mirasol.evaluation.report_data import Pictures
+from mirasol.evaluation.report_data import Looked, Pictures
 from mirasol.evaluation.report_pictures import STRIP_SIDE, data_uri, png, spectrogram, strip
 
 LOUD = 2.2  # drawn brightest; the standardised features (data.features) reach 3 at full scale
+LOOKED_FRAMES = 8  # of a clip's strip, where it is shown with what counted
+LABELLED = 8  # chunks; more have no room for numbers
 
 NO_PICTURE = '<p class="none">no picture</p>'
 NO_SOUND = '<p class="none">no sound</p>'
@@ -157,10 +162,50 @@ class Album:
             f'{video}<div class="sound">{self._sound(key)}<i class="now"></i></div></div>'
         )
 
+    def looked(self, key: str, found: Looked) -> str:
+        """Frames and sound of a clip under what counted in them, and a pair of bars for each chunk."""
+        pictures = self._known[key]
+        chunks = len(found.attention)
+        count = self.frames.get(key, 0)
+        step = -(-count // LOOKED_FRAMES) or 1
+        shown = range(step // 2, count, step)
+        size = f"background-size:{100 * count}% 100%"
+        places = (f"background-position-x:{100 * i / max(count - 1, 1):.2f}%;{size}" for i in shown)
+        cells = "".join(f'<i class="v-{key}" style="{place}"></i>' for place in places)
+        heat = found.frames.reshape(len(found.frames), -1, len(found.frames), 4)  # [H, frames, W, 4]
+        video = NO_PICTURE
+        if shown:
+            hot = heat[:, list(shown)].reshape(len(heat), -1, 4)
+            video = f'<div class="lane frames" style="--n:{len(shown)}">{cells}{_glow(hot)}</div>'
+        sound = NO_SOUND
+        if pictures.audio is not None:
+            sound = f'<div class="lane">{self._sound(key)}{_glow(found.sound)}</div>'
+        marks = "".join(f'<i style="left:{100 * t / chunks:.3f}%"></i>' for t in range(1, chunks))
+        top = max(*found.attention, *found.counted, 1e-12)
+        bars = "".join(
+            f'<span><i style="height:{100 * a / top:.0f}%"></i>'
+            f'<i class="counted" style="height:{100 * c / top:.0f}%"></i>'
+            + (f"<small>{100 * a:.0f}\u202f%</small></span>" if chunks <= LABELLED else "</span>")
+            for a, c in zip(found.attention, found.counted, strict=True)
+        )
+        shares = ", ".join(f"{100 * a:.0f}" for a in found.attention)
+        label = (
+            f"where it looked for {' '.join(found.pieces)}: attention over the {chunks} chunks {shares} %; of what "
+            f"counted {100 * found.picture:.0f} % is picture"
+        )
+        return (
+            f'<figure class="looked" role="img" aria-label="{text(label)}">'
+            f'<div class="sheet">{video}{sound}{marks}</div><div class="weights">{bars}</div></figure>'
+        )
+
     def _sound(self, key: str) -> str:
         if self._known[key].audio is None:
             return NO_SOUND
         return f'<div class="spectrogram a-{key}"></div>'
+
+
+def _glow(image: NDArray[np.uint8]) -> str:
+    return f'<img alt="" src="{data_uri(png(image))}">'
 
 
 def _chunks(pictures: Pictures) -> int:

@@ -15,25 +15,28 @@ Image = NDArray[np.uint8]
 STRIP_FRAMES = 16
 STRIP_SIDE = 48  # pixels; the page enlarges them without smoothing
 SPECTROGRAM_COLUMNS = 256
+_COLOUR_TYPES = {3: 2, 4: 6}  # channels -> colour type of a PNG file
+HEAT = (255, 140, 0)  # orange: seen on dark and on light
+DARKEST, LUKEWARM, BRIGHTEST = 0.55, 0.2, 0.75  # opacity where nothing counted, the level of none, and at the top
 # From silence to loud, dark to bright: evenly spaced anchors of the spectrogram's colours.
 _ANCHORS = ((18, 14, 36), (52, 22, 92), (116, 30, 110), (186, 48, 84), (233, 96, 44), (250, 168, 40), (255, 240, 168))
 
 
 def png(image: Image) -> bytes:
-    """A PNG file of an RGB image, uint8 [H, W, 3].
+    """A PNG file of an image, uint8 [H, W, 3] (RGB) or [H, W, 4] (RGB and opacity).
 
     Each row takes the filter with the smallest sum of differences, the usual choice for photographs.
     """
     height, width, channels = image.shape
-    if channels != 3 or image.dtype != np.uint8:
-        raise ValueError(f"an image is uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    if channels not in _COLOUR_TYPES or image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 [H, W, 3 or 4], got {image.dtype} {list(image.shape)}")
     flat = image.reshape(height, -1).astype(np.int16)
-    left = np.pad(flat, ((0, 0), (3, 0)))[:, :-3]
+    left = np.pad(flat, ((0, 0), (channels, 0)))[:, :-channels]
     above = np.pad(flat, ((1, 0), (0, 0)))[:-1]
     filtered = np.stack([flat, flat - left, flat - above, flat - (left + above) // 2]).astype(np.uint8)
     best = np.abs(filtered.astype(np.int8).astype(np.int32)).sum(2).argmin(0)
     rows = np.concatenate([best[:, None].astype(np.uint8), filtered[best, np.arange(height)]], 1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     parts = _part(b"IHDR", header) + _part(b"IDAT", zlib.compress(rows.tobytes(), 9)) + _part(b"IEND")
     return b"\x89PNG\r\n\x1a\n" + parts
 
@@ -70,9 +73,30 @@ def strip(video: Image) -> Image:
         RGB, uint8 [side, frames * side, 3].
     """
     frames = video.reshape(-1, *video.shape[2:])
-    kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), STRIP_FRAMES)).round().astype(int))
-    small = _shrink(rgb(frames[kept]), STRIP_SIDE)
+    small = _shrink(rgb(frames[in_strip(len(frames))]), STRIP_SIDE)
     return np.ascontiguousarray(np.concatenate(list(small), 1))
+
+
+def in_strip(frames: int) -> NDArray[np.int64]:
+    """Which of a clip's frames its strip holds."""
+    return np.unique(np.linspace(0, frames - 1, min(frames, STRIP_FRAMES)).round().astype(np.int64))
+
+
+def glow(heat: NDArray[np.float64], strength: float) -> Image:
+    """Heat to lay over a picture: what is cold darkens it, what is hot shines orange, whatever its own colours.
+
+    Args:
+        heat: [H, W], not negative.
+        strength: 0 to 1, of the hottest place.
+
+    Returns:
+        RGB and opacity, uint8 [H, W, 4].
+    """
+    level = strength * heat / max(float(heat.max()), 1e-12)
+    cold, hot = np.clip(1 - level / LUKEWARM, 0, 1), np.clip((level - LUKEWARM) / (1 - LUKEWARM), 0, 1)
+    colour = np.where(hot[..., None] > 0, np.array(HEAT), 0)
+    opacity = 255 * (DARKEST * cold + BRIGHTEST * hot)
+    return np.asarray(np.rint(np.concatenate([colour, opacity[..., None]], -1)), np.uint8)
 
 
 def _shrink(images: Image, side: int) -> Image:

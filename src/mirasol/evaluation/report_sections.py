@@ -29,6 +29,7 @@ PHASE_WORDS = {
     "finetune": "questions, all weights",
 }
 SPLIT_WORDS = {"train": "train on", "val": "validate on", "test": "test on"}
+MEDIA_WORDS = {"media_without_audio": "without sound", "media_without_video": "without picture"}
 SHARD_WORDS = {
     "without_audio": "clips without sound",
     "without_video": "clips without picture",
@@ -62,10 +63,6 @@ def hero(project: Project, album: Album, featured: Mapping[str, Any] | None) -> 
             f"{cell['n']:,} questions freely, word by word. Only an exact match counts."
         )
         stats.append(stat("Exact match", percent(cell["exact_match"]), f"95 % interval {interval(cell)}", gauge(cell)))
-        stats.append(stat("Chance", percent(cell["chance"]), "the best that guessing gets"))
-        if report.get("novel"):
-            novel = report["novel"]
-            stats.append(stat("Never-seen combinations", percent(novel["exact_match"]), f"{interval(novel)}"))
     else:
         heading, lead = "No score yet", "This project has not been evaluated."
         stats.append(missing("Evaluation", "dvc repro evaluate"))
@@ -84,9 +81,36 @@ def hero(project: Project, album: Album, featured: Mapping[str, Any] | None) -> 
     return (
         f'<header class="hero"><div class="hero-text"><p class="brand">{SUN}mirasol</p><h1>{text(heading)}</h1>'
         f'<p class="lead">{text(lead)}</p></div>{picture}</header><div class="stats">{"".join(stats)}</div>'
+        f"{headline(report) if report else ''}"
     )
 
 
+def headline(report: Mapping[str, Any]) -> str:
+    """The table of the page's main figures, each with its interval, its chance and how much was asked."""
+    cells = [("All questions", "the clip as it is", report["overall"])]
+    if report.get("novel"):
+        cells.append(("Never-seen combinations", "of colours, shapes and sounds", report["novel"]))
+    cells += [(name, words, report[c]["overall"]) for c, (name, words) in TAKEN_AWAY.items()]
+    rows = "".join(
+        f'<tr><th scope="row">{text(name)}'
+        f"<small>{text(words)}; {cell['n']:,} questions, {cell['clips']:,} clips</small></th>"
+        f"<td><b>{percent(cell['exact_match'])}</b></td><td>{interval(cell)}</td><td>{percent(cell['chance'])}</td></tr>"
+        for name, words, cell in cells
+    )
+    heads = "".join(f'<th scope="col">{word}</th>' for word in ("exact match", "95 % interval", "chance"))
+    lost = report.get("missing") or []
+    note = f'<p class="legend">{len(lost):,} clips of the split are missing: counted wrong.</p>' if lost else ""
+    return (
+        f'<div class="card headline"><table class="figures"><thead><tr><td></td>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>{note}</div>"
+    )
+
+
+TAKEN_AWAY = {
+    "muted": ("Without sound", "digital silence"),
+    "blanked": ("Without picture", "black frames"),
+    "swapped": ("With a wrong sound", "that of another clip"),
+}
 SUN = (
     '<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="4.4"/>'
     + "".join(
@@ -112,7 +136,7 @@ def gauge(cell: Mapping[str, Any]) -> str:
 def data_section(project: Project, album: Album, sheet: Sequence[tuple[str, str, str]]) -> str:
     """What the model was fed: counts, and clips as (key, question, answer)."""
     report = project.reports.get("shards")
-    body = _shards(report) if report else missing("Shards", "dvc repro shards")
+    body = (_shards(report) if report else missing("Shards", "dvc repro shards")) + _source(project)
     if sheet:
         cards = "".join(
             f'<figure class="card clip"><div class="scroll">{album.sheet(key)}</div>'
@@ -127,6 +151,24 @@ def data_section(project: Project, album: Album, sheet: Sequence[tuple[str, str,
         "hears, low tones at the bottom. Lines are the limits of its chunks."
     )
     return section("data", "What it sees and hears", lead, body)
+
+
+def _source(project: Project) -> str:
+    """Where the data come from and what is asked: what `mirasol data import` wrote down, or the built-in world."""
+    if project.world:
+        return '<p class="source">Made by <code>mirasol world</code>: a built-in world of moving shapes and sounds.</p>'
+    found = project.imported
+    if not found:
+        return ""
+    answers = found.get("answers") or {}
+    rows = [("set", found.get("set")), ("media", found.get("media")), ("source videos", found.get("groups"))]
+    rows += [("tasks", found.get("tasks")), ("families of questions", found.get("families"))]
+    rows += [
+        ("different answers", answers.get("distinct")),
+        ("of them known from training", answers.get("known_from_train")),
+    ]
+    rows += [(f"media {word}", len(found[key])) for key, word in MEDIA_WORDS.items() if found.get(key)]
+    return f'<div class="card source">{table(leaves({name: value for name, value in rows if value}))}</div>'
 
 
 def _shards(report: Mapping[str, Any]) -> str:
@@ -236,7 +278,7 @@ def origin_section(project: Project) -> str:
     notes += "" if data else missing("Data hash", "dvc add data", "not versioned")
     machine = table((text(n), text(v)) for n, v in project.machine.items())
     cards = f'<div class="card"><h3>Sources</h3>{table(rows) if rows else ""}{notes}</div>'
-    cards += f'<div class="card"><h3>Machine</h3>{machine}</div>'
+    cards += f'<div class="card"><h3>Machine<small>that wrote this page</small></h3>{machine}</div>'
     body = f'<div class="grid two">{cards}</div>'
     if project.params:
         parts = "".join(

@@ -9,16 +9,21 @@ import pytest
 from mirasol.evaluation.report_pictures import STRIP_FRAMES, STRIP_SIDE, png, rgb, spectrogram, strip
 
 
-def read_png(data: bytes) -> np.ndarray:
+def read_png(data: bytes, form: str = "rgb24") -> np.ndarray:
     """Decoded by FFmpeg: another reader than the writer under test."""
     with av.open(io.BytesIO(data), format="png_pipe") as container:
-        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+        return next(container.decode(video=0)).to_ndarray(format=form)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (48, 768)])
 def test_png_keeps_every_pixel(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     assert np.array_equal(read_png(png(image)), image)
+
+
+def test_png_keeps_opacity() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    assert np.array_equal(read_png(png(image), "rgba"), image)
 
 
 def test_png_of_a_smooth_image_is_small() -> None:

@@ -1,0 +1,137 @@
+"""The paper's tables beside ours: its figures as printed, and what must not be compared says so."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.reporting import ABLATIONS, BENCHMARKS, finish, page_of, write_benchmarks
+from support.scratch import REPOSITORY
+
+from mirasol.core.files import write_json
+from mirasol.evaluation.report_ablations import ablation_rows, tone
+from mirasol.evaluation.report_data import Project, read_project
+from mirasol.evaluation.report_paper import paper_tables, printed, results
+
+SHARED = Path(os.environ.get("MIRASOL_SHARED", REPOSITORY.parent / "shared"))
+TABLES = [*paper_tables()["benchmarks"], *paper_tables()["ablations"]]
+
+
+def project_with(**parts: Any) -> Project:
+    return Project(folder=Path(), **parts)
+
+
+def by_name(project: Project) -> dict[str, Any]:
+    return {result.name: result for result in results(project)}
+
+
+@pytest.mark.skipif(not (SHARED / "paper").is_dir(), reason=f"no paper in {SHARED}: set MIRASOL_SHARED")
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table["table"])
+def test_figures_are_those_of_the_paper(table: dict[str, Any]) -> None:
+    text = "\n".join((SHARED / "paper" / name).read_text("utf-8") for name in ("paper.txt", "supplement.txt"))
+    figures = set(re.findall(r"\d\d\.\d+", text))
+    assert [row for row in table["rows"] if not {printed(row[1]), f"{row[1]:.2f}"} & figures] == []
+
+
+def test_every_published_set_with_a_table_stands_in_one() -> None:
+    sets = [name for table in paper_tables()["benchmarks"] for name in table["sets"]]
+    assert sorted(sets) == [
+        "activitynet-qa", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "nextqa-mc", "nextqa-oe", "vggsound",
+    ]  # fmt: skip
+
+
+def test_both_forms_of_a_benchmark_report_read_alike() -> None:
+    cell = {"value": 0.4, "ci95": [0.3, 0.5], "n": 10}
+    headline = {"benchmark": "msrvtt-qa", "headline": {"metric": "exact_match", **cell}}
+    overall = {"benchmark": "msrvtt-qa", "metric": "exact_match", "overall": {"exact_match": 0.4, **cell}}
+    first, second = (results(project_with(benchmarks={"msrvtt-qa": report})) for report in (headline, overall))
+    assert first == second
+    assert first[0].reasons == ()
+
+
+def test_per_cent_and_shares_read_alike() -> None:
+    reports = [{"headline": {"value": v, "ci95": [v - d, v + d]}} for v, d in ((0.5, 0.125), (50, 12.5))]
+    first, second = (results(project_with(benchmarks={"a": report})) for report in reports)
+    assert first == second
+
+
+def test_what_must_not_be_compared_says_why() -> None:
+    found = by_name(project_with(benchmarks=BENCHMARKS))
+    assert found["msrvtt-qa"].reasons == ()
+    assert found["nextqa-oe"].reasons == ("it is wups, the table gives accuracy",)
+    assert found["vggsound"].reasons == ("100 questions of the 15,446 that were published",)
+
+
+@pytest.mark.parametrize("broken", [{}, {"headline": 3}, {"headline": {"value": "a"}}, {"headline": {"value": None}}])
+def test_a_broken_benchmark_report_is_passed_over(broken: dict[str, Any]) -> None:
+    assert results(project_with(benchmarks={"msrvtt-qa": broken})) == []
+
+
+def test_a_run_on_a_published_set_stands_in_its_table() -> None:
+    cell = {"exact_match": 0.25, "ci95": [0.2, 0.3], "n": 8000}
+    reports = {"eval": {"overall": cell, "split": "test", "missing": [{}]}}
+    (result,) = results(project_with(reports=reports, imported={"set": "activitynet-qa"}))
+    assert (result.name, result.value, result.missing, result.reasons) == ("activitynet-qa", 0.25, 1, ())
+
+
+def test_a_run_on_the_val_split_is_not_comparable() -> None:
+    reports = {"eval": {"overall": {"exact_match": 0.25, "ci95": [0.2, 0.3], "n": 80}, "split": "val"}}
+    (result,) = results(project_with(reports=reports, imported={"set": "activitynet-qa"}))
+    assert result.reasons == ("scored on the val split",)
+
+
+def test_a_run_on_the_world_is_in_no_table(project: Path) -> None:
+    page, _ = page_of(finish(project))
+    assert results(read_project(project)) == []
+    assert page.text.count("not scored on it: this run is on the built-in world") == 6
+    assert page.classes.count("flag") == 6
+
+
+def test_the_page_shows_ours_beside_the_paper(project: Path) -> None:
+    page, _ = page_of(write_benchmarks(finish(project)))
+    assert "50.42" in page.text
+    assert "41.2 %" in page.text
+    assert "40.1 to 42.3" in page.text
+    assert "the paper has no figure for it" in page.text  # MSVD-QA
+    assert "72,821 questions, 1 missing (counted wrong)" in page.text
+
+
+@pytest.mark.parametrize("broken", [{"rows": 3}, {"rows": [3, {}]}, {"rows": [{"ours": "a", "ci95": [1]}]}])
+def test_a_broken_ablation_never_breaks_the_page(project: Path, broken: dict[str, Any]) -> None:
+    finish(project)
+    (project / "reports/ablations").mkdir()
+    write_json(project / "reports/ablations/5a.json", broken)
+    page, text = page_of(project)
+    assert "ablations" in page.ids
+    assert "cannot be shown" not in text
+
+
+def test_differences_are_points_whether_given_as_shares_or_points() -> None:
+    shares = {"rows": [{"name": "a", "paper": 1.7, "ours": 0.03, "ci95": [0.01, 0.05]}]}
+    points = {"rows": [{"name": "a", "paper": 1.7, "ours": 3.0, "ci95": [1.0, 5.0]}], "unit": "points"}
+    (a,), (b,) = ablation_rows(shares), ablation_rows(points)
+    assert (a.paper, a.ours, a.ci95) == (b.paper, b.ours, b.ci95) == (1.7, 3.0, (1.0, 5.0))
+
+
+def test_small_differences_in_points_need_their_unit() -> None:
+    row = {"name": "a", "ours": 0.3, "ci95": [-0.1, 0.7]}
+    assert ablation_rows({"rows": [row]})[0].ours == 30
+    assert ablation_rows({"rows": [row], "unit": "points"})[0].ours == 0.3
+
+
+def test_the_page_shows_verdicts_and_what_was_not_run(project: Path) -> None:
+    page, text = page_of(write_benchmarks(finish(project)))
+    assert page.classes.count("effect") == len(ABLATIONS["5a"]["rows"])
+    assert "6 of 7 not run yet" in page.text
+    assert "<b>1</b> same direction, <b>1</b> opposite" in text
+    assert "+ <b>" in page.text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "style"), [("same direction", "good"), ("opposite", "bad"), ("no difference seen", "none-seen")]
+)
+def test_verdicts_have_their_colours(verdict: str, style: str) -> None:
+    assert tone(verdict) == style
