@@ -26,10 +26,10 @@ TRAIN = 8  # clips
 def flip(folder: Path, number: int, kind: str, split: str = "train", after: int = 20) -> str:
     """Turn over a bit of a clip's file; its key."""
     shards = ShardSet(folder, split)
-    tar, places = shards._places[number]
-    path = folder / shards._tars[tar]
+    tar, entry = shards._places[number]
+    path = folder / shards._tars.names[tar]
     data = bytearray(path.read_bytes())
-    data[places[kind][0] + after] ^= 4
+    data[entry.places[kind][0] + after] ^= 4
     path.write_bytes(data)
     return shards.keys[number]
 
@@ -121,7 +121,7 @@ def test_a_truncated_tar_gives_what_it_still_holds(
     copy: Path, tmp_path: Path, training: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path, clean = copy / "train-00001.tar", ShardSet(copy, "train")
-    cut = clean._places[4][1]["mp4"][0] + 10  # in the middle of the second of its three clips
+    cut = clean._places[4][1].places["mp4"][0] + 10  # in the middle of the second of its three clips
     path.write_bytes(path.read_bytes()[:cut])
     found = set(keys(training(copy, runs=tmp_path, batch_size=4), 6))
     assert found == set(clean.keys) - set(clean.keys[4:6])

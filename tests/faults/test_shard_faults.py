@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mirasol.data import shards as shards_module
 from mirasol.data.check import check_shards
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
+from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ShardsSpec
 from mirasol.data.store import Store
 
@@ -240,7 +242,10 @@ def listed(folder: Path, split: str, **changes: object) -> None:
 @pytest.mark.parametrize("name", ["../outside.tar", "/etc/passwd", "val-00000.tar/../../x", "val-00000.tar\n"])
 def test_a_list_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
     listed(copy, "val", name=name)
-    assert any("is no name of a shard" in line for line in check_shards(copy)["damaged"])
+    told = re.escape(f"{name!r} is no name of a shard")
+    for read in (check_shards, lambda folder: ShardSet(folder, "train"), lambda folder: ShardSet(folder, "val")):
+        with pytest.raises(MirasolError, match=told):
+            read(copy)
 
 
 def test_an_index_that_points_elsewhere_is_told(copy: Path) -> None:

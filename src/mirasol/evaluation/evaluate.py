@@ -14,7 +14,8 @@ from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
 from mirasol.data.loader import eval_loader
 from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
-from mirasol.data.shardset import ShardSet, read_index
+from mirasol.data.shardset import ShardSet
+from mirasol.data.tars import read_index
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all

@@ -120,8 +120,8 @@ def test_a_set_goes_to_other_processes(shards: ShardSet) -> None:
 
 def test_a_flipped_bit_is_told_with_tar_and_clip(copy: Path) -> None:
     shards = ShardSet(copy, "train")
-    _, places = shards._places[3]
-    flip(copy / "train-00001.tar", places["mp4"][0] + 300)
+    _, entry = shards._places[3]
+    flip(copy / "train-00001.tar", entry.places["mp4"][0] + 300)
     with pytest.raises(MirasolError, match=rf"train-00001\.tar: clip {shards.keys[3]}\.mp4 is damaged.*do not match"):
         shards.read(3)
     damaged = check_shards(copy)["damaged"]

@@ -163,6 +163,7 @@ def test_data_without_sound_is_evaluated(project: Path) -> None:
 def _silence(index: Path) -> None:
     """Rewrite a tar's JSON, in place and of equal length, to say that its clips have no sound."""
     samples = json.loads(index.read_text())["samples"]
+    index.write_text(json.dumps({"samples": samples}))  # without the hashes of the JSON: an index of earlier versions
     tar = index.with_name(index.name.removesuffix(".idx.json"))
     data = bytearray(tar.read_bytes())
     for _, places in samples:
