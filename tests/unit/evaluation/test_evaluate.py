@@ -18,7 +18,7 @@ from mirasol.evaluation.evaluate import evaluate, read_families
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 
 
-def run(project: Path, **changes: Any) -> dict[str, Any]:
+def run(project: Path, max_damaged: float = 0.0, **changes: Any) -> dict[str, Any]:
     spec = dataclasses.replace(SPEC, **changes)
     build = project / "build"
     return evaluate(
@@ -29,6 +29,7 @@ def run(project: Path, **changes: Any) -> dict[str, Any]:
         spec,
         build / "evaluate",
         threads=1,
+        max_damaged=max_damaged,
     )
 
 
