@@ -196,6 +196,20 @@ def test_a_flipped_bit_is_counted_with_the_clip_that_it_lost(copy: Path) -> None
     assert check_shards(copy)["lost"] == [key]
 
 
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("spoil", [lambda d: d[:-5000], lambda d: d[:3000] + b"\xff" + d[3001:], None])
+def test_damaged_tars_are_made_again_from_the_parts(tmp_path: Path, spoil: Callable[[bytes], bytes] | None) -> None:
+    data = write_data(tmp_path / "data", 8)
+    build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
+    whole = contents(tmp_path / "shards")
+    for name in ("train-00000.tar", "train-00001.tar.idx.json"):
+        path = tmp_path / "shards" / name
+        path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
+    assert check_shards(tmp_path / "shards")["damaged"]
+    report = build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
+    assert (contents(tmp_path / "shards"), report["reused"]) == (whole, 8)
+
+
 def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
