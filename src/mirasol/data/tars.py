@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import disk_error, sha256_file
+from mirasol.core.files import atomic_write, disk_error, sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import listing
 from mirasol.data.remote import RemoteFolder, object_name
@@ -75,18 +75,16 @@ class Tars:
         remote = RemoteFolder(index["storage"])
         objects = [object_name(tar["name"], tar["sha256"]) for tar in entries]
         self._urls = [f"{remote.url}/{name}" for name in objects]
-        if copies is None or not entries:
+        kept = None if copies is None else copies / COPIES
+        if kept is None:
             sizes = remote.sizes()
             self._remote, self._objects = remote, objects
             self._sizes = [sizes.get(name, 0) for name in objects]
             _check_sizes(self._urls, entries, [sizes.get(name) for name in objects], any_size, MEND)
         else:
-            self._paths = _copies(remote, index, split, copies / COPIES, any_size)
+            self._paths = _copies(remote, index, split, kept, any_size)
         with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
-            self._indexes = list(pool.map(lambda tar: remote_index(remote, tar), entries))
-
-    def __len__(self) -> int:
-        return len(self.names)
+            self._indexes = list(pool.map(lambda tar: remote_index(remote, tar, kept), entries))
 
     def __getstate__(self) -> dict[str, object]:
         return vars(self) | {"_files": collections.OrderedDict(), "_process": 0, "_indexes": []}
@@ -180,13 +178,20 @@ def read_tar_index(path: Path) -> list[Entry]:
         raise MirasolError(f"{path}: no index of a tar ({error}): make it again with `dvc repro -f shards`") from error
 
 
-def remote_index(remote: RemoteFolder, tar: dict[str, Any]) -> list[Entry]:
-    """As :func:`read_tar_index`, of a tar behind a URL, checked against its hash."""
-    name = object_name(tar["name"] + INDEX_SUFFIX, tar["index_sha256"])
+def remote_index(remote: RemoteFolder, tar: dict[str, Any], kept: Path | None = None) -> list[Entry]:
+    """As :func:`read_tar_index`, of a tar behind a URL, checked against its hash; with ``kept`` from the copy there."""
+    name = _index_object(tar)
     try:
+        if kept is not None and (kept / name).is_file():
+            data = (kept / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() == tar["index_sha256"]:
+                return _parsed(data)
         data = remote.read(name)
         if hashlib.sha256(data).hexdigest() != tar["index_sha256"]:
             raise ValueError("the bytes do not match their hash")
+        if kept is not None:
+            with atomic_write(kept / name) as file:
+                file.write(data)
         return _parsed(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MirasolError(f"{remote.url}/{name}: no index of a tar ({error}): {MEND}") from error
@@ -200,6 +205,10 @@ def _parsed(data: bytes) -> list[Entry]:
         Entry(str(key), {str(kind): [int(a), int(b)] for kind, (a, b) in places.items()}, digest)
         for (key, places), digest in zip(samples, hashes, strict=True)
     ]
+
+
+def _index_object(tar: dict[str, Any]) -> str:
+    return object_name(tar["name"] + INDEX_SUFFIX, tar["index_sha256"])
 
 
 def _has_hashes(tar: dict[str, Any]) -> bool:
@@ -225,18 +234,19 @@ def _copies(remote: RemoteFolder, index: dict[str, Any], split: str, folder: Pat
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # processes of one training begin at once: the first copies
-            ours = {LOCK, *(name + end for named in names.values() for name in named for end in ("", DAMAGED))}
+            ours = {LOCK, *(_index_object(tar) for tars in index["splits"].values() for tar in tars)}
+            ours |= {name + end for named in names.values() for name in named for end in ("", DAMAGED)}
             for path in folder.iterdir():
                 if path.name not in ours:  # of another set, or of a run that was killed
                     path.unlink()
-            wanted = zip(index["splits"][split], names[split], strict=True)
+            wanted = zip(index["splits"].get(split, []), names.get(split, []), strict=True)
             missing = [(t, n) for t, n in wanted if not _has_size(folder / n, t["bytes"])]
             if missing:
                 damaged = _copy(remote, missing, folder, any_size)
                 return [folder / (name + DAMAGED if name in damaged else name) for name in names[split]]
     except OSError as error:
         raise disk_error(error, folder) or error from error
-    return [folder / name for name in names[split]]
+    return [folder / name for name in names.get(split, [])]
 
 
 def _copy(remote: RemoteFolder, tars: list[tuple[dict[str, Any], str]], folder: Path, any_size: bool) -> set[str]:
