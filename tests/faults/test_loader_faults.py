@@ -15,7 +15,7 @@ from support.shards import TinyShards, tiny_shards  # noqa: F401  (a fixture)
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.failures import Failures, report
+from mirasol.data.failures import Damage, Failures, report
 from mirasol.data.loader import TrainingLoader, make_loader
 from mirasol.data.shardset import ShardSet
 from mirasol.data.tokenizer import Tokenizer
@@ -26,10 +26,10 @@ TRAIN = 8  # clips
 def flip(folder: Path, number: int, kind: str, split: str = "train", after: int = 20) -> str:
     """Turn over a bit of a clip's file; its key."""
     shards = ShardSet(folder, split)
-    tar, places = shards._places[number]
-    path = folder / shards._tars[tar]
+    tar, entry = shards._places[number]
+    path = folder / shards._tars.names[tar]
     data = bytearray(path.read_bytes())
-    data[places[kind][0] + after] ^= 4
+    data[entry.places[kind][0] + after] ^= 4
     path.write_bytes(data)
     return shards.keys[number]
 
@@ -121,7 +121,7 @@ def test_a_truncated_tar_gives_what_it_still_holds(
     copy: Path, tmp_path: Path, training: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path, clean = copy / "train-00001.tar", ShardSet(copy, "train")
-    cut = clean._places[4][1]["mp4"][0] + 10  # in the middle of the second of its three clips
+    cut = clean._places[4][1].places["mp4"][0] + 10  # in the middle of the second of its three clips
     path.write_bytes(path.read_bytes()[:cut])
     found = set(keys(training(copy, runs=tmp_path, batch_size=4), 6))
     assert found == set(clean.keys) - set(clean.keys[4:6])
@@ -185,5 +185,46 @@ def test_a_phase_reports_what_it_replaced_and_a_sound_one_says_nothing(tmp_path:
     figures = train(world, tmp_path / "damaged", steps=6, max_damaged=0.5)
     why = "train-00000.tar: mp4: the bytes do not match their hash"
     assert figures["damaged"] == {"clips": 1, "replaced": 2, "list": [{"clip": key, "why": why}]}
-    with pytest.raises(MirasolError, match=r"more than training\.max_damaged = 0\.01 of them"):
+    with pytest.raises(MirasolError, match=r"more than training\.max_damaged = 0\.01 of the split train"):
         train(world, tmp_path / "strict", steps=6)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_world(tmp_path_factory.mktemp("small"))
+
+
+def test_damaged_clips_of_val_are_left_out_of_the_score_told_and_listed(
+    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sound = train(world, tmp_path / "sound", val_clips=100)
+    assert "damaged" not in sound
+    shutil.copytree(world, tmp_path / "world", symlinks=True)
+    folder = tmp_path / "world/shards"
+    lost = {flip(folder, 0, "mp4", "val"), flip(folder, 1, "json", "val")}
+    figures = train(tmp_path / "world", tmp_path / "run", val_clips=100, max_damaged=0.7)
+    assert 0 < figures["val"]["n"] < sound["val"]["n"]
+    assert figures["train"].keys() == sound["train"].keys() and figures["train"]["loss"] == sound["train"]["loss"]
+    assert (figures["damaged"]["clips"], figures["damaged"]["val"], figures["damaged"]["replaced"]) == (2, 2, 0)
+    assert {line["key"] for line in lines(tmp_path / "run/runs/finetune")} == lost
+    assert {line["split"] for line in lines(tmp_path / "run/runs/finetune")} == {"val"}
+    told = capfd.readouterr().err
+    assert all(told.count(f"clip {key} is damaged") == 1 for key in lost)  # though evaluated twice
+
+
+def test_more_damage_in_val_than_the_budget_is_an_error(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "world", symlinks=True)
+    flip(tmp_path / "world/shards", 0, "mp4", "val")
+    with pytest.raises(MirasolError, match=r"1 of \d+ clips are damaged, more than .* of the split val"):
+        train(tmp_path / "world", tmp_path / "run", val_clips=100, max_damaged=0.05)
+
+
+def test_a_resumed_run_keeps_what_earlier_evaluations_left_out(tmp_path: Path) -> None:
+    Failures(tmp_path, 1.0, split="val").record([Damage(None, "v", "why")], 4)
+    Failures(tmp_path, 1.0, start=8)
+    again = Failures(tmp_path, 1.0, start=8, split="val")
+    again.record([Damage(None, "v", "why")], 4)
+    assert again.clips == {"v"} and len(lines(tmp_path)) == 1
+    assert report(tmp_path, 16) == {"clips": 1, "replaced": 0, "list": [{"clip": "v", "why": "why"}], "val": 1}
+    Failures(tmp_path, 1.0)
+    assert lines(tmp_path) == []  # a run that starts anew has met nothing

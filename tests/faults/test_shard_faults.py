@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mirasol.data import shards as shards_module
 from mirasol.data.check import check_shards
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
+from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ShardsSpec
 from mirasol.data.store import Store
 
@@ -194,6 +196,20 @@ def test_a_flipped_bit_is_counted_with_the_clip_that_it_lost(copy: Path) -> None
     assert check_shards(copy)["lost"] == [key]
 
 
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("spoil", [lambda d: d[:-5000], lambda d: d[:3000] + b"\xff" + d[3001:], None])
+def test_damaged_tars_are_made_again_from_the_parts(tmp_path: Path, spoil: Callable[[bytes], bytes] | None) -> None:
+    data = write_data(tmp_path / "data", 8)
+    build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
+    whole = contents(tmp_path / "shards")
+    for name in ("train-00000.tar", "train-00001.tar.idx.json"):
+        path = tmp_path / "shards" / name
+        path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
+    assert check_shards(tmp_path / "shards")["damaged"]
+    report = build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
+    assert (contents(tmp_path / "shards"), report["reused"]) == (whole, 8)
+
+
 def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
@@ -240,7 +256,10 @@ def listed(folder: Path, split: str, **changes: object) -> None:
 @pytest.mark.parametrize("name", ["../outside.tar", "/etc/passwd", "val-00000.tar/../../x", "val-00000.tar\n"])
 def test_a_list_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
     listed(copy, "val", name=name)
-    assert any("is no name of a shard" in line for line in check_shards(copy)["damaged"])
+    told = re.escape(f"{name!r} is no name of a shard")
+    for read in (check_shards, lambda folder: ShardSet(folder, "train"), lambda folder: ShardSet(folder, "val")):
+        with pytest.raises(MirasolError, match=told):
+            read(copy)
 
 
 def test_an_index_that_points_elsewhere_is_told(copy: Path) -> None:

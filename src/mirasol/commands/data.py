@@ -150,7 +150,12 @@ def check(shards: Shards = Path("build/shards")) -> None:
 
     found = check_shards(shards)
     if found["damaged"]:
-        raise MirasolError(listing(f"{shards} is damaged; make it again with `dvc repro shards`", found["damaged"]))
+        where = f" after removing {', '.join(found['remote'])}" if found["remote"] else ""
+        title = (
+            f"{shards} is damaged, {len(found['lost'])} of {found['clips']:,} clips cannot be read; make it again with "
+            f"`dvc repro -f shards`{where}: finished parts are kept, so that it is only written anew"
+        )
+        raise MirasolError(listing(title, found["damaged"]))
     print(f"{shards}: {found['clips']:,} clips in {found['tars']} tars, all as they were written")
 
 

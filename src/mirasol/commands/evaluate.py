@@ -21,7 +21,9 @@ def score(split: str, weights: Path, out: Path) -> None:
     params = load_params()
     spec = dataclasses.replace(params.evaluate, split=split)
     training = params.training
-    report = evaluate(weights, SHARDS, TOKENIZER, DATA, spec, out, training.threads, CACHE, training.accelerator)
+    report = evaluate(
+        weights, SHARDS, TOKENIZER, DATA, spec, out, training.threads, CACHE, training.accelerator, training.max_damaged
+    )
     write_json(out / "scores.json", report)
     rows: list[tuple[str, ...]] = [("", "exact match", "95 % interval", "chance", "muted", "blanked", "n")]
     for name in ("overall", *report["families"]):

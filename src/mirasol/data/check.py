@@ -2,104 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
+from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.shards import INDEX_SUFFIX
-from mirasol.data.shardset import read_index, read_tar_index
-from mirasol.data.tar import is_tar_name, members_of
+from mirasol.data.tar import members_of
+from mirasol.data.tars import Entry, read_index, read_tar_index, remote_index
 
-Places = list[tuple[str, dict[str, list[int]]]]
+Members = dict[str, tuple[int, int]]
 
 
 def check_shards(folder: str | Path) -> dict[str, Any]:
-    """Verify every tar of a set of shards; nothing is unpacked.
+    """Verify every tar of a set of shards, here or behind its URL; nothing is unpacked.
 
     A tar with the right hash is looked through too: whoever made it may have made its hash.
 
     Returns:
-        ``{"tars", "clips", "lost": [keys of clips that cannot be read], "damaged": [what, one line each]}``; a sound
-        set has an empty ``damaged``.
+        ``{"tars", "clips", "lost": [keys of clips that cannot be read], "damaged": [what, one line each], "remote":
+        [URLs of damaged files]}``; a sound set has an empty ``damaged``.
 
     Raises:
-        MirasolError: the folder is no finished set of shards.
+        MirasolError: the folder is no finished set of shards, or the store of the tars cannot be reached.
     """
     folder = Path(folder)
-    tars = [tar for tars in read_index(folder)["splits"].values() for tar in tars]
+    index = read_index(folder)
+    remote = RemoteFolder(index["storage"]) if index.get("storage") else None
+    there = remote.sizes() if remote is not None else {}
+    tars = [tar for tars in index["splits"].values() for tar in tars]
     damaged: list[str] = []
     lost: list[str] = []
+    urls: list[str] = []
     clips = 0
+    bad: list[str]
     with Progress("check", len(tars), "tars") as progress:
         for tar in tars:
-            found, bad, wrong = _check_tar(folder, tar)
-            clips += found
+            try:
+                if remote is None:
+                    entries = read_tar_index(folder / (tar["name"] + INDEX_SUFFIX))
+                else:
+                    entries = remote_index(remote, tar)
+            except MirasolError as error:
+                bad, wrong = [], [str(error)]
+            else:
+                clips += len(entries)
+                with _local(folder, remote, there, tar) as path:
+                    bad, wrong = _check_tar(path, tar, entries)
+                if wrong and remote is not None:
+                    urls.append(f"{remote.url}/{object_name(tar['name'], tar['sha256'])}")
             lost += bad
             damaged += [f"{tar['name']}: {line}" for line in wrong]
             progress.advance(1, damaged=len(damaged))
-    return {"tars": len(tars), "clips": clips, "lost": lost, "damaged": damaged}
+    return {"tars": len(tars), "clips": clips, "lost": lost, "damaged": damaged, "remote": urls}
 
 
-def _check_tar(folder: Path, tar: dict[str, Any]) -> tuple[int, list[str], list[str]]:
-    """Number of clips, keys of those that are lost, and what is wrong."""
-    if not is_tar_name(str(tar["name"])):
-        return 0, [], ["is no name of a shard: expected one like train-00000.tar; the file is not opened"]
-    path = folder / tar["name"]
-    try:
-        places = read_tar_index(path.with_name(path.name + INDEX_SUFFIX))
-    except MirasolError as error:
-        return 0, [], [str(error)]
+@contextlib.contextmanager
+def _local(folder: Path, remote: RemoteFolder | None, there: dict[str, int], tar: dict[str, Any]) -> Iterator[Path]:
+    """The tar as a local file, which is not there if the tar is not; a copy is removed at the end of the block."""
+    if remote is None:
+        yield folder / tar["name"]
+        return
+    name = object_name(tar["name"], tar["sha256"])
+    with tempfile.TemporaryDirectory(prefix="mirasol-") as temporary:
+        path = Path(temporary) / tar["name"]
+        if name in there:
+            remote.get(name, path)
+        yield path
+
+
+def _check_tar(path: Path, tar: dict[str, Any], entries: list[Entry]) -> tuple[list[str], list[str]]:
+    """Keys of the clips that are lost, and what is wrong."""
     if not path.is_file():
-        return len(places), [key for key, _ in places], ["is missing"]
-    wrong = [] if len(places) == tar["clips"] else [f"the index has {len(places)} clips, the list {tar['clips']}"]
+        return [entry.key for entry in entries], ["is missing"]
+    wrong = [] if len(entries) == tar["clips"] else [f"the index has {len(entries)} clips, the list {tar['clips']}"]
     members, strangers = members_of(path)
     lost: list[str] = []
     if path.stat().st_size != tar["bytes"] or sha256_file(path) != tar["sha256"]:
         # Which clips suffer, so that one knows whether it matters.
         wrong.append(f"the bytes do not match the hash ({path.stat().st_size} bytes, {tar['bytes']} belong)")
-        lost, told = _check_clips(path, places)
+        lost, told = _check_clips(path, entries)
         wrong += told
-    elif misplaced := _misplaced(places, members):
+    elif misplaced := _misplaced(path, entries, members):
         lost, wrong = misplaced, [*wrong, f"the index does not fit the tar: {len(misplaced)} clip(s) lie elsewhere"]
-    return len(places), lost, wrong + strangers
+    return lost, wrong + strangers
 
 
-def _misplaced(places: Places, members: dict[str, tuple[int, int]]) -> list[str]:
-    """Keys that the index has elsewhere than the tar, or more often than once."""
+def _misplaced(path: Path, entries: list[Entry], members: Members) -> list[str]:
+    """Keys that the index has elsewhere than the tar, with another hash, or more often than once."""
     seen: set[str] = set()
     wrong = []
-    for key, files in places:
-        lies = all(members.get(f"{key}.{kind}") == tuple(place) for kind, place in files.items())
-        if key in seen or "json" not in files or not lies:
-            wrong.append(key)
-        seen.add(key)
+    with path.open("rb") as file:
+        for entry in entries:
+            lies = all(members.get(f"{entry.key}.{kind}") == tuple(place) for kind, place in entry.places.items())
+            if entry.key in seen or "json" not in entry.places or not lies or not _same_json(file, entry):
+                wrong.append(entry.key)
+            seen.add(entry.key)
     return wrong
 
 
-def _check_clips(path: Path, places: Places) -> tuple[list[str], list[str]]:
+def _same_json(file: IO[bytes], entry: Entry) -> bool:
+    return not entry.json or hashlib.sha256(_stretch(file, *entry.places["json"])).digest() == entry.json
+
+
+def _stretch(file: IO[bytes], offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _check_clips(path: Path, entries: list[Entry]) -> tuple[list[str], list[str]]:
     """Keys of the clips that are damaged, and in what."""
     lost, wrong = [], []
     with path.open("rb") as file:
-        for key, files in places:
-            contents = {}
-            for kind, (offset, size) in files.items():
-                file.seek(offset)
-                contents[kind] = file.read(size)
-            if bad := _damaged(key, contents):
-                lost.append(key)
-                wrong += [f"clip {key}: {kind} is damaged" for kind in bad]
+        for entry in entries:
+            contents = {kind: _stretch(file, *place) for kind, place in entry.places.items()}
+            if bad := _damaged(entry, contents):
+                lost.append(entry.key)
+                wrong += [f"clip {entry.key}: {kind} is damaged" for kind in bad]
     return lost, wrong
 
 
-def _damaged(key: str, contents: dict[str, bytes]) -> list[str]:
+def _damaged(entry: Entry, contents: dict[str, bytes]) -> list[str]:
     """The kinds of file of a clip that are not what was written."""
     try:
+        if entry.json and hashlib.sha256(contents["json"]).digest() != entry.json:
+            return ["json"]
         facts = json.loads(contents["json"])
-        if facts["key"] != key:
+        if facts["key"] != entry.key:
             return ["json"]
         return [
             kind

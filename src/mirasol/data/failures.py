@@ -1,8 +1,9 @@
 """Clips that cannot be read while training: told, listed, counted, and too many of them an error.
 
-Which clip takes the place of a damaged one is decided in :mod:`mirasol.data.loader`. Here it is written down:
-``damaged-RANK.jsonl`` beside the checkpoint has a line for each sample that was replaced, and a resumed run
-drops the lines of samples that it sees again, as it does with the curves.
+Which clip takes the place of a damaged one is decided in :mod:`mirasol.data.loader`; in the val split none does.
+Here it is written down: ``damaged-RANK.jsonl`` beside the checkpoint has a line for each sample that was replaced and
+for each clip that the evaluations left out. A resumed run drops the lines of samples that it sees again, as it does
+with the curves.
 """
 
 from __future__ import annotations
@@ -35,29 +36,40 @@ class DamagedClip(MirasolError):
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged clip, the training sample that met it (``None``: its texts are lost, so it is in no epoch), and
-    the key of the clip that was taken instead."""
+    """A damaged clip, the training sample that met it (``None``: its texts are lost, so it is in no epoch, or it is of
+    the val split), and the key of the clip that was taken instead."""
 
     sample: int | None
     key: str
     why: str
     instead: str = ""
+    split: str = "train"
 
 
 class Failures:
-    """What one process of a training has met, from sample ``start`` on.
+    """What one process of a training has met of a split, from sample ``start`` on.
 
     Args:
         folder: where ``damaged-RANK.jsonl`` is kept; ``None`` keeps nothing.
         share: of the split's clips that may be damaged.
         start: training samples consumed before; lines of later ones are of a run that was interrupted.
+        split: ``train``, or ``val``, whose list is opened after that of ``train``.
 
     Raises:
         MirasolError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path | None, share: float, *, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.share = share
+    def __init__(
+        self,
+        folder: Path | None,
+        share: float,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        split: str = "train",
+    ) -> None:
+        self.share, self.split = share, split
         self.path = None if folder is None else folder / FILES.format(rank)
         kept: list[Damage] = []
         if folder is not None and self.path is not None:
@@ -65,8 +77,9 @@ class Failures:
             for path in stale:
                 _write(path, _before(path, start))
             kept = _before(self.path, start)
-            _write(self.path, kept)
-        self.clips = {damage.key for damage in kept}
+            if split == "train":
+                _write(self.path, kept)
+        self.clips = {damage.key for damage in kept if damage.split == split}
 
     def record(self, found: Iterable[Damage], clips: int) -> None:
         """Write down what was met in a split of ``clips`` clips.
@@ -74,7 +87,9 @@ class Failures:
         Raises:
             MirasolError: more than ``share`` of the clips are damaged, or the disk cannot be written.
         """
-        found = list(found)
+        found = [dataclasses.replace(damage, split=self.split) for damage in found]
+        if self.split == "val":  # each evaluation meets the same clips
+            found = [damage for damage in found if damage.key not in self.clips]
         if not found:
             return
         if self.path is not None:
@@ -86,28 +101,30 @@ class Failures:
         for damage in found:
             if damage.key not in self.clips:
                 self.clips.add(damage.key)
-                what = f"taken instead: clip {damage.instead}" if damage.instead else "left out, its texts are lost"
+                what = f"taken instead: clip {damage.instead}" if damage.instead else "left out"
                 print(f"clip {damage.key} is damaged: {damage.why}; {what}", file=sys.stderr)
         if len(self.clips) > self.share * clips:
             shown = ", ".join(sorted(self.clips)[:LISTED]) + (" …" if len(self.clips) > LISTED else "")
             last = found[-1]
             raise MirasolError(
                 f"{len(self.clips)} of {clips} clips are damaged, more than training.max_damaged = {self.share:g} of "
-                f"them: {shown} (the last: {last.why}). See what else is with `mirasol data check`, get the tars with "
-                "`dvc checkout`, or make them again with `dvc repro -f shards`"
+                f"the split {self.split}: {shown} (the last: {last.why}). `mirasol data check` says what else is and "
+                "how to mend it"
             )
 
 
 def report(folder: Path, samples: int) -> dict[str, Any]:
     """What all processes met in training samples below ``samples``: ``{}`` if nothing, else ``clips``, the damaged
-    ones; ``replaced``, samples that show another clip; and ``list``, the first of the clips with their reasons."""
+    ones; ``replaced``, samples that show another clip; ``val``, clips that evaluations left out, if there are any;
+    and ``list``, the first of the clips with their reasons."""
     lines = [damage for path in _files(folder) for damage in _before(path, samples, unplaced=True)]
+    val = {damage.key for damage in lines if damage.split == "val"}
     reasons = {damage.key: damage.why for damage in sorted(lines, key=lambda d: (d.key, d.why))}
     if not reasons:
         return {}
     replaced = {damage.sample for damage in lines if damage.sample is not None}
     listed = [{"clip": key, "why": why} for key, why in list(reasons.items())[:LISTED]]
-    return {"clips": len(reasons), "replaced": len(replaced), "list": listed}
+    return {"clips": len(reasons), "replaced": len(replaced), "list": listed} | ({"val": len(val)} if val else {})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -120,14 +137,16 @@ def _rank(path: Path) -> int:
 
 
 def _before(path: Path, start: int, *, unplaced: bool = False) -> list[Damage]:
-    """The lines of samples below ``start``; a last line that a kill has cut is of a later one."""
+    """The lines of samples below ``start``, and what evaluations before it met; a last line that a kill has cut is of
+    a later one."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             damage = Damage(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        if unplaced if damage.sample is None else damage.sample < start:
+        unplaced_too = unplaced or (damage.split == "val" and start > 0)
+        if unplaced_too if damage.sample is None else damage.sample < start:
             found.append(damage)
     return found
 

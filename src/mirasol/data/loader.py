@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -153,8 +153,10 @@ def eval_loader(
     condition: str = "none",
     seed: int = 0,
     workers: int = 0,
+    without: Collection[str] = (),
 ) -> DataLoader[Any]:
-    """All clips with an example of ``tasks``, each once, in a fixed order, with all their texts of these tasks.
+    """All clips with an example of ``tasks``, each once, in a fixed order, with all their texts of these tasks;
+    but not those whose keys are in ``without``.
 
     ``condition`` is ``none``; ``muted``, silence in place of sound; ``blanked``, black in place of the
     picture; or ``swapped``, the sound of another clip, whose choice follows from ``seed``. Q is the largest
@@ -165,7 +167,7 @@ def eval_loader(
             clips have a sound to swap.
         ValueError: no such condition.
     """
-    clips = Clips(shard_set, tokenizer, tasks, captions=False)
+    clips = Clips(shard_set, tokenizer, tasks, captions=False, without=without)
     samples = EvaluationSamples(clips, condition, seed)
     order = [list(range(low, min(low + batch_size, len(clips)))) for low in range(0, len(clips), batch_size)]
     together = functools.partial(

@@ -7,7 +7,7 @@ clip that takes the place of a damaged one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -47,8 +47,10 @@ class Clips:
         tasks: Sequence[str],
         captions: bool,
         failures: Failures | None = None,
+        without: Collection[str] = (),
     ) -> None:
-        """``captions`` adds a clip's captions to texts of other tasks; alone they do not bring a clip in.
+        """``captions`` adds a clip's captions to texts of other tasks; alone they do not bring a clip in. ``without``
+        are keys of clips that are left out.
 
         A clip whose texts cannot be read is left out and told to ``failures``, or is an error without it.
 
@@ -64,6 +66,8 @@ class Clips:
         counts: list[int] = []
         self.numbers: list[int] = []  # in the shard set
         for number in range(len(shard_set)):
+            if shard_set.keys[number] in without:
+                continue
             try:
                 rows = [r for r in shard_set.meta(number)["examples"] if r["task"] in wanted]
             except DamagedClip as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Generator, Iterator
@@ -24,8 +25,9 @@ from mirasol.data.collect import SAME_TIME
 from mirasol.data.executors import WorkersDied, open_workers, run_jobs
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.parts import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
+from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.spec import ClipSpec, ShardsSpec
-from mirasol.data.storage import identities
+from mirasol.data.storage import check_folder, identities
 from mirasol.data.store import Store
 from mirasol.data.tar import Tar
 
@@ -44,15 +46,23 @@ def build_shards(
     A clip that cannot be used is left out, counted and listed with its reason. Parts that ``store`` (default:
     ``out_dir`` with ``.parts`` at its end) has from earlier runs are not made again; the result is the same.
 
+    With ``spec.storage`` the tars and their indexes go to that URL, under names with their hashes, each as soon as it
+    is whole; ``shards.json`` in ``out_dir`` says so. What is there already is not sent again, and nothing is removed.
+
     Returns:
         Counts, rejected clips with reasons, bytes, seconds and clips per second: ``reports/shards.json``.
 
     Raises:
         MirasolError: the manifest is wrong, a split that training or evaluation needs is empty, more than
             ``spec.max_rejected`` of the clips are unusable, another run is at work on the same store, workers
-            died, or a folder cannot be written. The tars that this run had written are removed.
+            died, a folder cannot be written, or the store cannot be reached. The tars that this run had written to
+            ``out_dir`` are removed.
     """
     data_dir, out_dir = Path(data_dir).absolute(), Path(out_dir)
+    if spec.storage and (wrong := check_folder(spec.storage)):
+        raise MirasolError(f"shards.storage: {wrong}")
+    if spec.storage.startswith("file://") and Path(spec.storage[7:]).resolve() == out_dir.resolve():
+        raise MirasolError(f"shards.storage is {out_dir} itself, which each run empties: leave the key empty")
     manifest = data_dir / "manifest.jsonl"
     clips = clips_of(read_manifest(manifest))
     _check_splits(manifest, {c.split for c in clips})
@@ -95,6 +105,9 @@ class _Shards:
         self.examples: collections.Counter[str] = collections.Counter()
         self.counts: collections.Counter[str] = collections.Counter()
         self.bytes = 0
+        self.remote = RemoteFolder(spec.storage) if spec.storage else None
+        self.there = self.remote.sizes() if self.remote is not None else {}
+        self.sent = 0  # bytes
 
     def write(self, clips: list[Clip]) -> None:
         """Make every clip that the store has not, and write the tars."""
@@ -159,6 +172,7 @@ class _Shards:
     ) -> None:
         path = self.out_dir / f"{split}-{number:05d}.tar"
         samples: list[list[Any]] = []
+        hashes: list[str] = []  # of the JSON files; media have theirs in there
         with atomic_write(path) as file:
             tar = Tar(file)
             for clip in group:
@@ -166,19 +180,41 @@ class _Shards:
                 if one.rejected:
                     self._reject(clip, one.rejected, total)
                 else:
-                    samples.append([clip.key, tar.add(clip.key, one.files | {"json": self._json(clip, one)})])
+                    facts = self._json(clip, one)
+                    samples.append([clip.key, tar.add(clip.key, one.files | {"json": facts})])
+                    hashes.append(hashlib.sha256(facts).hexdigest())
                     self._count(clip, one)
                 bad = {"unusable": len(self.rejected)} if self.rejected else {}
                 progress.advance(1, written=f"{(self.bytes + file.tell()) / 1e6:,.1f} MB", **bad)
             tar.close()
-        self.written += [path, path.with_name(path.name + INDEX_SUFFIX)]
-        with atomic_write(self.written[-1], "w") as file:
-            json.dump({"format": FORMAT, "samples": samples}, file, sort_keys=True, separators=(",", ":"))
+        index = path.with_name(path.name + INDEX_SUFFIX)
+        self.written += [path, index]
+        with atomic_write(index, "w") as file:
+            listed = {"format": FORMAT, "samples": samples, "json_sha256": hashes}
+            json.dump(listed, file, sort_keys=True, separators=(",", ":"))
         size = path.stat().st_size
         self.bytes += size
-        self.tars.append(
-            {"name": path.name, "split": split, "clips": len(samples), "bytes": size, "sha256": sha256_file(path)}
-        )
+        tar_of: dict[str, Any] = {
+            "name": path.name,
+            "split": split,
+            "clips": len(samples),
+            "bytes": size,
+            "sha256": sha256_file(path),
+        }
+        self.tars.append(tar_of)
+        if self.remote is not None:
+            tar_of["index_sha256"] = sha256_file(index)
+            self._send(self.remote, path, tar_of["sha256"])
+            self._send(self.remote, index, tar_of["index_sha256"])
+
+    def _send(self, remote: RemoteFolder, path: Path, sha256: str) -> None:
+        """Move a file to where the tars lie, unless it is there from an earlier run."""
+        name, size = object_name(path.name, sha256), path.stat().st_size
+        if self.there.get(name) != size:
+            remote.put(path, name)
+            self.there[name] = size
+            self.sent += size
+        path.unlink()
 
     @staticmethod
     def _json(clip: Clip, made: Made) -> bytes:
@@ -219,6 +255,7 @@ class _Shards:
             "clip": dataclasses.asdict(self.clip),
             "crf": self.spec.crf,
             "splits": {split: [tar for tar in self.tars if tar["split"] == split] for split in SPLITS},
+            **({"storage": self.remote.url} if self.remote is not None else {}),
             "rejected": [
                 {name: getattr(clip, name) for name in ("key", "media", "start", "end", "split")} | {"reason": reason}
                 for clip, reason in self.rejected
@@ -238,6 +275,7 @@ class _Shards:
             "rejected_list": self._rejected_lines()[:LISTED],
             **{fact: self.counts[fact] for fact in facts},
             "bytes": self.bytes,
+            **({"sent": self.sent} if self.remote is not None else {}),
             "shards": len(self.tars),
             "seconds": round(seconds, 2),
             "clips_per_second": round((clips + len(self.rejected)) / max(seconds, 1e-9), 1),

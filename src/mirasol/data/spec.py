@@ -70,3 +70,8 @@ class ShardsSpec:
         choices=("processes", "dask"),
     )
     address: str = param("", "of the Dask scheduler, like tcp://host:8786; empty under `processes`")
+    storage: str = param(
+        "",
+        "where the tars lie: empty for build/shards itself, or the URL of a folder like s3://bucket/shards; "
+        "build/shards then holds the list alone",
+    )

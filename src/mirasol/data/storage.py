@@ -1,4 +1,4 @@
-"""Media that lie behind a URL: read through fsspec, whole, into a local temporary file.
+"""What lies behind a URL: which are allowed, and media, read through fsspec, whole, into a local temporary file.
 
 Decoders get local files only. A manifest may come from others, so the kinds of URL are an allow-list: stores of
 objects and local files, no web addresses, no chains of file systems.
@@ -20,6 +20,7 @@ from mirasol.core.files import disk_error
 
 SCHEMES = ("file", "s3", "gs", "az", "abfs")
 ASKED_AT_ONCE = 16  # objects whose identity is asked for at a time: each answer takes a round trip
+_PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 Identity = tuple[Any, ...]
@@ -38,6 +39,19 @@ def check_url(url: str) -> str | None:
     if "::" in url or "://" in rest or "\0" in url or ".." in PurePosixPath(rest).parts:
         return f"{url!r}: a URL names one file: no '..', no '::', no second '://'"
     return None
+
+
+def check_folder(url: str) -> str | None:
+    """Why shards cannot lie at ``url``, or ``None``. What may be a password is not repeated."""
+    _, _, rest = url.partition("://")
+    if _PASSWORD.match(rest) or "?" in rest or "#" in rest:
+        return (
+            "a password or a query in a URL would get into files and logs: name the folder alone, credentials come "
+            "from the environment or from the files that the store's own tools read"
+        )
+    if any(sign in rest for sign in "*[]"):
+        return f"{url!r}: expected the name of one folder, without '*', '[' and ']'"
+    return check_url(url)
 
 
 def identities(data_dir: Path, media: Iterable[str]) -> dict[str, Identity | None]:
@@ -73,7 +87,7 @@ def local_file(data_dir: Path, media: str) -> Iterator[Path]:
         suffix = PurePosixPath(media).suffix
         path = Path(folder) / f"media{suffix if _SUFFIX.fullmatch(suffix) else ''}"
         with _told(media):
-            files, inside = _store_of(media)
+            files, inside = store_of(media)
             files.get_file(inside, str(path))
         yield path
 
@@ -89,15 +103,21 @@ def _of_path(path: Path) -> Identity | None:
 def _of_url(url: str) -> Identity | None:
     try:
         with _told(url):
-            files, inside = _store_of(url)
+            files, inside = store_of(url)
             return (str(files.ukey(inside)),)
     except (FileNotFoundError, PermissionError):
         return None
 
 
-def _store_of(url: str) -> tuple[Any, str]:
+def store_of(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it.
+
+    Raises:
+        MirasolError: such URLs are not read.
+        ImportError: the package for this kind of store is not installed.
+    """
     if wrong := check_url(url):
-        raise MirasolError(f"media: {wrong}")
+        raise MirasolError(wrong)
     import fsspec
 
     files, inside = fsspec.core.url_to_fs(url)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
+from mirasol.data.failures import DamagedClip
 from mirasol.data.loader import eval_loader
 from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
-from mirasol.data.shardset import ShardSet, read_index
+from mirasol.data.shardset import ShardSet
+from mirasol.data.tars import read_index
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
@@ -37,6 +40,7 @@ def evaluate(
     threads: int,
     cache: Path | None = None,
     accelerator: str = "auto",
+    max_damaged: float = 0.0,
 ) -> dict[str, Any]:
     """Answer every question of ``spec.split`` and score the answers.
 
@@ -49,14 +53,17 @@ def evaluate(
         threads: CPU threads of torch.
         cache: folder for decoded clips, which three of the passes read; ``None`` decodes them each time.
         accelerator: ``cpu`` leaves a GPU alone; else one that is there is used.
+        max_damaged: share of the split's clips that may be damaged, ``training.max_damaged``.
 
     Returns:
         The report of :func:`mirasol.evaluation.metrics.score` with ``split`` and ``missing``: the clips that
-        the shards do not have, with the reason. Their questions count as wrong. Equal inputs give equal bytes.
+        the shards do not have or that are damaged, with the reason. Their questions count as wrong. Equal inputs give
+        equal bytes.
 
     Raises:
         MirasolError: the split has no question, an answer is longer than ``spec.max_answer``, nothing of the
-            split is in the shards, or the shards were made from another manifest; or a file is missing or damaged.
+            split is in the shards, more of its clips are damaged than ``max_damaged``, or the shards were made from
+            another manifest; or a file is missing.
     """
     examples = read_manifest(data / "manifest.jsonl")
     clips = clips_of(e for e in examples if e.split == spec.split and e.task == TASK)
@@ -69,17 +76,18 @@ def evaluate(
         )
     words = Tokenizer.load(tokenizer)
     _check_lengths(words, clips, spec.max_answer)
-    shard_set = ShardSet(shards, spec.split, cache=cache)
+    shard_set = ShardSet(shards, spec.split, cache=cache, any_size=True)
+    damaged = _find_damaged(shard_set, max_damaged)
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    answers = _answer(weights, shard_set, words, spec, threads, device)
+    answers = _answer(weights, shard_set, damaged, words, spec, threads, device)
     _check_agreement(shards, clips, answers)
     rows = [row for clip in clips for row in _predictions(clip, answers)]
     with atomic_write(out / PREDICTIONS, "w") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
     constant = Constant.learn((e.prompt, e.answers) for e in examples if e.split == "train" and e.task == TASK)
     report = score(rows, read_families(data), constant, resamples=spec.resamples, seed=spec.seed)
-    return report | {"split": spec.split, "missing": _missing(clips, answers, shards)}
+    return report | {"split": spec.split, "missing": _missing(clips, answers, shards, damaged)}
 
 
 def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> None:
@@ -96,8 +104,34 @@ def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> 
         raise MirasolError(listing(title, [f"{e}: {a!r} takes {tokens[a]} tokens" for e, a in cut.items()], 5))
 
 
+def _find_damaged(shard_set: ShardSet, share: float) -> dict[str, str]:
+    """Reason by key of each clip that cannot be read; told, and an error if there are too many."""
+    found: dict[str, str] = {}
+    for number in range(len(shard_set)):
+        try:
+            shard_set.verify(number)
+        except DamagedClip as error:
+            found[error.key] = f"damaged: {error.why}"
+    lines = [f"{key}: {why}" for key, why in found.items()]
+    if len(found) > share * len(shard_set) or len(found) == len(shard_set):
+        title = (
+            f"{len(found)} of {len(shard_set)} clips of the split {shard_set.split} are damaged, more than "
+            f"training.max_damaged = {share:g} of them: nothing is scored. `mirasol data check` says how to mend them"
+        )
+        raise MirasolError(listing(title, lines, 20))
+    if found:
+        print(listing("damaged clips, whose questions count as wrong", lines, 20), file=sys.stderr)
+    return found
+
+
 def _answer(
-    weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int, device: torch.device
+    weights: Path,
+    shard_set: ShardSet,
+    damaged: Collection[str],
+    words: Tokenizer,
+    spec: EvaluateSpec,
+    threads: int,
+    device: torch.device,
 ) -> Answers:
     model = load_model(weights).to(device).eval()
     if words.vocabulary != model.config.vocabulary:
@@ -105,22 +139,31 @@ def _answer(
             f"the tokenizer has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they "
             "are not of one training; run `dvc repro finetune`"
         )
-    with torch_threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
-        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
+    with torch_threads(threads), Progress("evaluate", len(shard_set) - len(damaged), "clips") as progress:
+        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, damaged, words, spec))
         return answer_all(model, batches, words, spec.max_answer, progress)
 
 
-def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> Iterator[tuple[Batch, Batch | None]]:
+def _batches(
+    shard_set: ShardSet, damaged: Collection[str], tokenizer: Tokenizer, spec: EvaluateSpec
+) -> Iterator[tuple[Batch, Batch | None]]:
     """The clips as they are, each batch with the same clips under another clip's sound."""
 
     def load(condition: str) -> Iterator[Batch]:
         return iter(
             eval_loader(
-                shard_set, tokenizer, tasks=(TASK,), batch_size=spec.batch_size, condition=condition, seed=spec.seed
+                shard_set,
+                tokenizer,
+                tasks=(TASK,),
+                batch_size=spec.batch_size,
+                condition=condition,
+                seed=spec.seed,
+                without=damaged,
             )
         )
 
-    if sum(shard_set.meta(i)["has_audio"] for i in range(len(shard_set))) < 2:  # no other sound to hear
+    sound = [number for number, key in enumerate(shard_set.keys) if key not in damaged]
+    if sum(shard_set.meta(number)["has_audio"] for number in sound) < 2:  # no other sound to hear
         return ((batch, None) for batch in load("none"))
     return zip(load("none"), load("swapped"), strict=True)
 
@@ -151,8 +194,8 @@ def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
         }
 
 
-def _missing(clips: Sequence[Clip], answers: Answers, shards: Path) -> list[dict[str, Any]]:
-    reasons = {r["key"]: r["reason"] for r in read_index(shards)["rejected"]}
+def _missing(clips: Sequence[Clip], answers: Answers, shards: Path, damaged: Mapping[str, str]) -> list[dict[str, Any]]:
+    reasons = {r["key"]: r["reason"] for r in read_index(shards)["rejected"]} | dict(damaged)
     return [
         {
             "clip": clip.key,

@@ -11,5 +11,16 @@ from mirasol.stages.paths import CACHE, DATA, EVALUATE, FINETUNE, REPORTS, SHARD
 def main(params: Params) -> None:
     """Score whole clips, and the same muted, blanked and with another clip's sound."""
     spec, training = params.evaluate, params.training
-    report = evaluate(FINETUNE, SHARDS, TOKENIZER, DATA, spec, EVALUATE, training.threads, CACHE, training.accelerator)
+    report = evaluate(
+        FINETUNE,
+        SHARDS,
+        TOKENIZER,
+        DATA,
+        spec,
+        EVALUATE,
+        training.threads,
+        CACHE,
+        training.accelerator,
+        training.max_damaged,
+    )
     write_json(REPORTS / "eval.json", report)

@@ -7,7 +7,7 @@ from pathlib import Path
 DATA = Path("data")  # raw, tracked by data.dvc
 BUILD = Path("build")  # outputs of the stages, tracked by dvc.lock
 RUNS = Path("runs")  # scratch: checkpoints, logs, errors
-CACHE = RUNS / "clips"  # decoded clips, shared with the training phases
+CACHE = RUNS / "cache"  # decoded clips and copies of tars, shared with the training phases
 PARTS = RUNS / "shards" / "parts"  # finished parts of shards, for runs to come
 REPORTS = Path("reports")  # metrics, in git
 

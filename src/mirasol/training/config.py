@@ -64,7 +64,11 @@ class TrainingConfig:
         0, "loader processes; 0 reads in the training process: fastest once decoded clips are cached", ge=0, le=256
     )
     max_damaged: float = param(
-        0.01, "share of the clips that may be damaged, and are replaced, before training fails", ge=0, le=1
+        0.01,
+        "share of a split's clips that may be damaged before training or evaluation fails: in train others take their "
+        "place, in val they are left out, in the evaluation they count as wrong",
+        ge=0,
+        le=1,
     )
     devices: int = param(1, "devices per node", ge=1)
     nodes: int = param(1, "machines; start one process per device with torchrun or Slurm", ge=1)

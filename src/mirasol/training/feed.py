@@ -12,9 +12,9 @@ import numpy as np
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.augment import Augmentation
-from mirasol.data.failures import DamagedClip, Failures
+from mirasol.data.failures import Damage, DamagedClip, Failures
 from mirasol.data.loader import TrainingLoader, collate, make_loader
-from mirasol.data.samples import Clips, EvaluationSamples
+from mirasol.data.samples import Clips, EvaluationSamples, Sample
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import Tokenizer
@@ -50,24 +50,26 @@ class Feed:
         self.tasks, self.config, self.training = tasks, config, training
         self.tokenizer = Tokenizer.load(tokenizer)
         self.train = ShardSet(shards, "train", cache=cache, any_size=True)
-        self.val = ShardSet(shards, "val", cache=cache)
+        self.val = ShardSet(shards, "val", cache=cache, any_size=True)
         if self.train.spec != clip:
             raise MirasolError(
                 f"{shards}: cut by other settings of `clip` than these ({self.train.spec}, now {clip}): "
                 "make the shards again with `dvc repro shards`"
             )
-        self._val: EvaluationSamples | None = None
+        self._val: tuple[EvaluationSamples, Failures] | None = None
+        self._start = 0  # training samples consumed before this run
 
     @property
     def has_examples(self) -> bool:
         """Whether the train split has any example of the phase's tasks."""
-        return any(row["task"] in self.tasks for number in range(len(self.train)) for row in self._rows(number))
+        return any(row["task"] in self.tasks for row in self._rows(self.train))
 
-    def _rows(self, number: int) -> list[dict[str, Any]]:
-        """Examples of a clip of the train split; none where they are lost, which the loader tells."""
-        with contextlib.suppress(DamagedClip):
-            return list(self.train.meta(number)["examples"])
-        return []
+    @staticmethod
+    def _rows(shard_set: ShardSet) -> Iterator[dict[str, Any]]:
+        """Examples of all clips; none where they are lost, which is told when batches are made."""
+        for number in range(len(shard_set)):
+            with contextlib.suppress(DamagedClip):
+                yield from shard_set.meta(number)["examples"]
 
     def train_loader(self, start: int, rank: int, world: int) -> TrainingLoader:
         """Endless batches for one of ``world`` processes, from training sample ``start`` on.
@@ -78,6 +80,7 @@ class Feed:
         """
         config = self.config
         keys = {field.name: getattr(config, field.name) for field in dataclasses.fields(Augmentation)}
+        self._start = start
         failures = Failures(self.runs, self.training.max_damaged, start=start, rank=rank, world=world)
         return make_loader(
             self.train,
@@ -103,8 +106,7 @@ class Feed:
         Raises:
             MirasolError: the val split has no example of the phase's tasks.
         """
-        rows = (row for number in range(len(self.val)) for row in self.val.meta(number)["examples"])
-        found = {row["id"]: row["family"] or row["task"] for row in rows if row["task"] in self.tasks}
+        found = {row["id"]: row["family"] or row["task"] for row in self._rows(self.val) if row["task"] in self.tasks}
         if not found:
             raise MirasolError(
                 f"{self.val.folder}: the split val has no example of task {' or '.join(self.tasks)} to score while "
@@ -116,20 +118,39 @@ class Feed:
         """The part of the val split that process ``rank`` scores, with all texts of the phase's tasks.
 
         At most ``config.val_clips`` clips in all, spread evenly over the split. They are read in this
-        process: the first evaluation decodes them, later ones find them in the cache.
+        process: the first evaluation decodes them, later ones find them in the cache. Damaged clips are told and
+        left out: a score over fewer clips says so by its number of texts.
+
+        Raises:
+            MirasolError: more clips are damaged than ``training.max_damaged``.
         """
         if self._val is None:
-            clips = Clips(self.val, self.tokenizer, self.tasks, captions=False)
-            self._val = EvaluationSamples(clips, "none", 0)
-        samples, size = self._val, max(1, self.config.batch_size // world)
+            share = self.training.max_damaged
+            failures = Failures(self.runs, share, start=self._start, rank=rank, world=world, split="val")
+            clips = Clips(self.val, self.tokenizer, self.tasks, captions=False, failures=failures)
+            self._val = EvaluationSamples(clips, "none", 0), failures
+        (samples, failures), size = self._val, max(1, self.config.batch_size // world)
         count = min(self.config.val_clips, len(samples))
         chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)[rank::world]
         for low in range(0, len(chosen), size):
+            sound = self._sound(samples, chosen[low : low + size].tolist(), failures)
+            if not sound:
+                continue
             yield collate(
-                [samples[int(index)] for index in chosen[low : low + size]],
+                sound,
                 spec=self.val.spec,
                 length=self.tokenizer.max_text,
                 width=None,
                 tasks=self.tasks,
                 caption_weight=1.0,
             )
+
+    def _sound(self, samples: EvaluationSamples, numbers: list[int], failures: Failures) -> list[Sample]:
+        """Those of the val split's samples that can be read."""
+        found = []
+        for number in numbers:
+            try:
+                found.append(samples[number])
+            except DamagedClip as error:
+                failures.record([Damage(None, error.key, error.why)], len(self.val))
+        return found

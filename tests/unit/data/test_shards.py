@@ -153,4 +153,4 @@ def test_old_tars_do_not_stay(tmp_path: Path, tiny_shards: TinyShards) -> None:
 
 
 def test_a_sound_set_passes_the_check(tiny_shards: TinyShards) -> None:
-    assert check_shards(tiny_shards.folder) == {"tars": 7, "clips": CLIPS, "lost": [], "damaged": []}
+    assert check_shards(tiny_shards.folder) == {"tars": 7, "clips": CLIPS, "lost": [], "damaged": [], "remote": []}

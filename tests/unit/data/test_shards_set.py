@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from support.shards import TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.data.cache import ClipCache
 from mirasol.data.check import check_shards
+from mirasol.data.failures import DamagedClip
 from mirasol.data.features import SILENCE, clip_audio
 from mirasol.data.look import look
 from mirasol.data.shards import build_shards
@@ -120,12 +122,42 @@ def test_a_set_goes_to_other_processes(shards: ShardSet) -> None:
 
 def test_a_flipped_bit_is_told_with_tar_and_clip(copy: Path) -> None:
     shards = ShardSet(copy, "train")
-    _, places = shards._places[3]
-    flip(copy / "train-00001.tar", places["mp4"][0] + 300)
+    _, entry = shards._places[3]
+    flip(copy / "train-00001.tar", entry.places["mp4"][0] + 300)
     with pytest.raises(MirasolError, match=rf"train-00001\.tar: clip {shards.keys[3]}\.mp4 is damaged.*do not match"):
         shards.read(3)
     damaged = check_shards(copy)["damaged"]
     assert len(damaged) == 2 and damaged[1] == f"train-00001.tar: clip {shards.keys[3]}: mp4 is damaged"
+
+
+def test_a_flipped_bit_in_a_text_is_told(copy: Path) -> None:
+    """The JSON is still one: only the hash in the index knows."""
+    path, shards = copy / "train-00000.tar", ShardSet(copy, "train")
+    data = path.read_bytes()
+    at = data.index(b"answer 0", shards._places[1][1].places["json"][0])
+    path.write_bytes(data[:at] + b"anzwer 0" + data[at + 8 :])
+    with pytest.raises(
+        DamagedClip, match=rf"clip {shards.keys[1]}\.json is damaged: the bytes do not match their hash"
+    ):
+        shards.meta(1)
+    assert check_shards(copy)["lost"] == [shards.keys[1]]
+
+
+def test_a_flipped_bit_in_the_hashes_of_an_index_is_told(copy: Path) -> None:
+    path = copy / "train-00000.tar.idx.json"
+    index = json.loads(path.read_text())
+    index["json_sha256"][0] = "0" * 64
+    path.write_text(json.dumps(index))
+    assert check_shards(copy)["lost"] == [index["samples"][0][0]]
+
+
+def test_an_index_of_an_earlier_version_is_read(copy: Path, shards: ShardSet) -> None:
+    for path in copy.glob("*.idx.json"):
+        index = json.loads(path.read_text())
+        del index["json_sha256"]
+        path.write_text(json.dumps(index))
+    assert same(ShardSet(copy, "train").read(1), shards.read(1))
+    assert check_shards(copy)["damaged"] == []
 
 
 def test_a_shortened_tar_is_told_at_once(copy: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,6 @@ from mirasol.data.spec import ShardsSpec
 from mirasol.data.storage import check_url, identities, local_file
 
 THREE = ShardsSpec(clips_per_shard=3, workers=2)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Any]:
-    """The file system of a bucket `media` on an S3 server of this machine."""
-    reason = "needs a local S3 server: pip install 's3fs' 'moto[server]'"
-    s3fs = pytest.importorskip("s3fs", reason=reason)
-    server = pytest.importorskip("moto.server", reason=reason).ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        files = s3fs.S3FileSystem()
-        files.mkdir("media")
-        yield files
-    server.stop()
 
 
 def facts_of(folder: Path) -> list[bytes]:

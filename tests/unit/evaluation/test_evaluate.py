@@ -18,7 +18,7 @@ from mirasol.evaluation.evaluate import evaluate, read_families
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 
 
-def run(project: Path, **changes: Any) -> dict[str, Any]:
+def run(project: Path, max_damaged: float = 0.0, **changes: Any) -> dict[str, Any]:
     spec = dataclasses.replace(SPEC, **changes)
     build = project / "build"
     return evaluate(
@@ -29,6 +29,7 @@ def run(project: Path, **changes: Any) -> dict[str, Any]:
         spec,
         build / "evaluate",
         threads=1,
+        max_damaged=max_damaged,
     )
 
 
@@ -163,6 +164,7 @@ def test_data_without_sound_is_evaluated(project: Path) -> None:
 def _silence(index: Path) -> None:
     """Rewrite a tar's JSON, in place and of equal length, to say that its clips have no sound."""
     samples = json.loads(index.read_text())["samples"]
+    index.write_text(json.dumps({"samples": samples}))  # without the hashes of the JSON: an index of earlier versions
     tar = index.with_name(index.name.removesuffix(".idx.json"))
     data = bytearray(tar.read_bytes())
     for _, places in samples:
