@@ -38,6 +38,11 @@ def chunk_edge(index: int, chunk_seconds: float, sample_rate: int) -> int:
     return int(np.floor(index * chunk_seconds * sample_rate + 0.5))
 
 
+def window_and_hop(spec: ClipSpec) -> tuple[int, int]:
+    """Samples of a frame, and from one frame to the next."""
+    return _window(spec), round(HOP_SECONDS * spec.sample_rate)
+
+
 def black_frame(size: int) -> NDArray[np.uint8]:
     """A black frame, planar YUV 4:2:0 [size*3/2, size]."""
     frame = np.full((size * 3 // 2, size), BLACK_UV, np.uint8)

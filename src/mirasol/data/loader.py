@@ -20,13 +20,23 @@ from torch.utils.data import DataLoader
 from mirasol.data.augment import OFF, Augmentation
 from mirasol.data.cache import audio_shape, video_shape
 from mirasol.data.failures import Damage, Failures
-from mirasol.data.features import SILENCE, black_frame
+from mirasol.data.features import (
+    FLOOR,
+    MEAN_DB,
+    SCALE_DB,
+    SILENCE,
+    black_frame,
+    mel_filters,
+    window_and_hop,
+)
 from mirasol.data.samples import Clips, EvaluationSamples, Sample, TrainingSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import stack_texts
 from mirasol.data.tokenizer import Tokenizer
-from mirasol.model.batch import Batch
+from mirasol.data.waveform import NOTHING, chunks_shape
+from mirasol.model.batch import Batch, Waveform
+from mirasol.model.logmel import LogMel
 
 PREFETCH = 4  # batches that each worker prepares ahead
 # A forked process inherits the locks of threads that it does not have: FFmpeg's and torch's deadlock.
@@ -56,6 +66,10 @@ class Samples(Protocol):
     spec: ClipSpec
     max_text: int
     tasks: tuple[str, ...]
+
+    @property
+    def waveform(self) -> bool:
+        """Whether clips come with their sound in place of features of it."""
 
     @property
     def width(self) -> int:
@@ -91,7 +105,7 @@ class TrainingLoader:
         samples = self.samples
         together = functools.partial(
             collate, spec=samples.spec, length=samples.max_text, width=samples.width,
-            tasks=samples.tasks, caption_weight=self.caption_weight,
+            tasks=samples.tasks, caption_weight=self.caption_weight, waveform=samples.waveform,
         )  # fmt: skip
         with_damage = functools.partial(_with_damage, together=together)
         for batch, damage in _torch_loader(samples, self.order, with_damage, self.workers):
@@ -114,6 +128,7 @@ def make_loader(
     mute: float = 0.0,
     blank: float = 0.0,
     augmentation: Augmentation = OFF,
+    waveform: bool = False,
     failures: Failures | None = None,
     rank: int = 0,
     world: int = 1,
@@ -131,6 +146,7 @@ def make_loader(
         mute: share of the clips with sound and picture whose sound becomes silence.
         blank: share of them whose picture becomes black.
         augmentation: how clips are changed; mixup doubles Q.
+        waveform: batches bring sound of which the model makes log-mel, see :func:`log_mel_of`.
         failures: damaged clips are told to it and replaced; without it the first of them is an error.
         rank, world: this process among those that train together.
 
@@ -138,7 +154,7 @@ def make_loader(
         MirasolError: no clip has such an example, a text is longer than the text cache, or too many clips are damaged.
     """
     captions = caption_weight > 0 and "caption" not in tasks
-    clips = Clips(shard_set, tokenizer, tasks, captions, failures)
+    clips = Clips(shard_set, tokenizer, tasks, captions, failures, waveform)
     samples = TrainingSamples(clips, texts_per_clip, seed, mute, blank, augmentation, replace=failures is not None)
     order = GlobalOrder(batch_size, start_sample, rank, world)
     return TrainingLoader(samples, order, caption_weight, workers, failures)
@@ -182,14 +198,16 @@ def collate(
     width: int | None,
     tasks: Sequence[str],
     caption_weight: float,
+    waveform: bool = False,
 ) -> Batch:
     """A batch of ``samples``; Q = ``width``, or the largest number of texts; L = ``length``."""
     size = len(samples)
     video = np.empty((size, *video_shape(spec)), np.uint8)
-    audio = np.empty((size, *audio_shape(spec)), np.float32)
+    audio = np.empty((0 if waveform else size, *audio_shape(spec)), np.float32)
     for b, sample in enumerate(samples):
         video[b] = black_frame(spec.size) if sample.clip.video is None else sample.clip.video
-        audio[b] = SILENCE if sample.clip.audio is None else sample.clip.audio
+        if not waveform:
+            audio[b] = SILENCE if sample.clip.audio is None else sample.clip.audio
     width = width or max(len(s.texts) for s in samples)
     tokens, mask, ids = stack_texts([s.texts for s in samples], length, width)
     weight = np.zeros((size, width), np.float32)
@@ -207,7 +225,34 @@ def collate(
         text_weight=torch.from_numpy(weight),
         keys=[s.key for s in samples],
         example_ids=ids,
+        waveform=_waveforms(samples, spec) if waveform else None,
     )
+
+
+def _waveforms(samples: list[Sample], spec: ClipSpec) -> Waveform:
+    """The sound of ``samples``; silence, with no share or no sound of its own, where a clip has fewer than others."""
+    given = [sample.clip.waveform for sample in samples]
+    count = max((len(sound.shares) for sound in given if sound is not None), default=1)
+    chunks = np.zeros((len(given), count, *chunks_shape(spec)), np.int16)
+    lengths = np.zeros(chunks.shape[:3], np.int64)
+    masks = np.zeros((len(given), count, len(NOTHING)), np.int64)
+    shares = np.zeros((len(given), count), np.float32)
+    shares[:, 0] = 1.0
+    for b, sound in enumerate(given):
+        if sound is not None:
+            n = len(sound.shares)
+            chunks[b, :n], lengths[b, :n] = sound.chunks, sound.samples
+            masks[b, :n], shares[b, :n] = sound.masks, sound.shares
+    return Waveform(*map(torch.from_numpy, (chunks, lengths, masks, shares)))
+
+
+def log_mel_of(spec: ClipSpec) -> LogMel:
+    """What makes log-mel of the waveforms of a batch: the features of :mod:`mirasol.data.features`."""
+    window, hop = window_and_hop(spec)
+    return LogMel(
+        torch.from_numpy(mel_filters(spec.mels, spec.sample_rate)), window=window, hop=hop,
+        columns=spec.audio_columns, floor=FLOOR, mean_db=MEAN_DB, scale_db=SCALE_DB, relative=spec.level == "relative",
+    )  # fmt: skip
 
 
 def _with_damage(samples: list[Sample], *, together: Callable[[list[Sample]], Batch]) -> tuple[Batch, list[Damage]]:

@@ -55,12 +55,13 @@ class MixedSamples(Dataset[Sample]):
             raise ValueError(f"{len(sets)} sets and {len(mixture.weights)} weights: expected one weight for each set")
         first = sets[0]
         for other in sets[1:]:
-            for name in ("spec", "max_text", "tasks", "width"):
+            for name in ("spec", "max_text", "tasks", "width", "waveform"):
                 ours, theirs = getattr(first, name), getattr(other, name)
                 if ours != theirs:
                     raise ValueError(f"sets with different {name} make no batch: {ours} and {theirs}")
         self.sets, self.mixture = sets, mixture
         self.spec, self.max_text, self.tasks, self.width = first.spec, first.max_text, first.tasks, first.width
+        self.waveform = first.waveform
 
     @property
     def total(self) -> int:

@@ -47,16 +47,18 @@ class Clips:
         tasks: Sequence[str],
         captions: bool,
         failures: Failures | None = None,
+        waveform: bool = False,
     ) -> None:
         """``captions`` adds a clip's captions to texts of other tasks; alone they do not bring a clip in.
 
-        A clip whose texts cannot be read is left out and told to ``failures``, or is an error without it.
+        A clip whose texts cannot be read is left out and told to ``failures``, or is an error without it. With
+        ``waveform`` clips come with their sound in place of features of it.
 
         Raises:
             MirasolError: no clip has a text of these tasks, or a text is longer than the text cache, or too many
                 clips are damaged.
         """
-        self.shard_set = shard_set
+        self.shard_set, self.waveform = shard_set, waveform
         self.tasks = tuple(tasks)
         self.max_text = tokenizer.max_text
         wanted = {*tasks, "caption"} if captions else set(tasks)
@@ -90,7 +92,7 @@ class Clips:
         return self.shard_set.keys[self.numbers[index]]
 
     def arrays(self, index: int) -> Decoded:
-        return self.shard_set.arrays(self.numbers[index])
+        return self.shard_set.arrays(self.numbers[index], waveform=self.waveform)
 
 
 class TrainingSamples(Dataset[Sample]):
@@ -121,6 +123,11 @@ class TrainingSamples(Dataset[Sample]):
         return self.texts_per_clip * (2 if self.augmentation.mixup else 1)
 
     @property
+    def waveform(self) -> bool:
+        """Whether clips come with their sound in place of features of it."""
+        return self.clips.waveform
+
+    @property
     def total(self) -> int:
         """Clips of the split, of which a share may be damaged."""
         return len(self.clips.shard_set)
@@ -144,7 +151,8 @@ class TrainingSamples(Dataset[Sample]):
             found = self._mixed(found, index, sample)
         missing = augment.draw_missing(self.mute, self.blank, draws)
         clip = found.clip
-        if clip.video is not None and clip.audio is not None and missing != "none":  # it keeps at least one of the two
+        heard = clip.audio is not None or clip.waveform is not None
+        if clip.video is not None and heard and missing != "none":  # it keeps at least one of the two
             clip = augment.muted(clip) if missing == "muted" else augment.blanked(clip)
         return dataclasses.replace(found, clip=clip)
 

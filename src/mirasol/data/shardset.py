@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from mirasol.data.cache import ClipCache, Decoded, audio_shape, video_shape
 from mirasol.data.failures import DamagedClip
 from mirasol.data.features import SILENCE, black_frame, clip_audio
 from mirasol.data.media import UNUSABLE, reason
-from mirasol.data.pack import unpack_audio, unpack_video
+from mirasol.data.pack import as_floats, unpack_samples, unpack_video
 from mirasol.data.shards import FORMAT, INDEX, INDEX_SUFFIX
 from mirasol.data.spec import ClipSpec
+from mirasol.data.waveform import cut
 
 OPEN_TARS = 64
 NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
@@ -33,7 +34,7 @@ CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
 class ClipArrays(Decoded):
     """A decoded clip with what its JSON says (see :func:`mirasol.data.parts.make_part`)."""
 
-    meta: dict[str, Any]
+    meta: dict[str, Any] = field(kw_only=True)
 
 
 class ShardSet:
@@ -76,10 +77,13 @@ class ShardSet:
             )
         self._files: collections.OrderedDict[int, int] = collections.OrderedDict()
         self._process = os.getpid()
-        self._cache: ClipCache | None = None
+        self._caches: dict[bool, ClipCache] = {}  # of clips with features, and with waveforms
         if cache is not None:
-            kept = ClipCache(cache, sha256_file(self.folder / INDEX), split, self.spec, len(self.keys))
-            self._cache = kept if kept.bytes <= cache_bytes else None
+            identity = sha256_file(self.folder / INDEX)
+            for waveform in (False, True) if self.spec.sampling == "rate" else (False,):
+                kept = ClipCache(cache, identity, split, self.spec, len(self.keys), waveform=waveform)
+                if kept.bytes <= cache_bytes:
+                    self._caches[waveform] = kept
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -122,18 +126,22 @@ class ShardSet:
         """
         return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
 
-    def arrays(self, index: int) -> Decoded:
-        """Frames and features of clip ``index``, from the cache where it has them.
+    def arrays(self, index: int, *, waveform: bool = False) -> Decoded:
+        """Frames and features of clip ``index``, or with ``waveform`` its sound in their place; cached where it can be.
 
         Raises:
             DamagedClip: the tar is damaged; the message names it and the clip.
+            ValueError: ``waveform``, and chunks whose length is each clip's own (``clip.sampling: spread``).
         """
-        kept = self._cache.read(index) if self._cache is not None else None
+        if waveform and self.spec.sampling != "rate":
+            raise ValueError(f"waveforms make a batch under clip.sampling rate alone, this is {self.spec.sampling}")
+        cache = self._caches.get(waveform)
+        kept = cache.read(index) if cache is not None else None
         if kept is not None:
             return kept
-        clip = self._decode(index)
-        if self._cache is not None:
-            self._cache.write(index, clip)
+        clip = self._decode(index, waveform)
+        if cache is not None:
+            cache.write(index, clip)
         return clip
 
     def waveform(self, index: int) -> NDArray[np.float32] | None:
@@ -142,20 +150,21 @@ class ShardSet:
         Raises:
             DamagedClip: the tar is damaged; the message names it and the clip.
         """
-        return self._waveform(index, self.meta(index))
+        samples = self._samples(index, self.meta(index))
+        return None if samples is None else as_floats(samples)
 
-    def _waveform(self, index: int, meta: dict[str, Any]) -> NDArray[np.float32] | None:
+    def _samples(self, index: int, meta: dict[str, Any]) -> NDArray[np.int16] | None:
         if not meta["has_audio"]:
             return None
         try:
-            return unpack_audio(self._hashed(index, "flac", meta))
+            return unpack_samples(self._hashed(index, "flac", meta))
         except UNUSABLE as error:
             raise self._damaged(index, "flac", error) from error
 
-    def _decode(self, index: int) -> Decoded:
+    def _decode(self, index: int, waveform: bool) -> Decoded:
         spec, meta = self.spec, self.meta(index)
         seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
-        video = audio = None
+        video = audio = sound = None
         if meta["has_video"]:
             shape = video_shape(spec)
             try:
@@ -166,12 +175,14 @@ class ShardSet:
             if len(video) < spec.chunks:
                 rest = (spec.chunks - len(video), *shape[1:])
                 video = np.concatenate([video, np.broadcast_to(black_frame(spec.size), rest)])
-        waveform = self._waveform(index, meta)
-        if waveform is not None:
+        samples = self._samples(index, meta)
+        if samples is not None and waveform:
+            sound = cut(samples, spec, heard)
+        elif samples is not None:
             audio = np.full(audio_shape(spec), SILENCE, np.float32)
-            audio[:heard] = clip_audio(waveform, spec, meta["chunk_seconds"], heard)
+            audio[:heard] = clip_audio(as_floats(samples), spec, meta["chunk_seconds"], heard)
         chunks = np.arange(spec.chunks)
-        return Decoded(video, audio, chunks < seen * meta["has_video"], chunks < heard * meta["has_audio"])
+        return Decoded(video, audio, chunks < seen * meta["has_video"], chunks < heard * meta["has_audio"], sound)
 
     def _hashed(self, index: int, kind: str, meta: dict[str, Any]) -> bytes:
         data = self._file(index, kind)

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.augment import Augmentation
 from mirasol.data.failures import DamagedClip, Failures
-from mirasol.data.loader import TrainingLoader, collate, make_loader
+from mirasol.data.loader import TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.samples import Clips, EvaluationSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.model.batch import Batch
+from mirasol.model.logmel import LogMel
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
 
@@ -69,8 +71,14 @@ class Feed:
             return list(self.train.meta(number)["examples"])
         return []
 
-    def train_loader(self, start: int, rank: int, world: int) -> TrainingLoader:
+    def front_end(self, device: torch.device) -> LogMel | None:
+        """What makes log-mel within a step on ``device``; ``None`` where batches bring it (docs/decisions/0038)."""
+        return log_mel_of(self.train.spec) if takes_waveforms(device, self.train.spec) else None
+
+    def train_loader(self, start: int, rank: int, world: int, waveform: bool = False) -> TrainingLoader:
         """Endless batches for one of ``world`` processes, from training sample ``start`` on.
+
+        With ``waveform`` they bring sound of which the model makes log-mel: the same to 1e-5, with the same draws.
 
         Raises:
             MirasolError: there is no example to learn from, a text is longer than the text cache, or more clips
@@ -92,6 +100,7 @@ class Feed:
             mute=config.mute,
             blank=config.blank,
             augmentation=Augmentation(**keys),
+            waveform=waveform,
             failures=failures,
             rank=rank,
             world=world,
@@ -116,7 +125,7 @@ class Feed:
         """The part of the val split that process ``rank`` scores, with all texts of the phase's tasks.
 
         At most ``config.val_clips`` clips in all, spread evenly over the split. They are read in this
-        process: the first evaluation decodes them, later ones find them in the cache.
+        process: the first evaluation decodes them, later ones find them in the cache; with features, on any device.
         """
         if self._val is None:
             clips = Clips(self.val, self.tokenizer, self.tasks, captions=False)
@@ -133,3 +142,11 @@ class Feed:
                 tasks=self.tasks,
                 caption_weight=1.0,
             )
+
+
+def takes_waveforms(device: torch.device, clip: ClipSpec) -> bool:
+    """Whether to train on waveforms: a GPU has time for log-mel, a CPU would make it again in every epoch.
+
+    Under ``clip.sampling: spread`` each clip has chunks of its own length, which make no batch.
+    """
+    return device.type == "cuda" and clip.sampling == "rate"
