@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from mirasol.data.augment import OFF, Augmentation
 from mirasol.data.cache import audio_shape, video_shape
@@ -79,7 +81,33 @@ class Samples(Protocol):
     def total(self) -> int:
         """Clips of the split."""
 
-    def __getitem__(self, sample: int, /) -> Sample: ...
+    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
+        """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
+
+
+class _Batches(Dataset[tuple[Batch, list[Damage]]]):
+    """Batches by their sample numbers: clips are decoded where the batch will have them."""
+
+    def __init__(self, samples: Samples, together: Callable[..., Batch]) -> None:
+        self.samples, self.together = samples, together
+        self._lent: list[tuple[NDArray[np.uint8], weakref.ref[Any]]] = []
+
+    def __getitem__(self, numbers: list[int]) -> tuple[Batch, list[Damage]]:
+        video = self._memory((len(numbers), *video_shape(self.samples.spec)))
+        found = [self.samples.read(number, row) for number, row in zip(numbers, video, strict=True)]
+        return self.together(found, video=video), [damage for sample in found for damage in sample.damage]
+
+    def _memory(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Room for a batch's frames: that of a batch which nobody holds any more, or else new.
+
+        The system clears new memory first, which for large clips takes a tenth of the time of decoding them.
+        """
+        free = [memory for memory, borrower in self._lent if borrower() is None and memory.shape == shape]
+        memory = free[0] if free else np.empty(shape, np.uint8)
+        lent = memory.view()  # the batch's tensor keeps this very object; when it is gone the memory is free
+        others = [(kept, borrower) for kept, borrower in self._lent if kept is not memory]
+        self._lent = [(memory, weakref.ref(lent)), *others][:PREFETCH]
+        return lent
 
 
 class TrainingLoader:
@@ -107,8 +135,11 @@ class TrainingLoader:
             collate, spec=samples.spec, length=samples.max_text, width=samples.width,
             tasks=samples.tasks, caption_weight=self.caption_weight, waveform=samples.waveform,
         )  # fmt: skip
-        with_damage = functools.partial(_with_damage, together=together)
-        for batch, damage in _torch_loader(samples, self.order, with_damage, self.workers):
+        batches = DataLoader(
+            _Batches(samples, together), batch_size=None, sampler=self.order, collate_fn=_as_it_is,
+            **_processes(self.workers),
+        )  # fmt: skip
+        for batch, damage in batches:
             if self.failures is not None:
                 self.failures.record(damage, samples.total)
             yield batch
@@ -187,7 +218,7 @@ def eval_loader(
     together = functools.partial(
         collate, spec=shard_set.spec, length=tokenizer.max_text, width=None, tasks=clips.tasks, caption_weight=1.0
     )
-    return _torch_loader(samples, order, together, workers)
+    return DataLoader(samples, batch_sampler=order, collate_fn=together, **_processes(workers))
 
 
 def collate(
@@ -199,13 +230,21 @@ def collate(
     tasks: Sequence[str],
     caption_weight: float,
     waveform: bool = False,
+    video: NDArray[np.uint8] | None = None,
 ) -> Batch:
-    """A batch of ``samples``; Q = ``width``, or the largest number of texts; L = ``length``."""
+    """A batch of ``samples``; Q = ``width``, or the largest number of texts; L = ``length``.
+
+    Its frames are put into ``video``, where those of some samples may lie already, each in its own place.
+    """
     size = len(samples)
-    video = np.empty((size, *video_shape(spec)), np.uint8)
+    if video is None:
+        video = np.empty((size, *video_shape(spec)), np.uint8)
     audio = np.empty((0 if waveform else size, *audio_shape(spec)), np.float32)
     for b, sample in enumerate(samples):
-        video[b] = black_frame(spec.size) if sample.clip.video is None else sample.clip.video
+        if sample.clip.video is None:
+            video[b] = black_frame(spec.size)
+        elif not np.may_share_memory(sample.clip.video, video):
+            video[b] = sample.clip.video
         if not waveform:
             audio[b] = SILENCE if sample.clip.audio is None else sample.clip.audio
     width = width or max(len(s.texts) for s in samples)
@@ -255,22 +294,15 @@ def log_mel_of(spec: ClipSpec) -> LogMel:
     )  # fmt: skip
 
 
-def _with_damage(samples: list[Sample], *, together: Callable[[list[Sample]], Batch]) -> tuple[Batch, list[Damage]]:
-    return together(samples), [damage for sample in samples for damage in sample.damage]
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
-def _torch_loader(
-    samples: Any,
-    order: Iterable[list[int]],
-    together: Callable[[list[Sample]], Any],
-    workers: int,
-) -> DataLoader[Any]:
-    return DataLoader(
-        samples,
-        batch_sampler=order,
-        collate_fn=together,
-        num_workers=workers,
-        multiprocessing_context=START if workers else None,
-        prefetch_factor=PREFETCH if workers else None,
-        generator=torch.Generator(),  # else each iterator takes a number from torch's own, that of the training
-    )
+def _processes(workers: int) -> dict[str, Any]:
+    """How a DataLoader reads ahead."""
+    return {
+        "num_workers": workers,
+        "multiprocessing_context": START if workers else None,
+        "prefetch_factor": PREFETCH if workers else None,
+        "generator": torch.Generator(),  # else each iterator takes a number from torch's own, that of the training
+    }

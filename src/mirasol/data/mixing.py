@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mirasol.data import augment
@@ -69,8 +70,12 @@ class MixedSamples(Dataset[Sample]):
         return sum(samples.total for samples in self.sets)
 
     def __getitem__(self, sample: int) -> Sample:
+        return self.read(sample)
+
+    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
+        """As :meth:`TrainingSamples.read`."""
         which, number = self.mixture.place(sample)
-        found = self.sets[which][number]
+        found = self.sets[which].read(number, into)
         return dataclasses.replace(found, damage=[dataclasses.replace(d, sample=sample) for d in found.damage])
 
 

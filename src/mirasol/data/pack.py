@@ -99,14 +99,17 @@ def copy_video(path: Path, start: float | None, end: float | None, spec: ClipSpe
         return None  # decoding, which comes next, says what is wrong
 
 
-def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:
+def unpack_video(data: bytes, spec: ClipSpec, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """The frames [N, size*3/2, size] of an mp4 made by :func:`pack_video` or :func:`copy_video`.
+
+    They lie at the beginning of ``into``, contiguous and with room for T*K frames, where it is given.
 
     Raises:
         ValueError: the bytes are no such video; FFmpeg's errors of damaged data are ValueErrors too.
     """
     size, count = spec.size, 0
-    pictures = np.empty((spec.frames, size * size * 3 // 2), np.uint8)  # written once: copies cost as much as decoding
+    shape = (spec.frames, size * size * 3 // 2)  # written once: copies and fresh memory cost a third of decoding
+    pictures = np.empty(shape, np.uint8) if into is None else into.reshape(shape)
     # A row is one item: NumPy then copies a plane in one go, where rows of bytes cost it a loop each.
     luma = pictures[:, : size * size].view(f"V{size}")  # [N, size]
     chroma = pictures[:, size * size :].view(f"V{size // 2}")  # [N, size]: all of U, then all of V

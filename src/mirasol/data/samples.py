@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mirasol.core.errors import MirasolError
@@ -91,8 +92,8 @@ class Clips:
     def key(self, index: int) -> str:
         return self.shard_set.keys[self.numbers[index]]
 
-    def arrays(self, index: int) -> Decoded:
-        return self.shard_set.arrays(self.numbers[index], waveform=self.waveform)
+    def arrays(self, index: int, into: NDArray[np.uint8] | None = None) -> Decoded:
+        return self.shard_set.arrays(self.numbers[index], waveform=self.waveform, into=into)
 
 
 class TrainingSamples(Dataset[Sample]):
@@ -140,8 +141,12 @@ class TrainingSamples(Dataset[Sample]):
         return int(self._order[position])
 
     def __getitem__(self, sample: int) -> Sample:
+        return self.read(sample)
+
+    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
+        """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
         draws = augment.sample_draws(self.seed, sample)
-        index, clip, damage = self._read(self.index(sample), sample)
+        index, clip, damage = self._read(self.index(sample), sample, into)
         texts = self._texts(index, draws)
         if self.augmentation != OFF:
             chances = augment.other_draws(self.seed, augment.CHANGE, sample).random(augment.CHANCES)
@@ -178,7 +183,9 @@ class TrainingSamples(Dataset[Sample]):
         clip = augment.mixed(found.clip, other, share)
         return Sample(found.key, clip, [*found.texts, *texts], shares, damage)
 
-    def _read(self, index: int, sample: int) -> tuple[int, Decoded, list[Damage]]:
+    def _read(
+        self, index: int, sample: int, into: NDArray[np.uint8] | None = None
+    ) -> tuple[int, Decoded, list[Damage]]:
         """Clip ``index``, or the first sound one of those that follow from seed and ``sample``; and what was damaged.
 
         Raises:
@@ -188,7 +195,7 @@ class TrainingSamples(Dataset[Sample]):
         errors: list[DamagedClip] = []
         while True:
             try:
-                clip = self.clips.arrays(index)
+                clip = self.clips.arrays(index, into)
             except DamagedClip as error:
                 errors.append(error)
                 if not self.replace or len(errors) > TRIES:

@@ -126,8 +126,10 @@ class ShardSet:
         """
         return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
 
-    def arrays(self, index: int, *, waveform: bool = False) -> Decoded:
+    def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
         """Frames and features of clip ``index``, or with ``waveform`` its sound in their place; cached where it can be.
+
+        Frames that are decoded lie in ``into``, contiguous [T, K, size*3/2, size], where it is given.
 
         Raises:
             DamagedClip: the tar is damaged; the message names it and the clip.
@@ -139,7 +141,7 @@ class ShardSet:
         kept = cache.read(index) if cache is not None else None
         if kept is not None:
             return kept
-        clip = self._decode(index, waveform)
+        clip = self._decode(index, waveform, into)
         if cache is not None:
             cache.write(index, clip)
         return clip
@@ -161,20 +163,19 @@ class ShardSet:
         except UNUSABLE as error:
             raise self._damaged(index, "flac", error) from error
 
-    def _decode(self, index: int, waveform: bool) -> Decoded:
+    def _decode(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:
         spec, meta = self.spec, self.meta(index)
         seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
         video = audio = sound = None
         if meta["has_video"]:
-            shape = video_shape(spec)
+            video = np.empty(video_shape(spec), np.uint8) if into is None else into
             try:
-                frames = unpack_video(self._hashed(index, "mp4", meta), spec)
-                video = frames.reshape(meta["chunks"], *shape[1:])[:seen]
+                frames = unpack_video(self._hashed(index, "mp4", meta), spec, video)
+                if len(frames) != (expected := meta["chunks"] * spec.frames_per_chunk):
+                    raise ValueError(f"{len(frames)} frames, expected {expected}")
             except UNUSABLE as error:
                 raise self._damaged(index, "mp4", error) from error
-            if len(video) < spec.chunks:
-                rest = (spec.chunks - len(video), *shape[1:])
-                video = np.concatenate([video, np.broadcast_to(black_frame(spec.size), rest)])
+            video[min(seen, meta["chunks"]) :] = black_frame(spec.size)
         samples = self._samples(index, meta)
         if samples is not None and waveform:
             sound = cut(samples, spec, heard)
