@@ -178,10 +178,16 @@ def unpack_samples(data: bytes) -> NDArray[np.int16]:
         ValueError: as :func:`unpack_audio`.
     """
     with av.open(io.BytesIO(data), "r", format="flac", options={"protocol_whitelist": "file"}) as container:
-        parts = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
-    if not parts or parts[0].dtype != np.int16:
-        raise ValueError("no 16-bit sound in the file")
+        parts = [_mono(frame) for frame in container.decode(audio=0)]
+    if not parts:
+        raise ValueError("no sound in the file")
     return np.concatenate(parts)
+
+
+def _mono(frame: Any) -> NDArray[np.int16]:
+    if (frame.format.name, len(frame.layout.channels)) != ("s16", 1):
+        raise ValueError(f"expected 16-bit samples of one channel, got {frame}")
+    return np.frombuffer(frame.planes[0], np.int16, frame.samples)
 
 
 def _rate(spec: ClipSpec) -> Fraction:

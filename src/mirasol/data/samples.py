@@ -191,7 +191,7 @@ class TrainingSamples(Dataset[Sample]):
         Raises:
             DamagedClip: it is damaged and nothing may take its place, or what should is damaged too.
         """
-        draws = augment.other_draws(self.seed, augment.REPLACE, sample)
+        draws: np.random.Generator | None = None
         errors: list[DamagedClip] = []
         while True:
             try:
@@ -200,6 +200,7 @@ class TrainingSamples(Dataset[Sample]):
                 errors.append(error)
                 if not self.replace or len(errors) > TRIES:
                     raise
+                draws = draws or augment.other_draws(self.seed, augment.REPLACE, sample)
                 index = int(draws.integers(len(self.clips)))
             else:
                 key = self.clips.key(index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +56,13 @@ class Waveform:
         return Waveform(np.zeros_like(self.chunks[:1]), np.zeros_like(self.samples[:1]), self.grid)
 
 
+@lru_cache(maxsize=8)
 def chunk_lengths(spec: ClipSpec) -> NDArray[np.int64]:
     """Samples [T] of the chunks under ``clip.sampling: rate``; they differ by one at most."""
     edges = [chunk_edge(t, spec.chunk_seconds, spec.sample_rate) for t in range(spec.chunks + 1)]
-    return np.diff(np.array(edges))
+    lengths = np.diff(np.array(edges))
+    lengths.flags.writeable = False  # the next call gets the same array
+    return lengths
 
 
 def chunks_shape(spec: ClipSpec) -> tuple[int, int]:
