@@ -9,7 +9,7 @@ everything in it: reading the tar, hashes, JSON, H.264, FLAC, texts, collation; 
 of which the model makes log-mel. `load_vs_decode_logmel` is the same with log-mel made by the loader, as for a CPU.
 `loader_overhead` is a batch of the demo from the cache, texts and collation included, against a training step of it.
 `resume_cold` is the time to the first batch at 90 % of an epoch against that at its start, from opening the shards on,
-without the cache; at least 25 rounds, for they are short.
+without the cache; at least 100 rounds, for they are short.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from mirasol.model.presets import build_config
 
 LARGE = ClipSpec(fps=25.0, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 BATCH, TEXTS = 16, 8  # of the demo
-RESUMES = 25  # rounds of `resume_cold`
+RESUMES = 100  # rounds of `resume_cold`
 
 
 def write_clip(path: Path, spec: ClipSpec, seed: int) -> None:

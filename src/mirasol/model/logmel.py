@@ -1,8 +1,8 @@
 """Log-mel of sound on the device, as the audio branch reads it (P 3.1): the numbers of ``mirasol.data.features``.
 
-Plain torch operators of fixed shape. The spectrum is ``rfft`` and no pair of matrix products: the products take
-twenty times the work, which a loader on a CPU would feel, and lose digits where matrix products round to TF32 or
-bf16. ONNX has it as the operator DFT (opset 17); TensorRT has not, and would need the products.
+Plain torch operators of fixed shape. The spectrum is ``rfft`` and no pair of matrix products, which take some
+twenty times the work and lose digits where products round to TF32 or bf16 (docs/decisions/0038). ONNX has it as the
+operator DFT (opset 17); TensorRT has not, and would need the products.
 """
 
 from __future__ import annotations
