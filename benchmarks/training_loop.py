@@ -41,7 +41,10 @@ class OneBatch:
     def families(self) -> dict[str, str]:
         return {name: "all" for row in self.batch.example_ids for name in row}
 
-    def train_loader(self, start: int, rank: int, world: int) -> Iterator[Batch]:
+    def front_end(self, device: torch.device) -> None:
+        """The batch has features."""
+
+    def train_loader(self, start: int, rank: int, world: int, waveform: bool) -> Iterator[Batch]:
         return itertools.repeat(self.batch)
 
     def val_batches(self, rank: int, world: int) -> list[Batch]:

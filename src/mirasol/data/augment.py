@@ -7,7 +7,7 @@ with any number of processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from mirasol.data.cache import Decoded
 from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE, black_frame
 from mirasol.data.pictures import blend, draw_box, mirrored, zoomed
 from mirasol.data.texts import Text
+from mirasol.data.waveform import Box
 
 # Streams of random numbers that do not overlap. What is off takes nothing from another's.
 ORDER, SAMPLE, SWAP, REPLACE, CHANGE, MIX, SETS = range(7)
@@ -72,14 +73,16 @@ def draw_missing(mute: float, blank: float, draws: np.random.Generator) -> str:
 def changed(clip: Decoded, how: Augmentation, chances: NDArray[np.float64]) -> Decoded:
     """The clip jittered, cropped, mirrored and masked by ``CHANCES`` numbers of [0, 1), one or more for each."""
     clip = begun_later(clip, int(chances[0] * (how.jitter + 1)))
-    video, audio = clip.video, clip.audio
+    video, audio, waveform = clip.video, clip.audio, clip.waveform
     if video is not None and how.crop < 1.0:
         video = zoomed(video, draw_box(video.shape[-1], how.crop, chances[1:5]))
     if video is not None and chances[5] < how.flip:
         video = mirrored(video)
     if audio is not None and (how.spec_time or how.spec_mel):
         audio = masked(audio, clip.audio_present, how, chances[6:10])
-    return Decoded(video, audio, clip.video_present, clip.audio_present)
+    if waveform is not None and clip.audio_present.any() and (how.spec_time or how.spec_mel):
+        waveform = waveform.masked(mask_box(waveform.grid, how, chances[6:10]))
+    return replace(clip, video=video, audio=audio, waveform=waveform)
 
 
 def begun_later(clip: Decoded, chunks: int) -> Decoded:
@@ -87,19 +90,20 @@ def begun_later(clip: Decoded, chunks: int) -> Decoded:
 
     Sound and picture stay together, and each keeps at least one chunk of what it has.
     """
-    seen = [int(p.sum()) for p in (clip.video_present, clip.audio_present) if p.any()]
-    by = max(0, min([chunks, *(n - 1 for n in seen)]))
+    counts = [int(p.sum()) for p in (clip.video_present, clip.audio_present) if p.any()]
+    by = max(0, min([chunks, *(n - 1 for n in counts)]))
     if not by:
         return clip
     video, audio = clip.video, clip.audio
+    waveform = clip.waveform.later(by) if clip.waveform is not None else None
     if video is not None:
         black = np.broadcast_to(black_frame(video.shape[-1]), video[:by].shape)
         video = np.concatenate([video[by:], black])
     if audio is not None:
         audio = np.concatenate([audio[by:], np.full_like(audio[:by], SILENCE)])
     absent = np.zeros(by, bool)
-    presence = (np.concatenate([p[by:], absent]) for p in (clip.video_present, clip.audio_present))
-    return Decoded(video, audio, *presence)
+    seen, heard = (np.concatenate([p[by:], absent]) for p in (clip.video_present, clip.audio_present))
+    return Decoded(video, audio, seen, heard, waveform)
 
 
 def masked(
@@ -107,18 +111,31 @@ def masked(
 ) -> NDArray[np.float32]:
     """Features [T, A, M] with one stretch of time and one band of mels at the clip's mean (SpecAugment).
 
-    The time runs over chunks. Four numbers of [0, 1) decide width and place of the stretch, then of the band.
+    The time runs over chunks.
     """
     if not present.any():
         return audio
     mean = np.float32(audio[present].mean(dtype=np.float64))
     flat = audio.reshape(-1, audio.shape[-1]).copy()
-    for axis, longest, width, place in ((0, how.spec_time, *chances[:2]), (1, how.spec_mel, *chances[2:])):
-        size = flat.shape[axis]
+    begin, end, lowest, highest = mask_box((len(flat), audio.shape[-1]), how, chances)
+    flat[begin:end] = mean
+    flat[:, lowest:highest] = mean
+    return flat.reshape(audio.shape)
+
+
+def mask_box(grid: tuple[int, int], how: Augmentation, chances: NDArray[np.float64]) -> Box:
+    """Which columns of time and which mels of ``grid`` are hidden.
+
+    Four numbers of [0, 1) decide width and place of the stretch, then of the band.
+    """
+    edges: list[int] = []
+    for size, longest, width, place in zip(
+        grid, (how.spec_time, how.spec_mel), chances[::2], chances[1::2], strict=True
+    ):
         hidden = int(width * (int(longest * size) + 1))
         low = int(place * (size - hidden + 1))
-        flat[(slice(None),) * axis + (slice(low, low + hidden),)] = mean
-    return flat.reshape(audio.shape)
+        edges += [low, low + hidden]
+    return edges[0], edges[1], edges[2], edges[3]
 
 
 def draw_share(alpha: float, draws: np.random.Generator) -> float:
@@ -135,19 +152,20 @@ def mixable(clip: Decoded, other: Decoded) -> bool:
 
 def mixed(clip: Decoded, other: Decoded, share: float) -> Decoded:
     """``share`` of a clip and the rest of another, frames and features (mixup); both present at the same chunks."""
-    video, audio = clip.video, clip.audio
+    video, audio, waveform = clip.video, clip.audio, clip.waveform
     if video is not None and other.video is not None:
         video = blend(other.video, video, round(share * 256))
     if audio is not None and other.audio is not None:
         audio = np.float32(share) * audio + np.float32(1.0 - share) * other.audio
-    return Decoded(video, audio, clip.video_present, clip.audio_present)
+    if waveform is not None and other.waveform is not None:
+        waveform = waveform.mixed(other.waveform, share)
+    return replace(clip, video=video, audio=audio, waveform=waveform)
 
 
 def muted(clip: Decoded) -> Decoded:
     """The clip with digital silence in place of its sound; the sound still counts as present."""
-    if clip.audio is None:
-        return clip
-    return Decoded(clip.video, np.full_like(clip.audio, SILENCE), clip.video_present, clip.audio_present)
+    audio = None if clip.audio is None else np.full_like(clip.audio, SILENCE)
+    return replace(clip, audio=audio, waveform=None if clip.waveform is None else clip.waveform.muted())
 
 
 def blanked(clip: Decoded) -> Decoded:
@@ -157,12 +175,12 @@ def blanked(clip: Decoded) -> Decoded:
     size = clip.video.shape[-1]
     video = np.full_like(clip.video, BLACK_UV)
     video[..., :size, :] = BLACK_Y
-    return Decoded(video, clip.audio, clip.video_present, clip.audio_present)
+    return replace(clip, video=video)
 
 
 def with_sound_of(clip: Decoded, other: Decoded) -> Decoded:
     """The clip with another clip's sound in place of its own."""
-    return Decoded(clip.video, other.audio, clip.video_present, other.audio_present)
+    return Decoded(clip.video, other.audio, clip.video_present, other.audio_present, other.waveform)
 
 
 def derangement(seed: int, clips: Sequence[int], groups: Sequence[str]) -> dict[int, int]:

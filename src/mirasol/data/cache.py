@@ -1,6 +1,7 @@
 """Decoded clips on disk: what the first epoch decodes, later epochs, phases and evaluation only read.
 
-One sparse file per split with a record of fixed size per clip: checksum, flags, presence, frames, features.
+One sparse file per split with a record of fixed size per clip: checksum, flags, presence, frames, features; and
+another of the same kind for clips with waveforms.
 A record is written by one call and counts only if its checksum holds, so that any number of processes may
 write at once and a kill or a power cut at any moment costs a decoding, never a wrong clip.
 """
@@ -20,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.data.spec import ClipSpec
+from mirasol.data.waveform import Waveform, chunk_lengths, chunks_shape, feature_grid
 
 LAYOUT = "clips-1"  # of a record, and of the features in it: change it when either changes
+FORMS = {False: "clips", True: "waves-1"}  # with features, or with waveforms: the file of a split
 HEAD = struct.Struct("<II")  # checksum of the rest, flags
 HAS_VIDEO, HAS_AUDIO, WRITTEN = 1, 2, 4
 
@@ -31,9 +34,10 @@ class Decoded:
     """A clip as numbers: T chunks of K frames, A audio columns, M mels; black and silent where absent."""
 
     video: NDArray[np.uint8] | None  # [T, K, size*3/2, size]; None without a picture
-    audio: NDArray[np.float32] | None  # [T, A, M]; None without sound
+    audio: NDArray[np.float32] | None  # [T, A, M]; None without sound, or where `waveform` stands for it
     video_present: NDArray[np.bool_]  # [T]
     audio_present: NDArray[np.bool_]  # [T]
+    waveform: Waveform | None = None  # for who asked for it, of a clip with sound
 
 
 def video_shape(spec: ClipSpec) -> tuple[int, int, int, int]:
@@ -49,14 +53,17 @@ def audio_shape(spec: ClipSpec) -> tuple[int, int, int]:
 class ClipCache:
     """Decoded clips of one split, by number. Opened again in every process that uses it."""
 
-    def __init__(self, root: Path, identity: str, split: str, spec: ClipSpec, clips: int) -> None:
+    def __init__(
+        self, root: Path, identity: str, split: str, spec: ClipSpec, clips: int, *, waveform: bool = False
+    ) -> None:
         """``identity`` is the hash of what the clips were made from; caches of another are removed."""
-        self.spec = spec
-        sizes = [spec.chunks, spec.chunks, int(np.prod(video_shape(spec))), 4 * int(np.prod(audio_shape(spec)))]
+        self.spec, self.waveform = spec, waveform
+        sound = 2 * int(np.prod(chunks_shape(spec))) if waveform else 4 * int(np.prod(audio_shape(spec)))
+        sizes = [spec.chunks, spec.chunks, int(np.prod(video_shape(spec))), sound]
         self._cuts = [HEAD.size, *(HEAD.size + int(n) for n in np.cumsum(sizes))]
         self.record = self._cuts[-1]
         name = hashlib.sha256(f"{LAYOUT} {identity}".encode()).hexdigest()[:16]
-        self.path = root / name / f"{split}.clips"
+        self.path = root / name / f"{split}.{FORMS[waveform]}"
         self.bytes = self.record * clips
         self._file: int | None = None
         self._process = 0
@@ -83,11 +90,15 @@ class ClipCache:
             video_present, audio_present, video, audio = (
                 rest[low:high] for low, high in zip(self._cuts, self._cuts[1:], strict=False)
             )
+            heard = audio_present.astype(bool)
             return Decoded(
                 video.reshape(video_shape(self.spec)) if flags & HAS_VIDEO else None,
-                audio.view(np.float32).reshape(audio_shape(self.spec)) if flags & HAS_AUDIO else None,
+                audio.view(np.float32).reshape(audio_shape(self.spec))
+                if flags & HAS_AUDIO and not self.waveform
+                else None,
                 video_present.astype(bool),
-                audio_present.astype(bool),
+                heard,
+                self._waveform(audio, heard) if flags & HAS_AUDIO and self.waveform else None,
             )
         return None
 
@@ -97,17 +108,22 @@ class ClipCache:
         if file is None:
             return
         record = bytearray(self.record)
-        parts = (clip.video_present, clip.audio_present, clip.video, clip.audio)
+        sound = clip.audio if clip.waveform is None else clip.waveform.chunks
+        parts = (clip.video_present, clip.audio_present, clip.video, sound)
         for (low, high), part in zip(zip(self._cuts, self._cuts[1:], strict=False), parts, strict=True):
             if part is not None:
                 record[low:high] = np.ascontiguousarray(part).tobytes()
-        flags = WRITTEN | HAS_VIDEO * (clip.video is not None) | HAS_AUDIO * (clip.audio is not None)
+        flags = WRITTEN | HAS_VIDEO * (clip.video is not None) | HAS_AUDIO * (sound is not None)
         HEAD.pack_into(record, 0, 0, flags)
         HEAD.pack_into(record, 0, zlib.crc32(memoryview(record)[4:]), flags)
         try:
             os.pwrite(file, record, index * self.record)
         except OSError:
             self._close()
+
+    def _waveform(self, data: NDArray[np.uint8], heard: NDArray[np.bool_]) -> Waveform:
+        chunks = data.view(np.int16).reshape(1, *chunks_shape(self.spec))
+        return Waveform(chunks, (chunk_lengths(self.spec) * heard)[None], feature_grid(self.spec))
 
     def _open(self) -> int | None:
         if self._process != os.getpid():

@@ -28,7 +28,8 @@ MEAN_DB = -60.0
 SCALE_DB = 20.0
 SILENCE = (10.0 * math.log10(FLOOR) - MEAN_DB) / SCALE_DB
 BLACK_Y, BLACK_UV = 16, 128  # limited range, BT.601
-BLOCK = 8192  # frames transformed at a time: bounds the memory of a long clip
+BLOCK = 8192  # frames at a time: bounds the memory of a long clip
+NEAR = 64  # frames transformed at a time: their spectrum stays in the processor's cache
 
 Array = NDArray[np.float32]
 
@@ -36,6 +37,11 @@ Array = NDArray[np.float32]
 def chunk_edge(index: int, chunk_seconds: float, sample_rate: int) -> int:
     """First sample of chunk ``index``: rounded from its time, so that long streams do not drift."""
     return int(np.floor(index * chunk_seconds * sample_rate + 0.5))
+
+
+def window_and_hop(spec: ClipSpec) -> tuple[int, int]:
+    """Samples of a frame, and from one frame to the next."""
+    return _window(spec), round(HOP_SECONDS * spec.sample_rate)
 
 
 def black_frame(size: int) -> NDArray[np.uint8]:
@@ -161,14 +167,21 @@ def _frames_to_mel(padded: Array, ends: NDArray[np.int64], spec: ClipSpec) -> Ar
         block = ends[low : low + BLOCK]
         hops = np.unique(np.diff(block))  # usually one: a plain stride is much faster than a gather
         rows = slice(block[0], block[-1] + 1, hops[0]) if len(hops) == 1 else block
-        spectrum = np.fft.rfft(windows[rows] * hann, size)
-        power = spectrum.real**2 + spectrum.imag**2
-        mel[low : low + BLOCK] = power.astype(np.float32) @ filters
+        mel[low : low + BLOCK] = _power(windows[rows], hann, size) @ filters
     np.log10(np.maximum(mel, FLOOR / 2), out=mel)
     mel *= 10.0 / SCALE_DB
     mel -= MEAN_DB / SCALE_DB
     np.maximum(mel, SILENCE, out=mel)  # last, so that silence is exact
     return mel
+
+
+def _power(frames: Array, hann: Array, size: int) -> Array:
+    """Power spectra [F, bins] of frames [F, window]."""
+    power = np.empty((len(frames), size // 2 + 1), np.float32)
+    for low in range(0, len(frames), NEAR):
+        spectrum = np.fft.rfft(frames[low : low + NEAR] * hann, size)
+        power[low : low + NEAR] = spectrum.real**2 + spectrum.imag**2
+    return power
 
 
 @lru_cache(maxsize=64)

@@ -10,23 +10,35 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from mirasol.data.augment import OFF, Augmentation
 from mirasol.data.cache import audio_shape, video_shape
 from mirasol.data.failures import Damage, Failures
-from mirasol.data.features import SILENCE, black_frame
+from mirasol.data.features import (
+    FLOOR,
+    MEAN_DB,
+    SCALE_DB,
+    SILENCE,
+    black_frame,
+    mel_filters,
+    window_and_hop,
+)
 from mirasol.data.samples import Clips, EvaluationSamples, Sample, TrainingSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import stack_texts
 from mirasol.data.tokenizer import Tokenizer
-from mirasol.model.batch import Batch
+from mirasol.data.waveform import NOTHING, chunks_shape
+from mirasol.model.batch import Batch, Waveform
+from mirasol.model.logmel import LogMel
 
 PREFETCH = 4  # batches that each worker prepares ahead
 # A forked process inherits the locks of threads that it does not have: FFmpeg's and torch's deadlock.
@@ -58,6 +70,10 @@ class Samples(Protocol):
     tasks: tuple[str, ...]
 
     @property
+    def waveform(self) -> bool:
+        """Whether clips come with their sound in place of features of it."""
+
+    @property
     def width(self) -> int:
         """Q of a batch."""
 
@@ -65,7 +81,33 @@ class Samples(Protocol):
     def total(self) -> int:
         """Clips of the split."""
 
-    def __getitem__(self, sample: int, /) -> Sample: ...
+    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
+        """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
+
+
+class _Batches(Dataset[tuple[Batch, list[Damage]]]):
+    """Batches by their sample numbers: clips are decoded where the batch will have them."""
+
+    def __init__(self, samples: Samples, together: Callable[..., Batch]) -> None:
+        self.samples, self.together = samples, together
+        self._lent: list[tuple[NDArray[np.uint8], weakref.ref[Any]]] = []
+
+    def __getitem__(self, numbers: list[int]) -> tuple[Batch, list[Damage]]:
+        video = self._memory((len(numbers), *video_shape(self.samples.spec)))
+        found = [self.samples.read(number, row) for number, row in zip(numbers, video, strict=True)]
+        return self.together(found, video=video), [damage for sample in found for damage in sample.damage]
+
+    def _memory(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Room for a batch's frames: that of a batch which nobody holds any more, or else new.
+
+        The system clears new memory first, which for large clips takes a tenth of the time of decoding them.
+        """
+        free = [memory for memory, borrower in self._lent if borrower() is None and memory.shape == shape]
+        memory = free[0] if free else np.empty(shape, np.uint8)
+        lent = memory.view()  # the batch's tensor keeps this very object; when it is gone the memory is free
+        others = [(kept, borrower) for kept, borrower in self._lent if kept is not memory]
+        self._lent = [(memory, weakref.ref(lent)), *others][:PREFETCH]
+        return lent
 
 
 class TrainingLoader:
@@ -91,10 +133,13 @@ class TrainingLoader:
         samples = self.samples
         together = functools.partial(
             collate, spec=samples.spec, length=samples.max_text, width=samples.width,
-            tasks=samples.tasks, caption_weight=self.caption_weight,
+            tasks=samples.tasks, caption_weight=self.caption_weight, waveform=samples.waveform,
         )  # fmt: skip
-        with_damage = functools.partial(_with_damage, together=together)
-        for batch, damage in _torch_loader(samples, self.order, with_damage, self.workers):
+        batches = DataLoader(
+            _Batches(samples, together), batch_size=None, sampler=self.order, collate_fn=_as_it_is,
+            **_processes(self.workers),
+        )  # fmt: skip
+        for batch, damage in batches:
             if self.failures is not None:
                 self.failures.record(damage, samples.total)
             yield batch
@@ -114,6 +159,7 @@ def make_loader(
     mute: float = 0.0,
     blank: float = 0.0,
     augmentation: Augmentation = OFF,
+    waveform: bool = False,
     failures: Failures | None = None,
     rank: int = 0,
     world: int = 1,
@@ -131,6 +177,7 @@ def make_loader(
         mute: share of the clips with sound and picture whose sound becomes silence.
         blank: share of them whose picture becomes black.
         augmentation: how clips are changed; mixup doubles Q.
+        waveform: batches bring sound of which the model makes log-mel, see :func:`log_mel_of`.
         failures: damaged clips are told to it and replaced; without it the first of them is an error.
         rank, world: this process among those that train together.
 
@@ -138,7 +185,7 @@ def make_loader(
         MirasolError: no clip has such an example, a text is longer than the text cache, or too many clips are damaged.
     """
     captions = caption_weight > 0 and "caption" not in tasks
-    clips = Clips(shard_set, tokenizer, tasks, captions, failures)
+    clips = Clips(shard_set, tokenizer, tasks, captions, failures, waveform=waveform)
     samples = TrainingSamples(clips, texts_per_clip, seed, mute, blank, augmentation, replace=failures is not None)
     order = GlobalOrder(batch_size, start_sample, rank, world)
     return TrainingLoader(samples, order, caption_weight, workers, failures)
@@ -173,7 +220,7 @@ def eval_loader(
     together = functools.partial(
         collate, spec=shard_set.spec, length=tokenizer.max_text, width=None, tasks=clips.tasks, caption_weight=1.0
     )
-    return _torch_loader(samples, order, together, workers)
+    return DataLoader(samples, batch_sampler=order, collate_fn=together, **_processes(workers))
 
 
 def collate(
@@ -184,14 +231,24 @@ def collate(
     width: int | None,
     tasks: Sequence[str],
     caption_weight: float,
+    waveform: bool = False,
+    video: NDArray[np.uint8] | None = None,
 ) -> Batch:
-    """A batch of ``samples``; Q = ``width``, or the largest number of texts; L = ``length``."""
+    """A batch of ``samples``; Q = ``width``, or the largest number of texts; L = ``length``.
+
+    Its frames are put into ``video``, where those of some samples may lie already, each in its own place.
+    """
     size = len(samples)
-    video = np.empty((size, *video_shape(spec)), np.uint8)
-    audio = np.empty((size, *audio_shape(spec)), np.float32)
+    if video is None:
+        video = np.empty((size, *video_shape(spec)), np.uint8)
+    audio = np.empty((0 if waveform else size, *audio_shape(spec)), np.float32)
     for b, sample in enumerate(samples):
-        video[b] = black_frame(spec.size) if sample.clip.video is None else sample.clip.video
-        audio[b] = SILENCE if sample.clip.audio is None else sample.clip.audio
+        if sample.clip.video is None:
+            video[b] = black_frame(spec.size)
+        elif not np.may_share_memory(sample.clip.video, video):
+            video[b] = sample.clip.video
+        if not waveform:
+            audio[b] = SILENCE if sample.clip.audio is None else sample.clip.audio
     width = width or max(len(s.texts) for s in samples)
     tokens, mask, ids = stack_texts([s.texts for s in samples], length, width)
     weight = np.zeros((size, width), np.float32)
@@ -209,25 +266,45 @@ def collate(
         text_weight=torch.from_numpy(weight),
         keys=[s.key for s in samples],
         example_ids=ids,
+        waveform=_waveforms(samples, spec) if waveform else None,
     )
 
 
-def _with_damage(samples: list[Sample], *, together: Callable[[list[Sample]], Batch]) -> tuple[Batch, list[Damage]]:
-    return together(samples), [damage for sample in samples for damage in sample.damage]
+def _waveforms(samples: list[Sample], spec: ClipSpec) -> Waveform:
+    """The sound of ``samples``; silence, with no share or no sound of its own, where a clip has fewer than others."""
+    given = [sample.clip.waveform for sample in samples]
+    count = max((len(sound.shares) for sound in given if sound is not None), default=1)
+    chunks = np.zeros((len(given), count, *chunks_shape(spec)), np.int16)
+    lengths = np.zeros(chunks.shape[:3], np.int64)
+    masks = np.zeros((len(given), count, len(NOTHING)), np.int64)
+    shares = np.zeros((len(given), count), np.float32)
+    shares[:, 0] = 1.0
+    for b, sound in enumerate(given):
+        if sound is not None:
+            n = len(sound.shares)
+            chunks[b, :n], lengths[b, :n] = sound.chunks, sound.samples
+            masks[b, :n], shares[b, :n] = sound.masks, sound.shares
+    return Waveform(*map(torch.from_numpy, (chunks, lengths, masks, shares)))
 
 
-def _torch_loader(
-    samples: Any,
-    order: Iterable[list[int]],
-    together: Callable[[list[Sample]], Any],
-    workers: int,
-) -> DataLoader[Any]:
-    return DataLoader(
-        samples,
-        batch_sampler=order,
-        collate_fn=together,
-        num_workers=workers,
-        multiprocessing_context=START if workers else None,
-        prefetch_factor=PREFETCH if workers else None,
-        generator=torch.Generator(),  # else each iterator takes a number from torch's own, that of the training
-    )
+def log_mel_of(spec: ClipSpec) -> LogMel:
+    """What makes log-mel of the waveforms of a batch: the features of :mod:`mirasol.data.features`."""
+    window, hop = window_and_hop(spec)
+    return LogMel(
+        torch.from_numpy(mel_filters(spec.mels, spec.sample_rate)), window=window, hop=hop,
+        columns=spec.audio_columns, floor=FLOOR, mean_db=MEAN_DB, scale_db=SCALE_DB, relative=spec.level == "relative",
+    )  # fmt: skip
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _processes(workers: int) -> dict[str, Any]:
+    """How a DataLoader reads ahead."""
+    return {
+        "num_workers": workers,
+        "multiprocessing_context": START if workers else None,
+        "prefetch_factor": PREFETCH if workers else None,
+        "generator": torch.Generator(),  # else each iterator takes a number from torch's own, that of the training
+    }

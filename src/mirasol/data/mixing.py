@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mirasol.data import augment
@@ -55,12 +56,13 @@ class MixedSamples(Dataset[Sample]):
             raise ValueError(f"{len(sets)} sets and {len(mixture.weights)} weights: expected one weight for each set")
         first = sets[0]
         for other in sets[1:]:
-            for name in ("spec", "max_text", "tasks", "width"):
+            for name in ("spec", "max_text", "tasks", "width", "waveform"):
                 ours, theirs = getattr(first, name), getattr(other, name)
                 if ours != theirs:
                     raise ValueError(f"sets with different {name} make no batch: {ours} and {theirs}")
         self.sets, self.mixture = sets, mixture
         self.spec, self.max_text, self.tasks, self.width = first.spec, first.max_text, first.tasks, first.width
+        self.waveform = first.waveform
 
     @property
     def total(self) -> int:
@@ -68,8 +70,12 @@ class MixedSamples(Dataset[Sample]):
         return sum(samples.total for samples in self.sets)
 
     def __getitem__(self, sample: int) -> Sample:
+        return self.read(sample)
+
+    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
+        """As :meth:`TrainingSamples.read`."""
         which, number = self.mixture.place(sample)
-        found = self.sets[which][number]
+        found = self.sets[which].read(number, into)
         return dataclasses.replace(found, damage=[dataclasses.replace(d, sample=sample) for d in found.damage])
 
 

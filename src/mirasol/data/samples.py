@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mirasol.core.errors import MirasolError
@@ -48,17 +49,19 @@ class Clips:
         captions: bool,
         failures: Failures | None = None,
         without: Collection[str] = (),
+        waveform: bool = False,
     ) -> None:
         """``captions`` adds a clip's captions to texts of other tasks; alone they do not bring a clip in. ``without``
         are keys of clips that are left out.
 
-        A clip whose texts cannot be read is left out and told to ``failures``, or is an error without it.
+        A clip whose texts cannot be read is left out and told to ``failures``, or is an error without it. With
+        ``waveform`` clips come with their sound in place of features of it.
 
         Raises:
             MirasolError: no clip has a text of these tasks, or a text is longer than the text cache, or too many
                 clips are damaged.
         """
-        self.shard_set = shard_set
+        self.shard_set, self.waveform = shard_set, waveform
         self.tasks = tuple(tasks)
         self.max_text = tokenizer.max_text
         wanted = {*tasks, "caption"} if captions else set(tasks)
@@ -93,8 +96,8 @@ class Clips:
     def key(self, index: int) -> str:
         return self.shard_set.keys[self.numbers[index]]
 
-    def arrays(self, index: int) -> Decoded:
-        return self.shard_set.arrays(self.numbers[index])
+    def arrays(self, index: int, into: NDArray[np.uint8] | None = None) -> Decoded:
+        return self.shard_set.arrays(self.numbers[index], waveform=self.waveform, into=into)
 
 
 class TrainingSamples(Dataset[Sample]):
@@ -125,6 +128,11 @@ class TrainingSamples(Dataset[Sample]):
         return self.texts_per_clip * (2 if self.augmentation.mixup else 1)
 
     @property
+    def waveform(self) -> bool:
+        """Whether clips come with their sound in place of features of it."""
+        return self.clips.waveform
+
+    @property
     def total(self) -> int:
         """Clips of the split, of which a share may be damaged."""
         return len(self.clips.shard_set)
@@ -137,8 +145,12 @@ class TrainingSamples(Dataset[Sample]):
         return int(self._order[position])
 
     def __getitem__(self, sample: int) -> Sample:
+        return self.read(sample)
+
+    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
+        """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
         draws = augment.sample_draws(self.seed, sample)
-        index, clip, damage = self._read(self.index(sample), sample)
+        index, clip, damage = self._read(self.index(sample), sample, into)
         texts = self._texts(index, draws)
         if self.augmentation != OFF:
             chances = augment.other_draws(self.seed, augment.CHANGE, sample).random(augment.CHANCES)
@@ -148,7 +160,8 @@ class TrainingSamples(Dataset[Sample]):
             found = self._mixed(found, index, sample)
         missing = augment.draw_missing(self.mute, self.blank, draws)
         clip = found.clip
-        if clip.video is not None and clip.audio is not None and missing != "none":  # it keeps at least one of the two
+        heard = clip.audio is not None or clip.waveform is not None
+        if clip.video is not None and heard and missing != "none":  # it keeps at least one of the two
             clip = augment.muted(clip) if missing == "muted" else augment.blanked(clip)
         return dataclasses.replace(found, clip=clip)
 
@@ -174,21 +187,24 @@ class TrainingSamples(Dataset[Sample]):
         clip = augment.mixed(found.clip, other, share)
         return Sample(found.key, clip, [*found.texts, *texts], shares, damage)
 
-    def _read(self, index: int, sample: int) -> tuple[int, Decoded, list[Damage]]:
+    def _read(
+        self, index: int, sample: int, into: NDArray[np.uint8] | None = None
+    ) -> tuple[int, Decoded, list[Damage]]:
         """Clip ``index``, or the first sound one of those that follow from seed and ``sample``; and what was damaged.
 
         Raises:
             DamagedClip: it is damaged and nothing may take its place, or what should is damaged too.
         """
-        draws = augment.other_draws(self.seed, augment.REPLACE, sample)
+        draws: np.random.Generator | None = None
         errors: list[DamagedClip] = []
         while True:
             try:
-                clip = self.clips.arrays(index)
+                clip = self.clips.arrays(index, into)
             except DamagedClip as error:
                 errors.append(error)
                 if not self.replace or len(errors) > TRIES:
                     raise
+                draws = draws or augment.other_draws(self.seed, augment.REPLACE, sample)
                 index = int(draws.integers(len(self.clips)))
             else:
                 key = self.clips.key(index)

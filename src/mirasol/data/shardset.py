@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from mirasol.data.cache import ClipCache, Decoded, audio_shape, video_shape
 from mirasol.data.failures import DamagedClip
 from mirasol.data.features import SILENCE, black_frame, clip_audio
 from mirasol.data.media import UNUSABLE, reason
-from mirasol.data.pack import unpack_audio, unpack_video
+from mirasol.data.pack import as_floats, unpack_samples, unpack_video
 from mirasol.data.shards import INDEX
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tars import Entry, Tars, read_index
+from mirasol.data.waveform import cut
 
 UNHASHED = "the bytes do not match their hash"
 NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
@@ -31,7 +32,7 @@ CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
 class ClipArrays(Decoded):
     """A decoded clip with what its JSON says (see :func:`mirasol.data.parts.make_part`)."""
 
-    meta: dict[str, Any]
+    meta: dict[str, Any] = field(kw_only=True)
 
 
 class ShardSet:
@@ -72,10 +73,13 @@ class ShardSet:
             raise MirasolError(
                 f"{self.folder}: no clip in the split {split}: give some groups of the manifest this split"
             )
-        self._cache: ClipCache | None = None
+        self._caches: dict[bool, ClipCache] = {}  # of clips with features, and with waveforms
         if cache is not None:
-            kept = ClipCache(cache, sha256_file(self.folder / INDEX), split, self.spec, len(self.keys))
-            self._cache = kept if kept.bytes <= cache_bytes else None
+            identity = sha256_file(self.folder / INDEX)
+            for waveform in (False, True) if self.spec.sampling == "rate" else (False,):
+                kept = ClipCache(cache, identity, split, self.spec, len(self.keys), waveform=waveform)
+                if kept.bytes <= cache_bytes:
+                    self._caches[waveform] = kept
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -112,18 +116,24 @@ class ShardSet:
         """
         return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
 
-    def arrays(self, index: int) -> Decoded:
-        """Frames and features of clip ``index``, from the cache where it has them.
+    def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
+        """Frames and features of clip ``index``, or with ``waveform`` its sound in their place; cached where it can be.
+
+        Frames that are decoded lie in ``into``, contiguous [T, K, size*3/2, size], where it is given.
 
         Raises:
             DamagedClip: the tar is damaged; the message names it and the clip.
+            ValueError: ``waveform``, and chunks whose length is each clip's own (``clip.sampling: spread``).
         """
-        kept = self._cache.read(index) if self._cache is not None else None
+        if waveform and self.spec.sampling != "rate":
+            raise ValueError(f"waveforms make a batch under clip.sampling rate alone, this is {self.spec.sampling}")
+        cache = self._caches.get(waveform)
+        kept = cache.read(index) if cache is not None else None
         if kept is not None:
             return kept
-        clip = self._decode(index)
-        if self._cache is not None:
-            self._cache.write(index, clip)
+        clip = self._decode(index, waveform, into)
+        if cache is not None:
+            cache.write(index, clip)
         return clip
 
     def verify(self, index: int) -> None:
@@ -146,36 +156,38 @@ class ShardSet:
         Raises:
             DamagedClip: the tar is damaged; the message names it and the clip.
         """
-        return self._waveform(index, self.meta(index))
+        samples = self._samples(index, self.meta(index))
+        return None if samples is None else as_floats(samples)
 
-    def _waveform(self, index: int, meta: dict[str, Any]) -> NDArray[np.float32] | None:
+    def _samples(self, index: int, meta: dict[str, Any]) -> NDArray[np.int16] | None:
         if not meta["has_audio"]:
             return None
         try:
-            return unpack_audio(self._hashed(index, "flac", meta))
+            return unpack_samples(self._hashed(index, "flac", meta))
         except UNUSABLE as error:
             raise self._damaged(index, "flac", error) from error
 
-    def _decode(self, index: int) -> Decoded:
+    def _decode(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:
         spec, meta = self.spec, self.meta(index)
         seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
-        video = audio = None
+        video = audio = sound = None
         if meta["has_video"]:
-            shape = video_shape(spec)
+            video = np.empty(video_shape(spec), np.uint8) if into is None else into
             try:
-                frames = unpack_video(self._hashed(index, "mp4", meta), spec)
-                video = frames.reshape(meta["chunks"], *shape[1:])[:seen]
+                frames = unpack_video(self._hashed(index, "mp4", meta), spec, video)
+                if len(frames) != (expected := meta["chunks"] * spec.frames_per_chunk):
+                    raise ValueError(f"{len(frames)} frames, expected {expected}")
             except UNUSABLE as error:
                 raise self._damaged(index, "mp4", error) from error
-            if len(video) < spec.chunks:
-                rest = (spec.chunks - len(video), *shape[1:])
-                video = np.concatenate([video, np.broadcast_to(black_frame(spec.size), rest)])
-        waveform = self._waveform(index, meta)
-        if waveform is not None:
+            video[min(seen, meta["chunks"]) :] = black_frame(spec.size)
+        samples = self._samples(index, meta)
+        if samples is not None and waveform:
+            sound = cut(samples, spec, heard)
+        elif samples is not None:
             audio = np.full(audio_shape(spec), SILENCE, np.float32)
-            audio[:heard] = clip_audio(waveform, spec, meta["chunk_seconds"], heard)
+            audio[:heard] = clip_audio(as_floats(samples), spec, meta["chunk_seconds"], heard)
         chunks = np.arange(spec.chunks)
-        return Decoded(video, audio, chunks < seen * meta["has_video"], chunks < heard * meta["has_audio"])
+        return Decoded(video, audio, chunks < seen * meta["has_video"], chunks < heard * meta["has_audio"], sound)
 
     def _hashed(self, index: int, kind: str, meta: dict[str, Any]) -> bytes:
         data = self._file(index, kind)

@@ -1,4 +1,7 @@
-"""What the model is fed. Shapes: B batch, T chunks, K frames, A audio columns, M mels, Q texts, L tokens."""
+"""What the model is fed.
+
+Shapes: B batch, T chunks, K frames, A audio columns, M mels, W samples, n waveforms, Q texts, L tokens.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,23 @@ from torch import Tensor
 
 
 @dataclass
+class Waveform:
+    """Sound whose log-mel the device makes (:class:`mirasol.model.logmel.LogMel`), and what is done to that there.
+
+    n is 1, or 2 where clips are mixed.
+    """
+
+    chunks: Tensor  # int16 [B, n, T, W]: each chunk behind one window of what came before it
+    samples: Tensor  # int64 [B, n, T]: the length of each chunk
+    masks: Tensor  # int64 [B, n, 4]: hidden are columns [0]..[1] of all T*A, and mels [2]..[3]; their ends exclusive
+    shares: Tensor  # float32 [B, n]: of each in the sum
+
+    def to(self, device: torch.device | str) -> Waveform:
+        """The same on ``device``."""
+        return Waveform(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+@dataclass
 class Batch:
     """One batch of clips, each with Q texts (prompt and answer).
 
@@ -19,7 +39,7 @@ class Batch:
     """
 
     video: Tensor  # uint8 [B, T, K, H*3/2, W]
-    audio: Tensor  # float32 [B, T, A, M], standardised pooled log-mel
+    audio: Tensor  # float32 [B, T, A, M], standardised pooled log-mel; empty where `waveform` stands for it
     video_present: Tensor  # bool [B, T]
     audio_present: Tensor  # bool [B, T]
     tokens: Tensor  # int64 [B, Q, L]: bos, prompt, answer mark, answer, eos, padding
@@ -28,6 +48,7 @@ class Batch:
     keys: list[str] = field(default_factory=list)  # B clip keys
     example_ids: list[list[str]] = field(default_factory=list)  # B x Q example ids, "" for padding
     complete: bool | None = None  # whether no chunk lacks anything; None: look at the presence
+    waveform: Waveform | None = None  # the model makes log-mel of it
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``.
@@ -37,6 +58,8 @@ class Batch:
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
+        if self.waveform is not None:
+            moved["waveform"] = self.waveform.to(device)
         if self.complete is None and self.video_present.device.type == "cpu":
             moved["complete"] = bool(self.video_present.all()) and bool(self.audio_present.all())
         return dataclasses.replace(self, **moved)

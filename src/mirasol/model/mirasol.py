@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from mirasol.model.frontend import downsample
 from mirasol.model.generation import greedy
 from mirasol.model.latent import build_latent
 from mirasol.model.layers import initialise
+from mirasol.model.logmel import LogMel
 from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
 from mirasol.model.overlap import Overlap
 from mirasol.model.reconstruction import AudioReconstruction, VideoReconstruction
@@ -47,6 +49,7 @@ class Mirasol(nn.Module):
         self.reconstruction = VideoReconstruction(config)
         self.text = TextDecoder(config)
         self.audio_reconstruction = AudioReconstruction(config) if config.audio_reconstruction else None
+        self.log_mel: LogMel | None = None  # set by who feeds waveforms; it has no weights
         initialise(self)
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
@@ -60,6 +63,7 @@ class Mirasol(nn.Module):
             ValueError: a tensor of the batch does not fit the model.
         """
         check_texts(batch, self.text.embedding.weight.device)
+        batch = self.hear(batch)
         encoded = self.encode(batch)
         text, text_each = self._text_loss(batch, encoded, label_smoothing)
         return {
@@ -77,6 +81,7 @@ class Mirasol(nn.Module):
         Raises:
             ValueError: a tensor of the batch does not fit the model.
         """
+        batch = self.hear(batch)
         check_clips(batch, self.config, self.audio.project.weight)
         video, audio = self.overlap.whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
         v = self.vit(self.video_tubes(video))  # [B, T, f, d] (P 3.1)
@@ -85,6 +90,22 @@ class Mirasol(nn.Module):
         x = self.combiner(u, self._valid(batch))  # x_t = Combiner(u_1, ..., u_t) (eq. 2)
         h = self.latent(x)  # p(h_t | x_t) (P 3.3)
         return Encoded(x, h, batch.video_present | batch.audio_present)
+
+    def hear(self, batch: Batch) -> Batch:
+        """The batch with log-mel in place of a waveform (docs/decisions/0038); as it is where it has none.
+
+        Raises:
+            ValueError: the model was given no ``log_mel``, or the waveform does not fit the batch.
+        """
+        if batch.waveform is None:
+            return batch
+        if self.log_mel is None:
+            raise ValueError("a batch of waveforms, and a model without `log_mel`: set it, or feed log-mel")
+        check_waveform(batch)
+        like = self.audio.project.weight
+        with torch.no_grad(), torch.autocast(like.device.type, enabled=False):  # decibels need all 24 bits
+            audio = self.log_mel.heard(batch.waveform, batch.audio_present)
+        return dataclasses.replace(batch, audio=audio.to(like.dtype), waveform=None)
 
     def logits(self, tokens: Tensor, h: Tensor, h_present: Tensor) -> Tensor:
         """p(w_l | w_<l, h) (eq. 9): tokens int64 [B, Q, L], h [B, T, m, d], h_present bool [B, T] -> [B, Q, L, V]."""
@@ -180,6 +201,26 @@ def check_texts(batch: Batch, device: torch.device) -> None:
     check_kind("answer_mask", batch.answer_mask, torch.bool, device)
 
 
+def check_waveform(batch: Batch) -> None:
+    """Raise ``ValueError``, with what was given and what is expected, unless a waveform belongs to the clips."""
+    sound = batch.waveform
+    assert sound is not None
+    if sound.chunks.dim() != 4:
+        raise ValueError(f"waveform.chunks has shape {tuple(sound.chunks.shape)}, expected [B, n, T, W]")
+    clips, chunks = batch.audio_present.shape
+    count, width = sound.chunks.shape[1], sound.chunks.shape[3]
+    expected = {
+        "chunks": (clips, count, chunks, width),
+        "samples": (clips, count, chunks),
+        "masks": (clips, count, 4),
+        "shares": (clips, count),
+    }
+    for name, shape in expected.items():
+        if tuple(getattr(sound, name).shape) != shape:
+            raise ValueError(f"waveform.{name} has shape {tuple(getattr(sound, name).shape)}, expected {shape}")
+    check_kind("waveform.chunks", sound.chunks, torch.int16, batch.audio_present.device)
+
+
 def check_kind(name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device) -> None:
     """Raise ``ValueError``, with what was given and what is expected, unless a tensor has this type and device."""
     if tensor.dtype != dtype:
@@ -201,7 +242,7 @@ def parameter_groups(model: Mirasol) -> dict[str, list[str]]:
     """
     parts = {"video_tubes": "tubes", "audio_reconstruction": "reconstruction"}
     groups: dict[str, list[str]] = {
-        parts.get(part, part): [] for part, _ in model.named_children() if part not in ("text", "overlap")
+        parts.get(part, part): [] for part, _ in model.named_children() if part not in ("text", "overlap", "log_mel")
     }
     for name, _ in model.named_parameters():
         part = name.split(".", 1)[0]

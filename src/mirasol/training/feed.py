@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.augment import Augmentation
 from mirasol.data.failures import Damage, DamagedClip, Failures
-from mirasol.data.loader import TrainingLoader, collate, make_loader
+from mirasol.data.loader import TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.samples import Clips, EvaluationSamples, Sample
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.model.batch import Batch
+from mirasol.model.logmel import LogMel
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
 
@@ -71,8 +73,14 @@ class Feed:
             with contextlib.suppress(DamagedClip):
                 yield from shard_set.meta(number)["examples"]
 
-    def train_loader(self, start: int, rank: int, world: int) -> TrainingLoader:
+    def front_end(self, device: torch.device) -> LogMel | None:
+        """What makes log-mel within a step on ``device``; ``None`` where batches bring it (docs/decisions/0038)."""
+        return log_mel_of(self.train.spec) if takes_waveforms(device, self.train.spec) else None
+
+    def train_loader(self, start: int, rank: int, world: int, waveform: bool = False) -> TrainingLoader:
         """Endless batches for one of ``world`` processes, from training sample ``start`` on.
+
+        With ``waveform`` they bring sound of which the model makes log-mel: the same to 1e-5, with the same draws.
 
         Raises:
             MirasolError: there is no example to learn from, a text is longer than the text cache, or more clips
@@ -95,6 +103,7 @@ class Feed:
             mute=config.mute,
             blank=config.blank,
             augmentation=Augmentation(**keys),
+            waveform=waveform,
             failures=failures,
             rank=rank,
             world=world,
@@ -118,8 +127,8 @@ class Feed:
         """The part of the val split that process ``rank`` scores, with all texts of the phase's tasks.
 
         At most ``config.val_clips`` clips in all, spread evenly over the split. They are read in this
-        process: the first evaluation decodes them, later ones find them in the cache. Damaged clips are told and
-        left out: a score over fewer clips says so by its number of texts.
+        process: the first evaluation decodes them, later ones find them in the cache; with features, on any device.
+        Damaged clips are told and left out: a score over fewer clips says so by its number of texts.
 
         Raises:
             MirasolError: more clips are damaged than ``training.max_damaged``.
@@ -154,3 +163,11 @@ class Feed:
             except DamagedClip as error:
                 failures.record([Damage(None, error.key, error.why)], len(self.val))
         return found
+
+
+def takes_waveforms(device: torch.device, clip: ClipSpec) -> bool:
+    """Whether to train on waveforms: a GPU has time for log-mel, a CPU would make it again in every epoch.
+
+    Under ``clip.sampling: spread`` each clip has chunks of its own length, which make no batch.
+    """
+    return device.type == "cuda" and clip.sampling == "rate"

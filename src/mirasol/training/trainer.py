@@ -213,7 +213,8 @@ def fit(
             _say_where_from(name, checkpoint, step, config.steps, reasons)
         stack.enter_context(recorder.progress)
         try:
-            data = TrainData(feed, start * clips)
+            network.log_mel = feed.front_end(trainer.strategy.root_device)
+            data = TrainData(feed, start * clips, waveform=network.log_mel is not None)
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint if start else None, weights_only=True)
         except SIGTERMException:
             # Lightning leaves with status 0, which a pipeline would take for success.
@@ -238,14 +239,15 @@ def stopping_between_steps() -> Iterator[None]:
 class TrainData(pl.LightningDataModule):
     """Hands Lightning the loader of this process, which knows its rank only once Lightning has started."""
 
-    def __init__(self, feed: Feed, start: int) -> None:
+    def __init__(self, feed: Feed, start: int, *, waveform: bool) -> None:
         super().__init__()
         self.feed = feed
         self.start = start
+        self.waveform = waveform
 
     def train_dataloader(self) -> TrainingLoader:
         assert self.trainer is not None
-        return self.feed.train_loader(self.start, self.trainer.global_rank, self.trainer.world_size)
+        return self.feed.train_loader(self.start, self.trainer.global_rank, self.trainer.world_size, self.waveform)
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -160,6 +160,21 @@ def test_making_a_loader_leaves_torchs_random_numbers_alone(loader: Any) -> None
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_memory_is_used_again_and_never_while_somebody_holds_it(loader: Any) -> None:
+    whole = iter(loader(batch_size=4))
+    held = list(itertools.islice(whole, 6))  # more than are remembered
+    kept = [batch.video.clone() for batch in held]
+    places = {batch.video.data_ptr() for batch in held}
+    assert len(places) == 6
+    part = held[3].video[1:, 0]
+    del held[:5]
+    for _ in range(6):
+        assert next(whole).video.data_ptr() not in (held[0].video.data_ptr(), part.data_ptr())
+    assert torch.equal(held[0].video, kept[5]) and torch.equal(part, kept[3][1:, 0])
+    alone = [next(whole).video.data_ptr() for _ in range(4)]
+    assert len(set(alone)) < 4
+
+
 def test_texts_are_drawn_without_repeats_with_one_caption(loader: Any) -> None:
     for batch in itertools.islice(loader(texts_per_clip=3), 8):
         for row, weight in zip(batch.example_ids, batch.text_weight.tolist(), strict=True):

@@ -10,8 +10,10 @@ import torch
 from support.training import copy_without, small_model, train
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.spec import ClipSpec
 from mirasol.model.mirasol import Mirasol, parameter_groups
 from mirasol.training.curves import read_lines
+from mirasol.training.feed import takes_waveforms
 from mirasol.training.weights import load_model, save_weights
 
 OUTPUTS = ("weights.safetensors", "config.json", "curves.jsonl")
@@ -25,6 +27,23 @@ def test_equal_runs_give_equal_bytes(world: Path, tmp_path: Path) -> None:
     first = train(world, tmp_path / "a")
     assert train(world, tmp_path / "b") == first
     assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_waveforms_train_as_features_do(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: log-mel is made within the step, of the same draws; validation has features either way."""
+    changed = {"steps": 6, "spec_time": 0.3, "spec_mel": 0.3, "mixup": 0.4, "jitter": 1, "mute": 0.2}
+    features = train(world, tmp_path / "features", **changed)
+    monkeypatch.setattr("mirasol.training.feed.takes_waveforms", lambda device, clip: True)
+    waveforms = train(world, tmp_path / "waveforms", **changed)
+    assert features["train"]["loss"] == pytest.approx(waveforms["train"]["loss"], rel=1e-3)
+    assert features["val"]["n"] == waveforms["val"]["n"]
+    assert list((tmp_path / "waveforms" / "runs" / "cache").glob("*/train.waves-1"))
+
+
+def test_a_gpu_takes_waveforms_and_a_cpu_features() -> None:
+    assert takes_waveforms(torch.device("cuda", 0), ClipSpec())
+    assert not takes_waveforms(torch.device("cpu"), ClipSpec())
+    assert not takes_waveforms(torch.device("cuda"), ClipSpec(sampling="spread"))
 
 
 def test_another_seed_gives_other_weights(world: Path, tmp_path: Path) -> None:
