@@ -113,10 +113,10 @@ class Pictures:
             interpolation=SCALING,
             threads=1,
         )
-        return _square(scaled, self.size, int(frame.rotation))
+        return square(scaled, self.size, int(frame.rotation))
 
 
-def _square(frame: Any, size: int, rotation: int) -> NDArray[np.uint8]:
+def square(frame: Any, size: int, rotation: int) -> NDArray[np.uint8]:
     """Centre square of a yuv420p frame, turned upright; ``rotation`` in degrees as FFmpeg states it."""
     left, top = (frame.width - size) // 4, (frame.height - size) // 4  # in chroma samples
     square, at = np.empty(size * size * 3 // 2, np.uint8), 0

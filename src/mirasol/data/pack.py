@@ -35,6 +35,13 @@ SAME_BYTES = "mbtree=0:rc-lookahead=0"
 FAITHFUL = "psy=0:aq-mode=0"
 
 
+def encoder_options(spec: ClipSpec, crf: int) -> dict[str, str]:
+    """Options of libx264: one closed GOP per chunk, no B-frames, one thread."""
+    gop = spec.frames_per_chunk
+    shape = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0"
+    return X264 | {"crf": str(crf), "x264-params": f"{shape}:{SAME_BYTES}:{FAITHFUL}"}
+
+
 def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
     """An mp4 of planar YUV 4:2:0 ``frames`` [N, size*3/2, size], a closed GOP every K frames, no B-frames.
 
@@ -49,12 +56,7 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.thread_count = 1
-        gop = spec.frames_per_chunk
-        context.options = X264 | {
-            "crf": str(crf),
-            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0:"
-            f"{SAME_BYTES}:{FAITHFUL}",
-        }
+        context.options = encoder_options(spec, crf)
         for index, picture in enumerate(frames):
             beat()
             frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="yuv420p")
@@ -118,7 +120,21 @@ def _copy(container: InputContainer, origin: float, spec: ClipSpec) -> bytes | N
             packet.pts = packet.dts = packet.pts - first
             out.mux(packet)
     # Decoded once here, so that damage is met when the shard is made and not in training.
-    return target.getvalue() if unpack_video(target.getvalue(), spec).shape[0] == spec.frames else None
+    return target.getvalue() if _whole(target.getvalue(), spec) else None
+
+
+def _whole(data: bytes, spec: ClipSpec) -> bool:
+    """Whether an mp4 decodes to N upright frames of the clip's size. The frames are not kept: copying them costs."""
+    wanted, count = (spec.size, spec.size, "yuv420p", 0, False), 0
+    with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            beat()
+            if (frame.width, frame.height, frame.format.name, frame.rotation, frame.is_corrupt) != wanted:
+                return False
+            count += 1
+    return count == spec.frames
 
 
 def unpack_video(data: bytes, spec: ClipSpec) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ from mirasol.data.spec import ClipSpec
 from mirasol.data.storage import Identity, is_url, local_file
 
 FORMAT = "mirasol-shards-1"
-JOB_CLIPS = 8  # handed to a process at a time where sources are short: a hand-over costs about a small clip
+JOB_CLIPS = 2  # handed over at a time where sources are short: more, and the last job of a run is waited for
 PART_CLIPS = 32  # their frames are in memory at once; a source with more is read in slices of its time
 SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
 
