@@ -2,10 +2,11 @@
 
     mirasol bench decode [--json FILE] [--rounds 5] [--quick]
 
-Clips are 128 frames of 224 px in chunks of 8, of made-up film (`film.py`). `random_chunk` is processor time for the
+Clips are 256 frames of 224 px in chunks of 8, of made-up film (`film.py`). `random_chunk` is processor time for the
 frames of one chunk of one clip, both drawn: from the shard through its index, with JSON and hash checked, against a
-file of the same frames and encoder settings with one key frame, opened, sought in and decoded up to the chunk's end.
-Both give an array of the same shape. `frames_decoded_per_wanted` counts the packets that the shard's decoder is given.
+file of the same frames and encoder settings but for the key frames, opened, sought in and decoded up to the end of the
+chunk. Both give an array of the same shape. `frames_decoded_per_wanted` counts the packets that the shard's decoder is
+given.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def main() -> None:
     options = arguments(__doc__).parse_args()
     torch.set_num_threads(1)
     ratios, figures = {}, {}
-    spec = dataclasses.replace(SPEC, chunks=4) if options.quick else SPEC
-    films, reads = (1, 8) if options.quick else (3, 64)
+    spec = dataclasses.replace(SPEC, chunks=4 if options.quick else 32)  # 256 frames: longer than the GOP
+    films, reads = (1, 8) if options.quick else (2, 64)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data" / "media").mkdir(parents=True)

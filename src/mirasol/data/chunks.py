@@ -38,7 +38,7 @@ def unpack_chunk(data: bytes, chunk: int, spec: ClipSpec) -> NDArray[np.uint8]:
     frames += decoder.decode(None)
     if len(frames) != count or any(frame.is_corrupt for frame in frames):
         raise ValueError(f"chunk {chunk} is damaged")
-    if any((f.width, f.height, f.format.name) != (spec.size, spec.size, "yuv420p") for f in frames):
+    if frames[0].format.name != "yuv420p" or any((f.width, f.height) != (spec.size, spec.size) for f in frames):
         raise ValueError(f"expected yuv420p {spec.size}x{spec.size}, got {frames[0]}")
     return np.stack([square(frame, spec.size, 0) for frame in frames])
 

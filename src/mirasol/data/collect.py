@@ -119,12 +119,12 @@ class Pictures:
 def square(frame: Any, size: int, rotation: int) -> NDArray[np.uint8]:
     """Centre square of a yuv420p frame, turned upright; ``rotation`` in degrees as FFmpeg states it."""
     left, top = (frame.width - size) // 4, (frame.height - size) // 4  # in chroma samples
-    square, at = np.empty(size * size * 3 // 2, np.uint8), 0
+    square, at, turns = np.empty(size * size * 3 // 2, np.uint8), 0, round(rotation / 90)
     for plane, scale in zip(frame.planes, (2, 1, 1), strict=True):
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         side = size * scale // 2
         cut = rows[top * scale : top * scale + side, left * scale : left * scale + side]
-        square[at : at + side * side].reshape(side, side)[:] = np.rot90(cut, round(rotation / 90))
+        square[at : at + side * side].reshape(side, side)[:] = np.rot90(cut, turns) if turns else cut
         at += side * side
     return square.reshape(size * 3 // 2, size)
 
