@@ -23,6 +23,7 @@ PLUMBING = ("core", "params", "stages")
 # that get what was written or fail, and the writing side of shards in stages that only read them.
 WITHOUT_EFFECT = {
     "data/cache.py",
+    "data/chunks.py",
     "data/executors.py",
     "data/failures.py",
     "data/guard.py",

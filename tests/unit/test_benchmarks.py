@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,17 @@ ROOT = Path(__file__).parents[2]
 CLAIMS = {
     "attention": {"chunk_attention_time", "chunk_attention_memory"},
     "combiner": {"ttm_step_flat", "combiner_step_t64", "combiner_model_time", "combiner_model_memory"},
+    "decode": {"random_chunk", "frames_decoded_per_wanted"},
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
+    "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
     "train": {"train_mfu"},
     "training_loop": {"trainer_over_bare_loop"},
 }
+NEEDS_FFMPEG = pytest.mark.skipif(
+    not (shutil.which("ffmpeg") or importlib.util.find_spec("imageio_ffmpeg")),
+    reason="needs an ffmpeg executable: `pip install imageio-ffmpeg`",
+)
 TORCH = {"torch", "torchgen", "functorch", "triton", "nvidia", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"}
 TORCH |= {"filelock", "fsspec", "typing_extensions.py", "setuptools"}  # what torch itself needs
 
@@ -48,7 +55,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["attention", "peer", *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "load", "training_loop"))],
+    [
+        *("attention", "decode", "peer"),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "load", "training_loop")),
+        pytest.param("shards", marks=[pytest.mark.slow, NEEDS_FFMPEG]),
+    ],
 )
 def test_a_benchmark_writes_what_it_promises(name: str, tmp_path: Path) -> None:
     done = run(f"benchmarks/{name}.py", "--quick", "--rounds", "2", "--json", str(tmp_path / "out.json"))

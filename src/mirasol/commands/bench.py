@@ -16,8 +16,10 @@ FOLDER = Path("benchmarks")
 BENCHMARKS = {  # files of that folder, which the project has and the package has not
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
     "combiner": "the Token Turing Machine against the transformer combiner",
+    "decode": "a random chunk of a shard against a clip with few key frames",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
+    "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",
     "train": "a training step of a preset on a GPU: clips a second and MFU",
     "training_loop": "training in Lightning, with curves and checks, against a bare loop",
 }

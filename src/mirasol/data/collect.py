@@ -113,23 +113,20 @@ class Pictures:
             interpolation=SCALING,
             threads=1,
         )
-        return _square(np.asarray(scaled.to_ndarray(), np.uint8), width, height, self.size, int(frame.rotation))
+        return square(scaled, self.size, int(frame.rotation))
 
 
-def _square(picture: NDArray[np.uint8], width: int, height: int, size: int, rotation: int) -> NDArray[np.uint8]:
-    """Centre square of a planar picture, turned upright; ``rotation`` in degrees as FFmpeg states it."""
-    if width == height and rotation % 360 == 0:
-        return picture
-    left, top = (width - size) // 4, (height - size) // 4  # in chroma samples
-    flat, planes, at = picture.reshape(-1), [], 0
-    for scale in (2, 1, 1):
-        rows, columns = height * scale // 2, width * scale // 2
-        plane = flat[at : at + rows * columns].reshape(rows, columns)
-        at += rows * columns
+def square(frame: Any, size: int, rotation: int) -> NDArray[np.uint8]:
+    """Centre square of a yuv420p frame, turned upright; ``rotation`` in degrees as FFmpeg states it."""
+    left, top = (frame.width - size) // 4, (frame.height - size) // 4  # in chroma samples
+    square, at, turns = np.empty(size * size * 3 // 2, np.uint8), 0, round(rotation / 90)
+    for plane, scale in zip(frame.planes, (2, 1, 1), strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         side = size * scale // 2
-        cut = plane[top * scale : top * scale + side, left * scale : left * scale + side]
-        planes.append(np.rot90(cut, round(rotation / 90)).reshape(-1))
-    return np.concatenate(planes).reshape(size * 3 // 2, size)
+        cut = rows[top * scale : top * scale + side, left * scale : left * scale + side]
+        square[at : at + side * side].reshape(side, side)[:] = np.rot90(cut, turns) if turns else cut
+        at += side * side
+    return square.reshape(size * 3 // 2, size)
 
 
 class Sound:

@@ -5,6 +5,7 @@ Time is presentation time, counted from the container's start, never frame numbe
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,17 +78,20 @@ def decode_clip(path: str | Path, start: float | None, end: float | None, spec: 
     return clip
 
 
-def decode_clips(path: str | Path, spans: Sequence[Span], spec: ClipSpec) -> list[DecodedClip | MediaError]:
+def decode_clips(
+    path: str | Path, spans: Sequence[Span], spec: ClipSpec, opened: InputContainer | None = None
+) -> list[DecodedClip | MediaError]:
     """:func:`decode_clip` of several spans of one file, or why one cannot be used.
 
-    Spans that lie close together are decoded in one pass, so that the file is decoded about once.
+    Spans that lie close together are decoded in one pass, so that the file is decoded about once. ``opened`` is the
+    file where a caller has just opened it: that costs as much as a few frames.
     """
     path = Path(path)
     results = 0  # bytes
     found: dict[int, DecodedClip | MediaError] = {}
     requests: list[_Request] = []
     try:
-        with open_media(path) as container:
+        with contextlib.nullcontext(opened) if opened is not None else open_media(path) as container:
             for number, (start, end) in enumerate(spans):
                 try:
                     length, chunk_seconds = _length(container, path, start, end, spec)
@@ -97,32 +101,41 @@ def decode_clips(path: str | Path, spans: Sequence[Span], spec: ClipSpec) -> lis
                     requests[-1].declared = declared_seconds(container)
                 except MediaError as error:
                     found[number] = error
-        for group in _together(requests):
-            try:
-                _decode(path, group, video=True)
-            except MediaError as error:
-                found |= {request.number: error for request in group}
-                continue
-            for request in group:
+            unread = container if spec.sampling == "rate" or container.duration else None
+            for group in _together(requests):
                 try:
-                    found[request.number] = _finish(path, request, spec)
+                    _decode(path, group, unread, video=True)
                 except MediaError as error:
-                    found[request.number] = error
+                    found |= {request.number: error for request in group}
+                    continue
+                finally:
+                    unread = None
+                for request in group:
+                    try:
+                        found[request.number] = _finish(path, request, spec)
+                    except MediaError as error:
+                        found[request.number] = error
     except MediaError as error:
         found = dict.fromkeys(range(len(spans)), error)
     return [found[number] for number in range(len(spans))]
 
 
-def decode_beside_copy(path: str | Path, start: float | None, spec: ClipSpec) -> DecodedClip:
-    """The sound of a clip whose N frames are copied without decoding; ``video`` is None.
+def decode_beside_copies(path: str | Path, starts: Sequence[float | None], spec: ClipSpec) -> list[DecodedClip]:
+    """The sound of clips of one file whose N frames are copied without decoding; ``video`` is None.
 
     Raises:
         MediaError: the file cannot be opened.
     """
     path, seconds = Path(path), spec.chunk_seconds
-    request = _Request(0, path, start or 0.0, spec.chunks * seconds, seconds, spec)
-    _decode(path, [request], video=False)
-    heard = min(spec.chunks, math.floor(request.sound.covered / seconds + 0.5))
+    length = spec.chunks * seconds
+    requests = [_Request(n, path, start or 0.0, length, seconds, spec) for n, start in enumerate(starts)]
+    for group in _together(requests):
+        _decode(path, group, None, video=False)
+    return [_beside_copy(request, spec) for request in requests]
+
+
+def _beside_copy(request: _Request, spec: ClipSpec) -> DecodedClip:
+    heard = min(spec.chunks, math.floor(request.sound.covered / spec.chunk_seconds + 0.5))
     return DecodedClip(
         video=None,
         frame_times=tuple(round(i / spec.fps, 6) for i in range(spec.frames)),
@@ -130,7 +143,7 @@ def decode_beside_copy(path: str | Path, start: float | None, spec: ClipSpec) ->
         chunks=spec.chunks,
         video_chunks=spec.chunks,
         audio_chunks=heard,
-        chunk_seconds=seconds,
+        chunk_seconds=spec.chunk_seconds,
         partial=request.sound.fault and f"{request.sound.fault}: sound up to {request.sound.covered:.3g} s",
     )
 
@@ -154,7 +167,7 @@ def check_file(path: str | Path, upto: float) -> tuple[MediaInfo, float, str]:
     request = _Request(0, path, 0.0, length, length, ClipSpec(chunks=1, frames_per_chunk=4, size=16, sample_rate=4000))
     request.pictures.settled = length  # to the very end
     request.declared = declared
-    _read(path, [request], None, video=True)
+    _read(path, [request], None, None, video=True)
     pictures, sound = request.pictures, request.sound
     faults = [fault for fault in [request.faults()] if fault]
     if not pictures.came and not sound.came:
@@ -213,16 +226,17 @@ def _together(requests: list[_Request]) -> list[list[_Request]]:
     return groups
 
 
-def _decode(path: Path, group: list[_Request], *, video: bool) -> None:
-    """Decode a group in one pass, after a seek where it helps."""
+def _decode(path: Path, group: list[_Request], unread: InputContainer | None, *, video: bool) -> None:
+    """Decode a group in one pass, after a seek where it helps; ``unread`` is the file, open and not read yet."""
     begin = group[0].begin
     if begin > 2 * SEEK_BEFORE:
-        _read(path, group, begin - SEEK_BEFORE, video=video)
+        _read(path, group, begin - SEEK_BEFORE, unread, video=video)
         if not any((r.pictures if video else r.sound).late for r in group):
             return
         for request in group:  # the seek went too far: read from the beginning
             request.reset()
-    _read(path, group, None, video=video)
+        unread = None
+    _read(path, group, None, unread, video=video)
 
 
 def _finish(path: Path, request: _Request, spec: ClipSpec) -> DecodedClip:
@@ -285,9 +299,11 @@ def _scan(container: InputContainer) -> float:
     return last
 
 
-def _read(path: Path, group: list[_Request], seek_to: float | None, *, video: bool) -> None:
+def _read(
+    path: Path, group: list[_Request], seek_to: float | None, unread: InputContainer | None, *, video: bool
+) -> None:
     """Feed the decoded frames of both streams until all have enough, and note what goes wrong for each."""
-    with open_media(path) as container:
+    with contextlib.nullcontext(unread) if unread is not None else open_media(path) as container:
         pictures, audio = streams_of(container)
         sinks: dict[int, Sequence[Pictures | Sound]] = {}
         if pictures is not None and video:

@@ -1,16 +1,15 @@
-"""Who does the work: processes of this machine or a Dask cluster, both as a ``concurrent.futures.Executor``."""
+"""Who does the work: threads of this process or a Dask cluster, both as a ``concurrent.futures.Executor``.
+
+A thread only waits: what it is asked to do runs in the guarded process that belongs to it (``guard.py``). A process
+of its own for each would only load the libraries a second time and copy every clip once more.
+"""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -38,7 +37,7 @@ class Workers:
 
     executor: Executor
     slots: int
-    died: tuple[type[BaseException], ...] = (BrokenExecutor,)
+    died: tuple[type[BaseException], ...] = ()
 
 
 def run_jobs(function: Callable[[J], R], jobs: Iterable[J], workers: Workers) -> Iterator[R]:
@@ -64,23 +63,21 @@ def run_jobs(function: Callable[[J], R], jobs: Iterable[J], workers: Workers) ->
 
 @contextlib.contextmanager
 def open_workers(spec: ShardsSpec, most: int) -> Iterator[Workers]:
-    """Workers as ``spec`` wants them, no more than ``most`` processes of this machine.
+    """Workers as ``spec`` wants them, no more than ``most`` threads of this process.
 
     What is still waiting at the end of the block is cancelled.
 
     Raises:
         MirasolError: the cluster cannot be reached or has no worker, or Dask is not installed.
     """
-    opened = _dask(spec.address) if spec.executor == "dask" else _processes(max(1, min(spec.workers, most)))
+    opened = _dask(spec.address) if spec.executor == "dask" else _threads(max(1, min(spec.workers, most)))
     with opened as workers:
         yield workers
 
 
 @contextlib.contextmanager
-def _processes(count: int) -> Iterator[Workers]:
-    """Fresh processes: FFmpeg in one that was forked from a process with threads can deadlock."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
+def _threads(count: int) -> Iterator[Workers]:
+    pool = ThreadPoolExecutor(count, thread_name_prefix="shards")
     try:
         yield Workers(pool, count)
     finally:
@@ -112,16 +109,3 @@ def _dask(address: str) -> Iterator[Workers]:
             yield Workers(executor, max(1, sum(client.ncores().values())), (KilledWorker, CancelledError))
         finally:
             executor.shutdown(wait=False)
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)

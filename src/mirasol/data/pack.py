@@ -7,19 +7,20 @@ The same frames, settings and library versions give the same bytes.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from mirasol.core.codecs import require_codec
 from mirasol.data.collect import SAME_TIME
 from mirasol.data.guard import beat
-from mirasol.data.media import UNUSABLE, open_media, origin_of, streams_of
+from mirasol.data.media import UNUSABLE, origin_of, streams_of
 from mirasol.data.spec import ClipSpec
 
 FLAC_BLOCK = 4096  # samples; many small blocks cost time
@@ -30,6 +31,15 @@ X264 = {"preset": "veryfast", "tune": "fastdecode"}
 # x264's macroblock tree reads memory that nobody wrote, so that equal frames give other bytes now and then (docs/
 # decisions/0035); without it the lookahead has no use either.
 SAME_BYTES = "mbtree=0:rc-lookahead=0"
+# What flatters the eye costs bytes and is noise to a model: docs/decisions/0039.
+FAITHFUL = "psy=0:aq-mode=0"
+
+
+def encoder_options(spec: ClipSpec, crf: int) -> dict[str, str]:
+    """Options of libx264: one closed GOP per chunk, no B-frames, one thread."""
+    gop = spec.frames_per_chunk
+    shape = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0"
+    return X264 | {"crf": str(crf), "x264-params": f"{shape}:{SAME_BYTES}:{FAITHFUL}"}
 
 
 def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
@@ -46,14 +56,10 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.thread_count = 1
-        gop = spec.frames_per_chunk
-        context.options = X264 | {
-            "crf": str(crf),
-            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:threads=1:open-gop=0:{SAME_BYTES}",
-        }
+        context.options = encoder_options(spec, crf)
         for index, picture in enumerate(frames):
             beat()
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="yuv420p")
             frame.color_range = ColorRange.MPEG
             frame.pts = index
             frame.time_base = 1 / _rate(spec)
@@ -62,45 +68,77 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
     return target.getvalue()
 
 
-def copy_video(path: Path, start: float | None, end: float | None, spec: ClipSpec) -> bytes | None:
-    """The packets of a clip whose source already is what :func:`pack_video` would make, or ``None``.
+def conforms(container: InputContainer, spec: ClipSpec) -> bool:
+    """Whether a file may hold clips as :func:`pack_video` makes them, as far as its header tells.
 
-    Conforming are: H.264, yuv420p of limited range, ``size`` x ``size`` upright square pixels, exactly
-    ``fps`` frames a second, no B-frames, an IDR frame at every chunk's start, and all T chunks there.
+    That is: H.264, yuv420p of limited range, ``size`` x ``size`` square pixels, under ``clip.sampling: rate``.
     """
-    if spec.sampling != "rate" or (end is not None and end - (start or 0.0) < spec.chunks * spec.chunk_seconds):
-        return None
-    try:
-        with open_media(path) as container:
-            video, _ = streams_of(container)
-            if video is None or video.codec_context.name != "h264" or video.codec_context.pix_fmt != "yuv420p":
-                return None
-            if (video.width, video.height) != (spec.size, spec.size) or (video.sample_aspect_ratio or 1) != 1:
-                return None
-            if (video.codec_context.color_range or ColorRange.MPEG) != ColorRange.MPEG:
-                return None
+    video, _ = streams_of(container)
+    return (
+        spec.sampling == "rate"
+        and video is not None
+        and (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        and (video.width, video.height, video.sample_aspect_ratio or 1) == (spec.size, spec.size, 1)
+        and (video.codec_context.color_range or ColorRange.MPEG) == ColorRange.MPEG
+    )
+
+
+def copy_videos(
+    container: InputContainer, spans: Sequence[tuple[float | None, float | None]], spec: ClipSpec
+) -> list[bytes | None]:
+    """The packets of each clip of a file that :func:`conforms` and has not been read yet, or ``None``.
+
+    Copied are clips of exactly ``fps`` upright frames a second, no B-frames, an IDR frame at every chunk's start, and
+    all T chunks there.
+    """
+    copies: list[bytes | None] = []
+    for number, (start, end) in enumerate(spans):
+        try:
+            if end is not None and end - (start or 0.0) < spec.chunks * spec.chunk_seconds:
+                copies.append(None)
+                continue
             origin = origin_of(container) + (start or 0.0)
-            if start:
+            if start or number:
                 container.seek(int(origin * av.time_base), backward=True)
-            packets = _exact_packets(container.demux(video), origin, spec)
-            if packets is None:
-                return None
-            target = io.BytesIO()
-            with av.open(target, "w", format="mp4", options=NO_VERSIONS) as out:
-                stream = out.add_stream_from_template(video)
-                first = packets[0].pts
-                for packet in packets:
-                    packet.stream = stream
-                    packet.pts = packet.dts = packet.pts - first
-                    out.mux(packet)
-        # Decoded once here, so that damage is met when the shard is made and not in training.
-        return target.getvalue() if unpack_video(target.getvalue(), spec).shape[0] == spec.frames else None
-    except UNUSABLE:
-        return None  # decoding, which comes next, says what is wrong
+            copies.append(_copy(container, origin, spec))
+        except UNUSABLE:
+            copies.append(None)  # decoding, which comes next, says what is wrong
+    return copies
+
+
+def _copy(container: InputContainer, origin: float, spec: ClipSpec) -> bytes | None:
+    video, _ = streams_of(container)
+    packets = _exact_packets(container.demux(video), origin, spec)
+    if packets is None:
+        return None
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", options=NO_VERSIONS) as out:
+        stream = out.add_stream_from_template(video)
+        first = packets[0].pts
+        for packet in packets:
+            packet.stream = stream
+            packet.pts = packet.dts = packet.pts - first
+            out.mux(packet)
+    # Decoded once here, so that damage is met when the shard is made and not in training.
+    return target.getvalue() if _whole(target.getvalue(), spec) else None
+
+
+def _whole(data: bytes, spec: ClipSpec) -> bool:
+    """Whether an mp4 decodes to N upright frames of the clip's size. The frames are not kept: copying them costs."""
+    wanted, count = (spec.size, spec.size, "yuv420p", 0, False), 0
+    with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            beat()
+            if (frame.width, frame.height, frame.format.name, frame.rotation, frame.is_corrupt) != wanted:
+                return False
+            count += 1
+    return count == spec.frames
 
 
 def unpack_video(data: bytes, spec: ClipSpec, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """The frames [N, size*3/2, size] of an mp4 made by :func:`pack_video` or :func:`copy_video`.
+    """The frames [N, size*3/2, size] of an mp4 made by :func:`pack_video` or :func:`copy_videos`.
 
     They lie at the beginning of ``into``, contiguous and with room for T*K frames, where it is given.
 

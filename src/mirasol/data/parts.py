@@ -13,25 +13,26 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.decode import DecodedClip, Span, decode_beside_copy, decode_clips
+from mirasol.data.decode import DecodedClip, Span, decode_beside_copies, decode_clips
 from mirasol.data.guard import guarded
 from mirasol.data.manifest import Clip
-from mirasol.data.media import UNUSABLE, MediaError, reason
-from mirasol.data.pack import copy_video, pack_audio, pack_video
+from mirasol.data.media import UNUSABLE, MediaError, open_media, reason
+from mirasol.data.pack import conforms, copy_videos, pack_audio, pack_video
 from mirasol.data.spec import ClipSpec
 from mirasol.data.storage import Identity, is_url, local_file
 
 FORMAT = "mirasol-shards-1"
-JOB_CLIPS = 8  # handed to a process at a time where sources are short: a hand-over costs about a small clip
+JOB_CLIPS = 2  # handed over at a time where sources are short: more, and the last job of a run is waited for
 PART_CLIPS = 32  # their frames are in memory at once; a source with more is read in slices of its time
 SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
 
@@ -147,13 +148,13 @@ def make_part(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
 
     Packets that conform are copied, all else is decoded, once for all the spans, and encoded.
     """
-    packed: list[tuple[bytes | None, DecodedClip | MediaError]] = []
+    packed: list[tuple[bytes | None, DecodedClip | MediaError]]
     try:
-        copies = [copy_video(path, start, end, spec) for start, end in part.spans]
-        spans = [span for span, mp4 in zip(part.spans, copies, strict=True) if mp4 is None]
-        decoded = iter(decode_clips(path, spans, spec) if spans else [])
-        for (start, _), mp4 in zip(part.spans, copies, strict=True):
-            packed.append((mp4, next(decoded) if mp4 is None else decode_beside_copy(path, start, spec)))
+        with open_media(path) as opened:
+            if conforms(opened, spec):
+                packed = _copied_or_decoded(path, opened, part.spans, spec)
+            else:
+                packed = [(None, clip) for clip in decode_clips(path, part.spans, spec, opened)]
     except MediaError as error:
         packed = [(None, error)] * len(part.spans)
     except UNUSABLE as error:
@@ -165,6 +166,18 @@ def make_part(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
         else:
             made.append(_pack(mp4, result, spec, crf, result.partial.replace(str(path), part.media)))
     return made
+
+
+def _copied_or_decoded(
+    path: Path, opened: InputContainer, spans: Sequence[Span], spec: ClipSpec
+) -> list[tuple[bytes | None, DecodedClip | MediaError]]:
+    """Packets of the clips that conform, and the sound beside them; of the others ``None``, and what is decoded."""
+    copies = copy_videos(opened, spans, spec)
+    copied = [start for (start, _), mp4 in zip(spans, copies, strict=True) if mp4 is not None]
+    rest = [span for span, mp4 in zip(spans, copies, strict=True) if mp4 is None]
+    beside = iter(decode_beside_copies(path, copied, spec))
+    decoded = iter(decode_clips(path, rest, spec) if rest else [])
+    return [(mp4, next(decoded) if mp4 is None else next(beside)) for mp4 in copies]
 
 
 def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, partial: str) -> Made:

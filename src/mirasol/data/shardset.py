@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.cache import ClipCache, Decoded, audio_shape, video_shape
+from mirasol.data.chunks import unpack_chunk
 from mirasol.data.failures import DamagedClip
 from mirasol.data.features import SILENCE, black_frame, clip_audio
 from mirasol.data.media import UNUSABLE, reason
@@ -149,6 +150,17 @@ class ShardSet:
                     self._hashed(index, kind, meta)
                 except ValueError as error:
                     raise self._damaged(index, kind, error) from error
+
+    def chunk(self, index: int, chunk: int) -> NDArray[np.uint8]:
+        """The K frames [K, size*3/2, size] of one chunk of clip ``index``: no other frame is decoded.
+
+        Raises:
+            DamagedClip: the tar is damaged, or the clip has no such chunk; the message names it and the clip.
+        """
+        try:
+            return unpack_chunk(self._hashed(index, "mp4", self.meta(index)), chunk, self.spec)
+        except UNUSABLE as error:
+            raise self._damaged(index, "mp4", error) from error
 
     def waveform(self, index: int) -> NDArray[np.float32] | None:
         """The sound [S] of clip ``index`` at the set's sample rate, or ``None``.

@@ -60,7 +60,9 @@ class ShardsSpec:
     """The `shards` section."""
 
     clips_per_shard: int = param(500, "clips in a tar", ge=1)
-    crf: int = param(18, "H.264 quality when a clip is encoded again: lower is better", ge=0, le=51)
+    crf: int = param(
+        25, "H.264 quality when a clip is encoded again: lower is better, 6 less is about twice the bytes", ge=0, le=51
+    )
     workers: int = param(2, "processes", ge=1, le=1024)
     max_rejected: float = param(0.05, "share of clips that may be unusable before the stage fails", ge=0, le=1)
     executor: str = param(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.inline import Inline
 from support.media import TINY_CLIP
@@ -17,6 +18,7 @@ from support.shards import TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.data import executors
 from mirasol.data.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
+from mirasol.data.guard import guarded
 from mirasol.data.parts import Made
 from mirasol.data.shards import build_shards
 from mirasol.data.spec import ShardsSpec
@@ -27,10 +29,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
 
 
-def die(number: int) -> int:
-    if number == 3:
+def die(path: Path) -> str:
+    if path.stem == "3":
         os.kill(os.getpid(), signal.SIGKILL)
-    return number
+    return path.stem
+
+
+def die_guarded(number: int) -> str:
+    return guarded(die, Path(f"{number}.mp4"))
+
+
+def guarded_pid(_: int) -> int:
+    return guarded(os.getpid)
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
@@ -45,9 +55,15 @@ def test_no_more_jobs_are_in_flight_than_may_wait() -> None:
 
 
 def test_a_process_that_dies_is_told_with_its_job() -> None:
-    with open_workers(ShardsSpec(workers=1), 9) as workers, pytest.raises(WorkersDied) as died:
-        list(run_jobs(die, list(range(5)), workers))
-    assert 3 in died.value.jobs
+    with open_workers(ShardsSpec(workers=1), 9) as workers, pytest.raises(MirasolError, match=r"killed twice.*3\.mp4"):
+        list(run_jobs(die_guarded, list(range(5)), workers))
+
+
+def test_every_worker_has_one_process_and_keeps_it() -> None:
+    with open_workers(ShardsSpec(workers=2), 9) as workers:
+        pids = list(run_jobs(guarded_pid, list(range(8)), workers))
+    assert 1 <= len(set(pids)) <= 2 and os.getpid() not in pids
+    assert psutil.wait_procs([psutil.Process(p) for p in set(pids) if psutil.pid_exists(p)], timeout=10)[1] == []
 
 
 def test_dask_without_an_address_is_told() -> None:

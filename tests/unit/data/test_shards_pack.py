@@ -17,7 +17,9 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from mirasol.core import codecs
 from mirasol.core.errors import MirasolError
 from mirasol.data.decode import decode_clip
-from mirasol.data.pack import copy_video, pack_audio, pack_video, unpack_audio, unpack_video
+from mirasol.data.media import open_media
+from mirasol.data.pack import conforms, copy_videos, pack_audio, pack_video, unpack_audio, unpack_video
+from mirasol.data.spec import ClipSpec
 
 
 def pictures(count: int = 4) -> np.ndarray:
@@ -76,10 +78,15 @@ def test_too_loud_sound_is_clipped_and_does_not_wrap() -> None:
     assert unpack_audio(pack_audio(np.array([1.5, -1.5], np.float32), 8000)).tolist() == [32767 / 32768, -1.0]
 
 
+def copies(path: Path, *spans: tuple[float | None, float | None], spec: ClipSpec = TINY_CLIP) -> list[bytes | None]:
+    with open_media(path) as container:
+        return copy_videos(container, spans, spec) if conforms(container, spec) else [None] * len(spans)
+
+
 def test_a_conforming_source_is_copied(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mp4", frames=8, size=(16, 16), sound=tone(1))
     for start, numbers in ((None, [0, 1, 2, 3]), (0.5, [4, 5, 6, 7])):
-        copy = copy_video(path, start, None, TINY_CLIP)
+        (copy,) = copies(path, (start, None))
         assert shown(unpack_video(copy, TINY_CLIP)) == numbers
         np.testing.assert_array_equal(unpack_video(copy, TINY_CLIP), decode_clip(path, start, None, TINY_CLIP).video)
 
@@ -99,14 +106,20 @@ def test_a_conforming_source_is_copied(tmp_path: Path) -> None:
 )
 def test_what_does_not_conform_is_not_copied(tmp_path: Path, changes: dict[str, object]) -> None:
     path = write_media(tmp_path / "a.mp4", **({"frames": 4, "size": (16, 16), "gop": 2} | changes))
-    assert copy_video(path, None, None, TINY_CLIP) is None
+    assert copies(path, (None, None)) == [None]
+
+
+def test_the_clips_of_a_file_are_copied_in_any_order_and_as_if_alone(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=8, size=(16, 16), sound=tone(1))
+    spans = [(0.5, None), (0.125, None), (None, None), (0.0, 0.5), (0.25, None)]
+    assert copies(path, *spans) == [copies(path, span)[0] for span in spans]
 
 
 def test_a_start_between_chunks_is_not_copied(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mp4", frames=8, size=(16, 16))
-    assert copy_video(path, 0.125, None, TINY_CLIP) is None
-    assert copy_video(path, None, 0.25, TINY_CLIP) is None  # the clip ends before chunk T does
-    assert copy_video(path, None, None, dataclasses.replace(TINY_CLIP, sampling="spread")) is None
+    assert copies(path, (0.125, None)) == [None]
+    assert copies(path, (None, 0.25)) == [None]  # the clip ends before chunk T does
+    assert copies(path, (None, None), spec=dataclasses.replace(TINY_CLIP, sampling="spread")) == [None]
 
 
 def test_damaged_packets_are_not_copied(tmp_path: Path) -> None:
@@ -114,7 +127,7 @@ def test_damaged_packets_are_not_copied(tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         last = bytes(list(container.demux(video=0))[3])
     path.write_bytes(path.read_bytes().replace(last[5:], b"\xff" * len(last[5:])))
-    assert copy_video(path, None, None, TINY_CLIP) is None
+    assert copies(path, (None, None)) == [None]
 
 
 def test_without_the_encoder_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

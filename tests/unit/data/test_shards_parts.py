@@ -27,9 +27,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> MADE:
     passes: MADE = []
     whole = parts_module.decode_clips
 
-    def decode(path: Path, spans: list[tuple[float, float]], spec: object) -> object:
+    def decode(path: Path, spans: list[tuple[float, float]], *rest: object) -> object:
         passes.append((path.name, len(spans)))
-        return whole(path, spans, spec)
+        return whole(path, spans, *rest)
 
     monkeypatch.setattr(parts_module, "decode_clips", decode)
     monkeypatch.setattr(parts_module, "guarded", lambda function, *arguments: function(*arguments))
