@@ -22,6 +22,8 @@ MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels, where FFmpeg's def
 JUMP = 0.02  # audio whose time differs from the expected by more begins anew
 RUN_UP = 0.1  # seconds of sound before the clip that the resampler is given
 SAME_TIME = 1e-3  # rounding of time stamps
+Turns = tuple[bool, bool, bool]  # see turns_of
+UPRIGHT = (False, False, False)
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
@@ -113,13 +115,27 @@ class Pictures:
             interpolation=SCALING,
             threads=1,
         )
-        return _square(np.asarray(scaled.to_ndarray(), np.uint8), width, height, self.size, int(frame.rotation))
+        return _square(np.asarray(scaled.to_ndarray(), np.uint8), width, height, self.size, turns_of(frame))
 
 
-def _square(picture: NDArray[np.uint8], width: int, height: int, size: int, rotation: int) -> NDArray[np.uint8]:
-    """Centre square of a planar picture, turned upright; ``rotation`` in degrees as FFmpeg states it."""
-    if width == height and rotation % 360 == 0:
+def turns_of(frame: Any) -> Turns:
+    """How a player turns a frame, by its display matrix: columns and rows exchanged, then columns, then rows reversed.
+
+    The matrix [a b u, c d v, ...] takes the point (x, y) to (ax + cy, bx + dy). Of other angles than right ones, what
+    is nearest.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return UPRIGHT
+    a, b, _, c, d = (float(n) for n in np.frombuffer(matrix, np.int32)[:5])
+    return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
+
+
+def _square(picture: NDArray[np.uint8], width: int, height: int, size: int, turns: Turns) -> NDArray[np.uint8]:
+    """Centre square of a planar picture, turned upright."""
+    if width == height and turns == UPRIGHT:
         return picture
+    exchanged, columns_reversed, rows_reversed = turns
     left, top = (width - size) // 4, (height - size) // 4  # in chroma samples
     flat, planes, at = picture.reshape(-1), [], 0
     for scale in (2, 1, 1):
@@ -128,7 +144,8 @@ def _square(picture: NDArray[np.uint8], width: int, height: int, size: int, rota
         at += rows * columns
         side = size * scale // 2
         cut = plane[top * scale : top * scale + side, left * scale : left * scale + side]
-        planes.append(np.rot90(cut, round(rotation / 90)).reshape(-1))
+        cut = cut.T if exchanged else cut
+        planes.append(cut[:: -1 if rows_reversed else 1, :: -1 if columns_reversed else 1].reshape(-1))
     return np.concatenate(planes).reshape(size * 3 // 2, size)
 
 

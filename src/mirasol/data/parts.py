@@ -22,10 +22,11 @@ import av
 import numpy as np
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.collect import UPRIGHT, turns_of
 from mirasol.data.decode import DecodedClip, Span, decode_beside_copy, decode_clips
 from mirasol.data.guard import guarded
 from mirasol.data.manifest import Clip
-from mirasol.data.media import UNUSABLE, MediaError, reason
+from mirasol.data.media import UNUSABLE, MediaError, open_media, reason, streams_of
 from mirasol.data.pack import copy_video, pack_audio, pack_video
 from mirasol.data.spec import ClipSpec
 from mirasol.data.storage import Identity, is_url, local_file
@@ -150,6 +151,8 @@ def make_part(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
     packed: list[tuple[bytes | None, DecodedClip | MediaError]] = []
     try:
         copies = [copy_video(path, start, end, spec) for start, end in part.spans]
+        if any(copies) and not _upright(path):
+            copies = [None] * len(copies)
         spans = [span for span, mp4 in zip(part.spans, copies, strict=True) if mp4 is None]
         decoded = iter(decode_clips(path, spans, spec) if spans else [])
         for (start, _), mp4 in zip(part.spans, copies, strict=True):
@@ -165,6 +168,12 @@ def make_part(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
         else:
             made.append(_pack(mp4, result, spec, crf, result.partial.replace(str(path), part.media)))
     return made
+
+
+def _upright(path: Path) -> bool:
+    """Whether players show the pictures as they are stored: a copy would lose how they are turned or mirrored."""
+    with open_media(path) as container:
+        return turns_of(next(container.decode(streams_of(container)[0]))) == UPRIGHT
 
 
 def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, partial: str) -> Made:
