@@ -36,9 +36,16 @@ class Link(StrEnum):
 
     copy = "copy"
     hardlink = "hardlink"
+    symlink = "symlink"
 
 
-LinkBy = Annotated[Link, typer.Option(help="copy the media, or hard-link them to save room")]
+LinkBy = Annotated[
+    Link | None,
+    typer.Option(
+        help="copy the media (default, unless the import before did otherwise), hard-link them to save room, or leave "
+        "them where they are behind a symlink: for many or large files"
+    ),
+]
 
 
 @import_app.command()
@@ -46,7 +53,7 @@ def generic(
     annotations: Annotated[Path, typer.Option(help="a .csv or .jsonl file with a row per example")],
     media: Media,
     out: Out = Path("data"),
-    link: LinkBy = Link.copy,
+    link: LinkBy = None,
     skip_missing: SkipMissing = False,
 ) -> None:
     """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence,
@@ -56,7 +63,7 @@ def generic(
     """
     from mirasol.data.adapters.generic import import_generic
 
-    _facts(out, import_generic(annotations, media, out, link=link.value, skip_missing=skip_missing))
+    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing))
 
 
 @import_app.command()
@@ -90,7 +97,7 @@ def _add_set(adapter: Adapter) -> None:
         out: Out = Path("data"),
         split: Split = None,
         pattern: Pattern = None,
-        link: LinkBy = Link.copy,
+        link: LinkBy = None,
         skip_missing: SkipMissing = False,
         dry_run: DryRun = False,
     ) -> None:
@@ -101,7 +108,7 @@ def _add_set(adapter: Adapter) -> None:
             out,
             splits=split or (),
             patterns=pattern or (),
-            link=link.value,
+            link=link or "",
             skip_missing=skip_missing,
             dry_run=dry_run,
         )
