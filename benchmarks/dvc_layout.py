@@ -85,7 +85,7 @@ class Tars(Layout):
 
     def prepare(self) -> None:
         (self.data / "media").mkdir(exist_ok=True)
-        self.names = sorted(os.listdir(self.media), key=lambda name: int(name.split(".")[0]))
+        self.names = sorted((path.name for path in self.media.iterdir()), key=lambda name: int(name.split(".")[0]))
         for number in range(0, len(self.names), PER_TAR):
             self._pack(number // PER_TAR, self.names[number : number + PER_TAR])
 

@@ -79,7 +79,7 @@ def test_importing_again_reads_only_what_is_new(media: Path, monkeypatch: pytest
 def test_a_link_that_leads_nowhere_says_how_to_mend_it(media: Path, tmp_path: Path) -> None:
     data = imported(media)
     media.rename(tmp_path / "elsewhere")
-    with pytest.raises(MirasolError, match="leads nowhere(.|\n)*`ln -sfn FOLDER .*data/media`"):
+    with pytest.raises(MirasolError, match=r"leads nowhere(.|\n)*`ln -sfn FOLDER .*data/media`"):
         build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
     (data / "media").unlink()
     (data / "media").symlink_to(tmp_path / "elsewhere")
@@ -89,7 +89,7 @@ def test_a_link_that_leads_nowhere_says_how_to_mend_it(media: Path, tmp_path: Pa
 @pytest.mark.parametrize(("first", "then"), [("symlink", "copy"), ("symlink", "hardlink"), ("copy", "symlink")])
 def test_copies_and_links_are_not_mixed(media: Path, first: str, then: str) -> None:
     imported(media, first)
-    with pytest.raises(MirasolError, match="data/media (is a link to media elsewhere|holds media itself)"):
+    with pytest.raises(MirasolError, match=r"data/media (is a link to media elsewhere|holds media itself)"):
         imported(media, then)
 
 
