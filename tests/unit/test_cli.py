@@ -45,7 +45,7 @@ COMMANDS = {
     "stage": {"name"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
-    "workspace": {"name", "params", "data", "adapter"},
+    "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
     "world": {"out", "clips", "seed", "workers", "force"},
 }
 
