@@ -39,7 +39,7 @@ def write_data(
         MirasolError: the disk cannot be written, or an import before brought the media in otherwise; the old
             manifest stays.
     """
-    linked = _linked(out, link)
+    linked = media_linked(out, link)
     paths = sorted({e.media.removeprefix("media/") for e in examples})
     summary = {**facts, **summarise(examples), **examine(media, examples)}
     if linked:
@@ -176,7 +176,7 @@ def check_link(link: str) -> None:
         raise MirasolError(f"link: {link!r} is not one of {', '.join(LINKS)}")
 
 
-def _linked(out: Path, link: str) -> bool:
+def media_linked(out: Path, link: str) -> bool:
     """Whether the media stay where they are, behind a link, as ``link`` or the import before says.
 
     Raises:
