@@ -20,6 +20,9 @@ COUNT := \
   /^Installing collected/ { print "[setup] unpacking: a minute or two"; fflush() }
 DATA ?=
 PARAMS ?=
+ADAPTER ?= generic
+ANNOTATIONS ?=
+IMPORT ?=
 DRONE ?=
 FSDD ?=
 
@@ -48,14 +51,15 @@ $(READY): requirements.lock pyproject.toml
 	@echo "[setup] ready: $(BIN)/mirasol --help"
 
 # Each run ends with the figures and the path of the report.
-demo: setup ## the whole pipeline on the built-in world; DATA=dir [PARAMS=file]: on your own
+# On your own: DATA=dir [PARAMS=file] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
+demo: setup ## the whole pipeline on the built-in world; DATA=dir [PARAMS=file ADAPTER=name ...]: on your own
 ifeq ($(DATA),)
 	@test -f data/manifest.jsonl || $(BIN)/mirasol world --out data
 	@$(BIN)/mirasol run
 	@$(BIN)/mirasol report --markdown
 	@echo "Report: $(CURDIR)/build/report/index.html"
 else
-	@$(call own,$(notdir $(abspath $(DATA))),$(DATA),$(PARAMS),generic)
+	@$(call own,$(notdir $(abspath $(DATA))),$(DATA),$(PARAMS),$(ADAPTER),$(ANNOTATIONS),$(IMPORT))
 endif
 
 real: setup ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard), either or both
@@ -63,8 +67,9 @@ real: setup ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard),
 	@$(if $(DRONE),$(call own,drone,$(DRONE),recipes/drone.yaml,drone))
 	@$(if $(FSDD),$(call own,fsdd,$(FSDD),recipes/fsdd.yaml,fsdd))
 
-# own: name, media, params file or nothing, adapter: the pipeline in a workspace of its own
-own = folder="$$($(BIN)/mirasol workspace "$(1)" --data "$(2)" $(if $(3),--params "$(3)") --adapter $(4))"; \
+# own: name, media, params file, adapter, annotations, options of the import: the pipeline in a workspace of its own
+own = folder="$$($(BIN)/mirasol workspace "$(1)" --data "$(2)" $(if $(3),--params "$(3)") --adapter $(4) \
+	  $(if $(5),--annotations "$(5)") $(if $(6),-- $(6)))"; \
 	$(BIN)/mirasol run --workspace "$$folder"; \
 	cd "$$folder"; "$(CURDIR)/$(BIN)/mirasol" report --markdown; \
 	echo "Report: $$folder/build/report/index.html"

@@ -1,6 +1,6 @@
 """New data: import it, put it under DVC, and train again what depends on it.
 
-python -m flows.ingest --annotations FILE.csv --media DIR [--push] [--run]
+python -m flows.ingest --annotations FILE.csv --media DIR [--push] [--run] [-- --skip-missing ...]
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mirasol.ops.lock import Lock, hold
 
 
 @task(task_run_name="import", cache_policy=NO_CACHE)
-def import_data(lock: Lock, adapter: str, annotations: str | None, media: str) -> None:
-    """`mirasol data import`: the annotation file is the whole truth, files that are there are not copied again."""
-    options = ["--annotations", str(Path(annotations).resolve())] if annotations else []
-    arguments = ["data", "import", adapter, *options, "--media", str(Path(media).resolve()), "--out", "data"]
-    mirasol(lock.root, *arguments, on_line=get_run_logger().info, lock=lock)
+def import_data(lock: Lock, adapter: str, annotations: str | None, media: str, options: list[str]) -> None:
+    """`mirasol data import`: the annotations are the whole truth, files that are there are not copied again."""
+    listed = ["--annotations", str(Path(annotations).resolve())] if annotations else []
+    arguments = ["data", "import", adapter, *listed, "--media", str(Path(media).resolve()), "--out", "data"]
+    mirasol(lock.root, *arguments, *options, on_line=get_run_logger().info, lock=lock)
 
 
 @task(task_run_name="add", cache_policy=NO_CACHE)
@@ -44,6 +44,7 @@ def ingest(
     media: str,
     annotations: str | None = None,
     adapter: str = "generic",
+    options: list[str] | None = None,
     workspace: str = ".",
     push: bool = False,
     run: bool = False,
@@ -53,8 +54,10 @@ def ingest(
 
     Args:
         media: the folder that the annotations' paths start from.
-        annotations: the whole annotation file, old rows and new; not for adapters that need none.
+        annotations: the whole annotation file, old rows and new, or the folder of a published set's own files; not for
+            adapters that need none.
         adapter: `mirasol data import ADAPTER`.
+        options: further ones of the import, such as ``--skip-missing``.
         workspace: the project's folder, or one made by `mirasol workspace`.
         push: send the data to the default DVC remote.
         run: run the pipeline afterwards: it redoes what depends on what changed.
@@ -64,7 +67,7 @@ def ingest(
         MirasolError: the data cannot be imported (the old manifest stays), or a stage failed.
     """
     with hold(workspace, "ingest", wait=lock_wait, say=get_run_logger().info) as lock:
-        import_data(lock, adapter, annotations, media)
+        import_data(lock, adapter, annotations, media, options or [])
         add_data(lock)
         if push:
             push_data(lock)
@@ -76,11 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m flows.ingest", description="Import data and version it.")
     parser.add_argument("--media", required=True, metavar="DIR", help="folder that the annotations' paths start from")
-    parser.add_argument("--annotations", metavar="FILE", help="the whole .csv or .jsonl file, old rows and new")
-    parser.add_argument("--adapter", default="generic", help="how the data is read (generic)")
+    parser.add_argument("--annotations", metavar="FILE", help="the whole .csv or .jsonl file, or a set's folder")
+    parser.add_argument("--adapter", default="generic", help="any NAME of `mirasol data import` (generic)")
     parser.add_argument("--workspace", default=".", metavar="DIR", help="the project's folder (default: this one)")
     parser.add_argument("--push", action="store_true", help="`dvc push` afterwards")
     parser.add_argument("--run", action="store_true", help="run the pipeline afterwards")
+    parser.add_argument("options", nargs="*", metavar="OPTION", help="behind `--`: further options of the import")
     options = vars(parser.parse_args(arguments))
 
     def call() -> str:

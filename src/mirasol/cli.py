@@ -171,16 +171,33 @@ def stream(
 def workspace(
     name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")],
     params: Annotated[Path | None, typer.Option(help="a params file for it, such as recipes/*.yaml")] = None,
-    data: Annotated[Path | None, typer.Option(help="media for it, with annotations.csv or .jsonl beside them")] = None,
-    adapter: Annotated[str, typer.Option(help="how --data is read: generic, drone or fsdd")] = "generic",
+    data: Annotated[Path | None, typer.Option(help="a folder of media for it")] = None,
+    adapter: Annotated[str, typer.Option(help="how --data is read: any NAME of `mirasol data import`")] = "generic",
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="file or folder of annotations, if not in --data (generic: annotations.csv or .jsonl)"),
+    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="behind `--`: further options of the import")] = None,
 ) -> None:
     """Make a folder of its own for other data or parameters: a clone that shares the cache; prints its path.
 
     Example:  mirasol workspace mine --data ~/videos && mirasol run --workspace runs/workspaces/mine
+
+    Example:  mirasol workspace vgg --data ~/vgg/clips --annotations ~/vgg --adapter vggsound -- --skip-missing
     """
     from mirasol.ops.workspace import make_workspace
 
-    print(make_workspace(name, params=params, data=data, adapter=adapter, say=say.note))
+    print(
+        make_workspace(
+            name,
+            params=params,
+            data=data,
+            adapter=adapter,
+            annotations=annotations,
+            options=options or (),
+            say=say.note,
+        )
+    )
 
 
 @app.command()

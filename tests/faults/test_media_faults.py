@@ -327,6 +327,31 @@ def test_a_truncated_file_is_partial_up_to_where_it_ends(tmp_path: Path, suffix:
     assert 5 < status.seconds < 15
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "said"),
+    [
+        ("a.mp3", 16000, "the file says 20"),
+        ("a.mp3", 44100, "the file says 20"),
+        ("a.ts", 32000, "the file ends within a packet, 100 of its 188 bytes are there"),
+        ("a.m2ts", 32000, "the file ends within a packet, 100 of its 192 bytes are there"),
+    ],
+)
+def test_a_truncated_file_without_a_header_of_its_length_is_partial(
+    tmp_path: Path, name: str, rate: int, said: str
+) -> None:
+    frames = 0 if name.endswith("mp3") else 160
+    codec = "mp2" if frames else "libmp3lame"
+    sound = tone(20, rate) + np.random.default_rng(0).normal(0, 0.05, 20 * rate)
+    path = write_media(tmp_path / name, frames=frames, sound=sound, rate=rate, codec=codec)
+    assert status_of(path).kind == "ok"
+    size = path.stat().st_size // 2
+    packet = {".mp3": size, ".ts": 188, ".m2ts": 192}[path.suffix]
+    os.truncate(path, size - size % packet + (100 if frames else 0))
+    status = status_of(path)
+    assert status.kind == "partial" and said in status.reason
+    assert 9 < status.seconds < 11
+
+
 def test_flipped_bits_are_a_status_and_no_crash(process: Guard, tmp_path: Path) -> None:
     whole = write_media(tmp_path / "a.mp4", frames=40, sound=tone(5)).read_bytes()
     draw = np.random.default_rng(7)

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = {
     "data/executors.py",
     "data/failures.py",
     "data/guard.py",
+    "data/linked.py",
     "data/manifest.py",
     "data/media.py",
     "data/spec.py",

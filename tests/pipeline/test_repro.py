@@ -180,3 +180,18 @@ def test_interrupting_leaves_a_project_that_goes_on(project: Path) -> None:
     hang.unlink()
     assert dvc.repro("second", root=project) == "ran"
     assert git(project, "status", "--porcelain", "--", "dvc.lock")
+
+
+def test_media_behind_a_link_are_not_tracked_and_the_link_stays(project: Path, tmp_path: Path) -> None:
+    """What `mirasol data import --link symlink` counts on."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/0.mp4").write_text("large\n")
+    (project / "data/media").symlink_to(tmp_path / "videos")
+    assert dvc.status(project) == {}
+    (project / "data/0.txt").write_text("clip 0, again\n")
+    dvc.add(project, "data")
+    assert "nfiles: 3" in (project / "data.dvc").read_text()
+    git(project, "checkout", "data.dvc")
+    run_dvc(project, "checkout", "--force")
+    assert (project / "data/0.txt").read_text() == "clip 0\n"
+    assert (project / "data/media/0.mp4").read_text() == "large\n"

@@ -49,6 +49,8 @@ def test_every_joint_of_the_pipeline_holds(
         assert mirasol(monkeypatch, "stage", name) == 0, f"stage {name}: {capsys.readouterr().err}"
     assert mirasol(monkeypatch, "report") == 0
     assert mirasol(monkeypatch, "data", "check") == 0
+    assert mirasol(monkeypatch, "data", "look", "--phase", "finetune", "--clips", "2", "--out", "look.png") == 0
+    assert (tmp_path / "look.png").is_file()
 
     reports = {path.name for path in (tmp_path / "reports").iterdir()}
     metrics = {"shards", "pretrain", "audio_pretrain", "finetune", "eval", "parity", "latency"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.annotations import write
 from support.scratch import PARAMS, commit, git, ran, run_dvc
 
 from mirasol.core.errors import MirasolError
@@ -42,6 +43,34 @@ def test_own_data_and_parameters(project: Path, videos: Path, tmp_path: Path) ->
     assert ran(folder) == ["first", "second", "third"]
     assert ran(project) == []
     assert dvc.status(project) == {}
+
+
+def test_a_published_set_with_its_annotations_elsewhere(project: Path, tmp_path: Path) -> None:
+    media = tmp_path / "clips"
+    media.mkdir()
+    for name in ("aaaaaaaaaaa_000030.mp4", "bbbbbbbbbbb_000040.mp4"):
+        (media / name).write_text(f"not really {name}\n")
+    rows = ["aaaaaaaaaaa,30,dog barking,train", "bbbbbbbbbbb,40,cat purring,test", "ccccccccccc,50,lost,test"]
+    annotations = write(tmp_path / "annotations", {"vggsound.csv": "\n".join(rows) + "\n"})
+    folder = make_workspace(
+        "vgg",
+        root=project,
+        data=media,
+        adapter="vggsound",
+        annotations=annotations,
+        options=["--skip-missing", "--link", "symlink"],
+        say=_quiet,
+    )
+    assert (folder / "data/manifest.jsonl").read_text().count("\n") == 2
+    assert (folder / "data/media").resolve() == media
+    assert git(folder, "status", "--porcelain") == ""
+
+
+def test_a_published_set_with_its_annotations_beside_the_media(project: Path, tmp_path: Path) -> None:
+    rows = "audiocap_id,youtube_id,start_time,caption\n1,aaaaaaaaaaa,30,A dog barks\n"
+    data = write(tmp_path / "audiocaps", {"train.csv": rows, "aaaaaaaaaaa_30.wav": "not really a sound"})
+    folder = make_workspace("caps", root=project, data=data, adapter="audiocaps", say=_quiet)
+    assert "A dog barks" in (folder / "data/manifest.jsonl").read_text()
 
 
 def test_the_cache_is_shared(project: Path) -> None:
@@ -90,6 +119,10 @@ def test_uncommitted_code_is_named(project: Path) -> None:
         ("../up", {}, "workspace name"),
         ("mine", {"params": "no.yaml"}, "--params no.yaml: no such file"),
         ("mine", {"data": "."}, "has neither annotations.csv and annotations.jsonl"),
+        ("mine", {"data": ".", "adapter": "vgg"}, "--adapter vgg: expected one of generic, drone, fsdd, msrvtt-qa"),
+        ("mine", {"data": ".", "adapter": "fsdd", "annotations": "."}, "fsdd is read from the names of its files"),
+        ("mine", {"data": ".", "annotations": "no.csv"}, "--annotations no.csv: no such file"),
+        ("mine", {"options": ["--skip-missing"]}, "go with --data"),
     ],
 )
 def test_what_is_refused(

@@ -28,12 +28,12 @@ COMMANDS = {
     "answer": {"file", "question", "bundle", "threads"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
     "bench stream": {"bundle", "weights"},
-    "data check": {"shards"},
+    "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
-    "data look": {"out", "split", "clips", "key", "shards"},
+    "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
     "doctor": set(),
     "evaluate": {"split", "weights", "out"},
     "explain": {"clip", "question", "weights", "out"},
@@ -45,7 +45,7 @@ COMMANDS = {
     "stage": {"name"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
-    "workspace": {"name", "params", "data", "adapter"},
+    "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
     "world": {"out", "clips", "seed", "workers", "force"},
 }
 

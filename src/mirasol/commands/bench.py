@@ -17,6 +17,7 @@ BENCHMARKS = {  # files of that folder, which the project has and the package ha
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
     "combiner": "the Token Turing Machine against the transformer combiner",
     "decode": "a random chunk of a shard against a clip with few key frames",
+    "dvc_layout": "what many media files cost DVC, by how they are kept",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,9 +37,16 @@ class Link(StrEnum):
 
     copy = "copy"
     hardlink = "hardlink"
+    symlink = "symlink"
 
 
-LinkBy = Annotated[Link, typer.Option(help="copy the media, or hard-link them to save room")]
+LinkBy = Annotated[
+    Link | None,
+    typer.Option(
+        help="copy the media (default, unless the import before did otherwise), hard-link them to save room, or leave "
+        "them where they are behind a symlink: for many or large files"
+    ),
+]
 
 
 @import_app.command()
@@ -46,7 +54,7 @@ def generic(
     annotations: Annotated[Path, typer.Option(help="a .csv or .jsonl file with a row per example")],
     media: Media,
     out: Out = Path("data"),
-    link: LinkBy = Link.copy,
+    link: LinkBy = None,
     skip_missing: SkipMissing = False,
 ) -> None:
     """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence,
@@ -56,7 +64,7 @@ def generic(
     """
     from mirasol.data.adapters.generic import import_generic
 
-    _facts(out, import_generic(annotations, media, out, link=link.value, skip_missing=skip_missing))
+    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing))
 
 
 @import_app.command()
@@ -90,7 +98,7 @@ def _add_set(adapter: Adapter) -> None:
         out: Out = Path("data"),
         split: Split = None,
         pattern: Pattern = None,
-        link: LinkBy = Link.copy,
+        link: LinkBy = None,
         skip_missing: SkipMissing = False,
         dry_run: DryRun = False,
     ) -> None:
@@ -101,7 +109,7 @@ def _add_set(adapter: Adapter) -> None:
             out,
             splits=split or (),
             patterns=pattern or (),
-            link=link.value,
+            link=link or "",
             skip_missing=skip_missing,
             dry_run=dry_run,
         )
@@ -120,43 +128,113 @@ for _adapter in ADAPTERS.values():
     _add_set(_adapter)
 
 
+class PhaseName(StrEnum):
+    """A training phase."""
+
+    pretrain = "pretrain"
+    audio_pretrain = "audio_pretrain"
+    finetune = "finetune"
+
+
 @app.command()
 def look(
-    out: Annotated[Path, typer.Option(help="the picture to write")] = Path("runs/look.png"),
-    split: Annotated[str, typer.Option(help="train, val or test")] = "train",
-    clips: Annotated[int, typer.Option(min=1, help="how many, spread over the split")] = 12,
+    out: Annotated[Path, typer.Option(help="the picture to write; with -1, -2 ... where it takes several")] = Path(
+        "runs/look.png"
+    ),
+    split: Annotated[str | None, typer.Option(help="train (default), val or test")] = None,
+    shard: Annotated[str | None, typer.Option(help="one tar instead of a split, such as train-00002.tar")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="how many, spread over the split or the tar")] = 12,
     key: Annotated[list[str] | None, typer.Option(help="a clip by its key; may be given again")] = None,
+    phase: Annotated[PhaseName | None, typer.Option(help="as this phase of params.yaml gets them")] = None,
+    start_sample: Annotated[int, typer.Option(min=0, help="with --phase: the first training sample")] = 0,
     shards: Shards = Path("build/shards"),
 ) -> None:
-    """Draw clips as the model sees them: frames, spectrogram, questions and answers.
+    """Draw clips as the model sees them: frames, spectrogram, questions and answers, and the state of each clip.
 
-    Example:  mirasol data look --split test --out test.png
+    With --phase they are that phase's training samples: cropped, mixed, muted ... with the weight of each text.
+
+    Example:  mirasol data look --phase finetune --clips 24 --out augmented.png
     """
+    from mirasol.core.errors import MirasolError
     from mirasol.data.look import look as draw
     from mirasol.data.shardset import ShardSet
 
-    print(draw(ShardSet(shards, split), out, clips=clips, keys=key or ()))
+    if phase is not None:
+        if split or shard or key:
+            raise MirasolError("--phase shows the samples of training in their order: without --split, --shard, --key")
+        pages = _look_at_phase(phase.value, shards, out, clips, start_sample)
+    else:
+        if start_sample or (split and shard):
+            what = "--start-sample goes with --phase" if start_sample else "a shard is of one split: without --split"
+            raise MirasolError(what)
+        name = shard.partition("-")[0] if shard else split or "train"
+        pages = draw(ShardSet(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
+    for page in pages:
+        print(page)
+
+
+def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -> list[Path]:
+    from mirasol.data.look import look_at_training
+    from mirasol.params.load import load_params
+    from mirasol.stages.paths import CACHE, TOKENIZER
+    from mirasol.training.feed import Feed
+    from mirasol.training.phases import find_phase
+
+    params = load_params()
+    with tempfile.TemporaryDirectory() as folder:  # the list of damaged clips of a real run stays as it is
+        feed = Feed(
+            find_phase(name).tasks,
+            getattr(params, name),
+            params.training,
+            clip=params.clip,
+            shards=shards,
+            tokenizer=TOKENIZER,
+            cache=CACHE,
+            runs=Path(folder),
+        )
+        loader = feed.train_loader(start, rank=0, world=1)
+        return look_at_training(loader, feed.tokenizer, out, clips=clips, name=name)
 
 
 @app.command()
-def check(shards: Shards = Path("build/shards")) -> None:
-    """Read every shard again: its hash, its index, and that it holds nothing but clips.
+def check(
+    shards: Shards = Path("build/shards"),
+    data: Annotated[Path, typer.Option(help="the data folder, if its media are behind a link")] = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
+) -> None:
+    """Read every shard again: its hash, its index, and that it holds nothing but clips; exit status 2 if one is not.
+
+    Media that were imported with --link symlink are compared with their listing, too.
 
     Example:  mirasol data check
     """
     from mirasol.core.errors import MirasolError
     from mirasol.data.check import check_shards
+    from mirasol.data.linked import changed_media
     from mirasol.data.manifest import listing
 
-    found = check_shards(shards)
+    found = check_shards(shards) | {"changed_media": changed_media(data)}
+    wrong = [*found["damaged"], *found["changed_media"]]
+    if as_json:
+        print(json.dumps(found | {"sound": not wrong}, indent=2, ensure_ascii=False))
+    if not wrong:
+        if not as_json:
+            print(f"{shards}: {found['clips']:,} clips in {found['tars']} tars, all as they were written")
+        return
+    messages = []
     if found["damaged"]:
         where = f" after removing {', '.join(found['remote'])}" if found["remote"] else ""
         title = (
-            f"{shards} is damaged, {len(found['lost'])} of {found['clips']:,} clips cannot be read; make it again with "
+            f"{shards} is damaged, {len(found['lost']):,} of {found['clips']:,} clips are lost; make it again with "
             f"`dvc repro -f shards`{where}: finished parts are kept, so that it is only written anew"
         )
-        raise MirasolError(listing(title, found["damaged"]))
-    print(f"{shards}: {found['clips']:,} clips in {found['tars']} tars, all as they were written")
+        messages.append(listing(title, found["damaged"]))
+        if found["lost"]:
+            messages.append(listing("Lost clips", found["lost"]))
+    if found["changed_media"]:
+        title = f"{len(found['changed_media'])} media of {data} have changed; import them again, then `dvc add {data}`"
+        messages.append(listing(title, found["changed_media"]))
+    raise MirasolError("\n".join(messages))
 
 
 def _facts(out: Path | None, report: dict[str, Any]) -> None:

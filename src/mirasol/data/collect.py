@@ -22,6 +22,8 @@ MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels, where FFmpeg's def
 JUMP = 0.02  # audio whose time differs from the expected by more begins anew
 RUN_UP = 0.1  # seconds of sound before the clip that the resampler is given
 SAME_TIME = 1e-3  # rounding of time stamps
+Turns = tuple[bool, bool, bool]  # see turns_of
+UPRIGHT = (False, False, False)
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
@@ -113,20 +115,36 @@ class Pictures:
             interpolation=SCALING,
             threads=1,
         )
-        return square(scaled, self.size, int(frame.rotation))
+        return square(scaled, self.size, turns_of(frame))
 
 
-def square(frame: Any, size: int, rotation: int) -> NDArray[np.uint8]:
-    """Centre square of a yuv420p frame, turned upright; ``rotation`` in degrees as FFmpeg states it."""
+def turns_of(frame: Any) -> Turns:
+    """How a player turns a frame, by its display matrix: columns and rows exchanged, then columns, then rows reversed.
+
+    The matrix [a b u, c d v, ...] takes the point (x, y) to (ax + cy, bx + dy). Of other angles than right ones, what
+    is nearest.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return UPRIGHT
+    a, b, _, c, d = (float(n) for n in np.frombuffer(matrix, np.int32)[:5])
+    return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
+
+
+def square(frame: Any, size: int, turns: Turns = UPRIGHT) -> NDArray[np.uint8]:
+    """Centre square of a yuv420p frame, turned upright."""
     left, top = (frame.width - size) // 4, (frame.height - size) // 4  # in chroma samples
-    square, at, turns = np.empty(size * size * 3 // 2, np.uint8), 0, round(rotation / 90)
+    exchanged, columns_reversed, rows_reversed = turns
+    found, at = np.empty(size * size * 3 // 2, np.uint8), 0
     for plane, scale in zip(frame.planes, (2, 1, 1), strict=True):
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         side = size * scale // 2
         cut = rows[top * scale : top * scale + side, left * scale : left * scale + side]
-        square[at : at + side * side].reshape(side, side)[:] = np.rot90(cut, turns) if turns else cut
+        cut = cut.T if exchanged else cut
+        cut = cut[:: -1 if rows_reversed else 1, :: -1 if columns_reversed else 1]
+        found[at : at + side * side].reshape(side, side)[:] = cut
         at += side * side
-    return square.reshape(size * 3 // 2, size)
+    return found.reshape(size * 3 // 2, size)
 
 
 class Sound:

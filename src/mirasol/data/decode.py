@@ -25,6 +25,7 @@ from mirasol.data.media import (
     UNUSABLE,
     MediaError,
     MediaInfo,
+    broken_end,
     check_pixels,
     check_rate,
     declared_seconds,
@@ -98,7 +99,7 @@ def decode_clips(
                     results += _size(length, spec)
                     need_memory(results)
                     requests.append(_Request(number, path, start or 0.0, length, chunk_seconds, spec))
-                    requests[-1].declared = declared_seconds(container)
+                    requests[-1].declared, requests[-1].broken_end = declared_seconds(container), broken_end(container)
                 except MediaError as error:
                     found[number] = error
             unread = container if spec.sampling == "rate" or container.duration else None
@@ -160,13 +161,13 @@ def check_file(path: str | Path, upto: float) -> tuple[MediaInfo, float, str]:
     """
     path = Path(path)
     with open_media(path) as container:
-        info, declared = info_of(container), declared_seconds(container)
+        info, declared, broken = info_of(container), declared_seconds(container), broken_end(container)
         if not info.has_video and not info.has_audio:
             raise MediaError(f"{path}: holds no video and no audio that can be decoded")
     length = max(LOOK, min(upto, MAX_SECONDS, declared or MAX_SECONDS))
     request = _Request(0, path, 0.0, length, length, ClipSpec(chunks=1, frames_per_chunk=4, size=16, sample_rate=4000))
     request.pictures.settled = length  # to the very end
-    request.declared = declared
+    request.declared, request.broken_end = declared, broken
     _read(path, [request], None, None, video=True)
     pictures, sound = request.pictures, request.sound
     faults = [fault for fault in [request.faults()] if fault]
@@ -191,6 +192,7 @@ class _Request:
             raise MediaError(f"{path}: the clip lasts {length:g} s, the limit is {MAX_SECONDS:g} s: set start and end")
         self.number, self.begin, self.length, self.chunk_seconds = number, begin, length, chunk_seconds
         self.declared: float | None = None  # seconds of the file, as its header says
+        self.broken_end = ""  # what is wrong with the file's end
         self._again = path, begin, length, chunk_seconds, spec
         self.reset()
 
@@ -207,6 +209,8 @@ class _Request:
         promised = min(self.length, self.declared - self.begin) if self.declared is not None else 0.0
         if not enough and usable < promised - ENDS_EARLY:
             found.append(f"the media end at {self.begin + usable:.3g} s, the file says {self.declared:.3g} s")
+        if not enough and self.broken_end:
+            found.append(self.broken_end)
         return "; ".join(dict.fromkeys(found))
 
     def extent(self, faults: str) -> str:

@@ -1,102 +1,181 @@
-"""``mirasol data look``: a contact sheet of clips as the model sees them: frames, spectrogram, texts."""
+"""``mirasol data look``: contact sheets of clips as they are at rest, or as a training phase gets them."""
 
 from __future__ import annotations
 
-import io
-import textwrap
+import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import atomic_write
-from mirasol.data.features import SILENCE
-from mirasol.data.shardset import ClipArrays, ShardSet
+from mirasol.data import augment
+from mirasol.data.augment import OFF
+from mirasol.data.collect import SAME_TIME
+from mirasol.data.failures import DamagedClip
+from mirasol.data.loader import TrainingLoader, collate
+from mirasol.data.pictures import draw_box
+from mirasol.data.samples import Sample, TrainingSamples
+from mirasol.data.shards import INDEX_SUFFIX
+from mirasol.data.shardset import ShardSet, read_index, read_tar_index
+from mirasol.data.sheet import Row, write_sheet
+from mirasol.data.spec import ClipSpec
+from mirasol.data.tokenizer import Tokenizer
 
-FRAMES_SHOWN = 16
-TEXTS_SHOWN = 8
-ROW_INCHES = 1.9
+Mark = tuple[str, str]
 
 
-def look(shard_set: ShardSet, out: Path, *, clips: int = 12, keys: Sequence[str] = ()) -> Path:
-    """Write a PNG of ``clips`` clips spread evenly over the split, or of the clips ``keys``.
+def look(
+    shard_set: ShardSet, out: Path, *, clips: int = 12, keys: Sequence[str] = (), shard: str | None = None
+) -> list[Path]:
+    """Draw ``clips`` clips spread evenly over the split or over one of its tars, or the clips ``keys``.
+
+    Behind them, unless ``keys`` choose, come the clips of the split that were rejected, with their reasons.
 
     Returns:
-        ``out``.
+        The pages that were written.
 
     Raises:
-        MirasolError: a key is not in the split, a clip is damaged, or ``out`` cannot be written.
+        MirasolError: a key or the shard is not in the split, or ``out`` cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     unknown = sorted(set(keys) - set(shard_set.keys))
     if unknown:
         raise MirasolError(f"{shard_set.folder}: no clip {', '.join(unknown)} in the split {shard_set.split}")
     number = {key: index for index, key in enumerate(shard_set.keys)}
-    spread = np.linspace(0, len(shard_set) - 1, min(clips, len(shard_set))).round()
-    chosen = [number[key] for key in keys] or [int(i) for i in spread]
-    figure = Figure(figsize=(16, ROW_INCHES * len(chosen)), dpi=80, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(6, 3, 5))
-    for (pictures, sound, words), index in zip(grid, chosen, strict=True):
+    known = [number[key] for key in _keys_of(shard_set, shard)] if shard else range(len(shard_set))
+    spread = np.linspace(0, len(known) - 1, min(clips, len(known))).round()
+    chosen = [number[key] for key in keys] or [known[int(i)] for i in spread]
+    rows = [_row(shard_set, index) for index in chosen]
+    rejected = [] if keys or shard else _rejected(shard_set)
+    head = f"{shard or shard_set.split}, {len(rows):,} of {len(known):,} clips · {_cut(shard_set.spec)}"
+    return write_sheet(out, head, rows, rejected)
+
+
+def look_at_training(loader: TrainingLoader, tokenizer: Tokenizer, out: Path, *, clips: int, name: str) -> list[Path]:
+    """Draw what the phase ``name`` gets as its next ``clips`` training samples, and what chance made of them.
+
+    Raises:
+        MirasolError: a clip is damaged and nothing takes its place, or ``out`` cannot be written.
+    """
+    samples, first = loader.samples, loader.order.start
+    assert isinstance(samples, TrainingSamples)
+    rows = [_training_row(loader, samples, tokenizer, number) for number in range(first, first + clips)]
+    head = f"{name}, training samples {first} to {first + clips - 1} · {_cut(samples.spec)}"
+    return write_sheet(out, head, rows)
+
+
+def _cut(spec: ClipSpec) -> str:
+    how = f"{spec.chunks} chunks of {spec.frames_per_chunk} frames, {spec.size} x {spec.size}"
+    return f"{how}, {spec.fps:g} a second" if spec.sampling == "rate" else f"{how}, spread over the clip"
+
+
+def _row(shard_set: ShardSet, index: int) -> Row:
+    key = shard_set.keys[index]
+    try:
         clip = shard_set.read(index)
-        _draw_frames(pictures, clip, shard_set.keys[index])
-        _draw_sound(sound, clip)
-        words.axis("off")
-        words.text(0, 1, _texts(clip.meta), va="top", fontsize=7, family="monospace", parse_math=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    with atomic_write(out) as file:
-        file.write(picture.getvalue())
-    return out
-
-
-def to_rgb(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Planar YUV 4:2:0 frames [N, size*3/2, size] to RGB [N, size, size, 3]."""
-    pictures = [av.VideoFrame.from_ndarray(frame, format="yuv420p").to_ndarray(format="rgb24") for frame in frames]
-    return np.stack(pictures).astype(np.uint8, copy=False)
-
-
-def _draw_frames(axes: Any, clip: ClipArrays, key: str) -> None:
+    except DamagedClip as error:
+        return Row(key, (("lost", f"damaged: {error.why}"),), (), None)
     meta = clip.meta
-    window = "" if meta["start"] is None and meta["end"] is None else f" {meta['start'] or 0:g}-{meta['end'] or '…'} s"
-    axes.set_title(f"{key}  {meta['media'][-60:]}{window}", fontsize=7, loc="left", parse_math=False)
-    axes.set_xticks([]), axes.set_yticks([])
-    if clip.video is None:
-        axes.text(0.5, 0.5, "no picture", ha="center", transform=axes.transAxes)
-        return
-    frames = clip.video.reshape(-1, *clip.video.shape[2:])
-    shown = frames[np.linspace(0, len(frames) - 1, min(FRAMES_SHOWN, len(frames))).round().astype(int)]
-    columns = -(-len(shown) // 2)
-    rgb = to_rgb(np.concatenate([shown, shown[: 2 * columns - len(shown)]]))
-    rgb = np.pad(rgb, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)  # a line between frames
-    axes.imshow(np.concatenate([np.concatenate(list(row), axis=1) for row in (rgb[:columns], rgb[columns:])], axis=0))
-
-
-def _draw_sound(axes: Any, clip: ClipArrays) -> None:
-    meta = clip.meta
-    state = "silent" if meta["silent"] else meta["partial"]
-    axes.set_title(
-        f"{meta['chunks']} x {meta['chunk_seconds']:.3g} s  {state}", fontsize=7, loc="left", parse_math=False
+    window = (
+        "" if meta["start"] is None and meta["end"] is None else f" {meta['start'] or 0:g} to {meta['end'] or '…'} s"
     )
-    axes.set_xticks([]), axes.set_yticks([])
-    if clip.audio is None:
-        axes.text(0.5, 0.5, "no sound", ha="center", transform=axes.transAxes)
-        return
-    mel = clip.audio.reshape(-1, clip.audio.shape[-1])
-    axes.imshow(mel.T, origin="lower", aspect="auto", vmin=SILENCE, vmax=3, cmap="magma", interpolation="nearest")
-    for chunk in range(1, clip.audio.shape[0]):
-        axes.axvline(chunk * clip.audio.shape[1] - 0.5, color="white", linewidth=0.5)
+    texts = tuple(f"{e['prompt']} {' | '.join(e['answers'])}" for e in meta["examples"])
+    return Row(f"{key}  {meta['media'][-70:]}{window}", tuple(status_of_clip(meta, shard_set.spec)), texts, clip)
 
 
-def _texts(meta: dict[str, Any]) -> str:
-    lines = [f"{e['prompt']} {' | '.join(e['answers'])}" for e in meta["examples"]]
-    more = [f"… and {len(lines) - TEXTS_SHOWN} more"] if len(lines) > TEXTS_SHOWN else []
-    return (
-        "\n".join(textwrap.shorten(line, 88, placeholder=" …") for line in lines[:TEXTS_SHOWN]) + "\n" + "".join(more)
-    )
+def status_of_clip(meta: dict[str, Any], spec: ClipSpec) -> list[Mark]:
+    """What the JSON of a clip says about its state, the first mark being ``ok`` or ``partial`` up to where."""
+    marks = [("bad", f"partial: {meta['partial']}") if meta["partial"] else ("good", "ok")]
+    for has, chunks, what in (("has_video", "video_chunks", "picture"), ("has_audio", "audio_chunks", "sound")):
+        if not meta[has]:
+            marks.append(("note", f"no {what}"))
+        elif meta[chunks] < spec.chunks:
+            marks.append(("note", f"{what} in {meta[chunks]} of {spec.chunks} chunks"))
+    if meta.get("silent"):
+        marks.append(("note", "silent"))
+    seen = spec.chunks * spec.chunk_seconds
+    if spec.sampling == "rate" and meta["end"] is not None:
+        length = meta["end"] - (meta["start"] or 0.0)
+        if length > seen + SAME_TIME:
+            marks.append(("note", f"cut short: {seen:g} of {length:g} s"))
+    if meta.get("copied"):
+        marks.append(("note", "picture copied from the source"))
+    return marks
+
+
+def _keys_of(shard_set: ShardSet, shard: str) -> list[str]:
+    names = [tar["name"] for tar in read_index(shard_set.folder)["splits"][shard_set.split]]
+    if shard not in names:
+        raise MirasolError(f"{shard_set.folder}: no shard {shard}: there are {names[0]} to {names[-1]}")
+    return [key for key, _ in read_tar_index(shard_set.folder / (shard + INDEX_SUFFIX))]
+
+
+def _rejected(shard_set: ShardSet) -> list[str]:
+    lost = [r for r in read_index(shard_set.folder)["rejected"] if r["split"] == shard_set.split]
+    return [f"{json.dumps(r['media'], ensure_ascii=False)[1:-1]} [{r['key']}]: {r['reason']}" for r in lost]
+
+
+def _training_row(loader: TrainingLoader, samples: TrainingSamples, tokenizer: Tokenizer, number: int) -> Row:
+    sample = samples[number]
+    batch = collate(
+        [sample], spec=samples.spec, length=samples.max_text, width=None, tasks=samples.tasks,
+        caption_weight=loader.caption_weight,
+    )  # fmt: skip
+    texts = []
+    for text, weight in zip(sample.texts, batch.text_weight[0].tolist(), strict=True):
+        prompt, answer = tokenizer.decode(text.ids[: text.answer]), tokenizer.decode(text.ids[text.answer :])
+        texts.append(f"{weight:5.3g} x  {prompt} → {answer}")
+    own = {text.example for text in samples.clips.texts[_index(samples, sample)]}
+    mine = [line for line, text in zip(texts, sample.texts, strict=True) if text.example in own]
+    others = [line for line, text in zip(texts, sample.texts, strict=True) if text.example not in own]
+    texts = [line for pair in itertools.zip_longest(mine, others) for line in pair if line]  # of a mixture: in turn
+    epoch, place = divmod(number, len(samples.clips))
+    title = f"sample {number}: epoch {epoch}, place {place}  {sample.key}"
+    return Row(title, tuple(changes(samples, number, sample)), tuple(texts), sample.clip)
+
+
+def _index(samples: TrainingSamples, sample: Sample) -> int:
+    """Which of the phase's clips a sample shows."""
+    return samples.clips.numbers.index(samples.clips.shard_set.keys.index(sample.key))
+
+
+def changes(samples: TrainingSamples, number: int, sample: Sample) -> list[Mark]:
+    """What chance and damage made of training sample ``number``, told from the draws that made it."""
+    marks: list[Mark] = [("lost", f"{d.instead} in place of {d.key} ({d.why})") for d in sample.damage]
+    index = _index(samples, sample)
+    before = samples.clips.arrays(index)
+    how = samples.augmentation
+    if how != OFF:
+        chances = augment.other_draws(samples.seed, augment.CHANGE, number).random(augment.CHANCES)
+        present = "video_present" if before.video is not None else "audio_present"
+        if by := int(getattr(before, present).sum() - getattr(sample.clip, present).sum()):
+            marks.append(("change", f"begun {by} chunk{'s' if by > 1 else ''} later"))
+        if before.video is not None and how.crop < 1.0:
+            box = draw_box(samples.spec.size, how.crop, chances[1:5])
+            marks.append(("change", f"crop {box.width} x {box.height} at {box.left}, {box.top}"))
+        if before.video is not None and chances[5] < how.flip:
+            marks.append(("change", "mirrored"))
+        if before.audio is not None and (how.spec_time or how.spec_mel):
+            sizes = (before.audio.shape[0] * before.audio.shape[1], before.audio.shape[2])
+            most = (how.spec_time, how.spec_mel)
+            columns, mels = (int(c * (int(m * n) + 1)) for c, m, n in zip(chances[[6, 8]], most, sizes, strict=True))
+            marks.append(("change", f"hidden: {columns} of {sizes[0]} columns, {mels} of {sizes[1]} mels"))
+    if sample.shares:
+        draws = augment.other_draws(samples.seed, augment.MIX, number)
+        share = augment.draw_share(how.mixup, draws)
+        partner = (index + 1 + int(draws.integers(len(samples.clips) - 1))) % len(samples.clips)
+        key = samples.clips.key(partner)
+        key = next((d.instead for d in sample.damage if d.key == key), key)
+        marks.append(("change", f"mixed: {share:.0%} of this, {1 - share:.0%} of {key}"))
+    draws = augment.sample_draws(samples.seed, number)
+    augment.draw_texts(samples.clips.texts[index], samples.texts_per_clip, samples.tasks, draws)
+    missing = augment.draw_missing(samples.mute, samples.blank, draws)
+    both = sample.clip.video is not None and sample.clip.audio is not None
+    if both and missing != "none":
+        marks.append(("change", missing))
+    for what, chunks in (("picture", sample.clip.video_present), ("sound", sample.clip.audio_present)):
+        if not chunks.all():
+            marks.append(("note", f"{what} in {chunks.sum()} of {len(chunks)} chunks"))
+    return marks or [("good", "unchanged")]

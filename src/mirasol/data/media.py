@@ -27,6 +27,7 @@ FORMATS = (
 )
 # Those whose length FFmpeg guesses from the first packets' bit rate.
 WITHOUT_LENGTH = {"mp3", "aac", "ac3", "eac3", "amr", "h264", "hevc", "m4v", "mpegvideo", "dv", "mpeg", "mpegts"}
+TS_PACKETS = (188, 192, 204)  # bytes of a packet of an MPEG transport stream: plain, Blu-ray, with error correction
 UNUSABLE = (av.error.FFmpegError, OSError, ValueError, MemoryError)
 
 
@@ -120,6 +121,8 @@ def origin_of(container: InputContainer) -> float:
 
 def declared_seconds(container: InputContainer) -> float | None:
     """The duration that the file's header states; None if it states none that can be relied on."""
+    if container.format.name == "mp3":
+        return _mp3_seconds(_path_of(container))
     if not container.duration or not WITHOUT_LENGTH.isdisjoint(container.format.name.split(",")):
         return None
     video, audio = streams_of(container)
@@ -130,6 +133,44 @@ def declared_seconds(container: InputContainer) -> float | None:
         return container.duration / av.time_base
     ends = [float(((stream.start_time or 0) + stream.duration) * stream.time_base) for stream in used]
     return max(ends) - origin_of(container)  # others, subtitles say, may last longer
+
+
+def broken_end(container: InputContainer) -> str:
+    """What is wrong with the end of an MPEG transport stream, which says nowhere how long it is; "" if nothing."""
+    path = _path_of(container)
+    if container.format.name != "mpegts":
+        return ""
+    with path.open("rb") as file:
+        start = file.read(2 * max(TS_PACKETS) + 8)
+    # Where the sync byte comes again; Blu-ray puts a time of four bytes before it.
+    fits = [n for n in TS_PACKETS for at in (0, 4) if start[at : at + 1] == start[at + n : at + n + 1] == b"\x47"]
+    over = path.stat().st_size % fits[0] if fits else 0
+    return f"the file ends within a packet, {over} of its {fits[0]} bytes are there" if over else ""
+
+
+def _path_of(container: InputContainer) -> Path:
+    return Path(container.name.removeprefix("file:"))
+
+
+def _mp3_seconds(path: Path) -> float | None:
+    """What the table of contents in the first frame of an MP3 (by Xing, Info) says; None without one."""
+    with path.open("rb") as file:
+        tag = file.read(10)
+        if tag[:3] == b"ID3":  # seven bits of its size in each of four bytes
+            file.seek(10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(tag[6:10])))
+        else:
+            file.seek(0)
+        frame = file.read(64)
+    if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
+        return None
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3  # version 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
+    mono = frame[3] >> 6 == 3
+    at = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))
+    if frame[at : at + 4] not in (b"Xing", b"Info") or not frame[at + 7] & 1 or rate == 3 or version == 1:
+        return None
+    frames = int.from_bytes(frame[at + 8 : at + 12], "big")
+    samples, divided = (1152, 1) if version == 3 else (576, 2 if version == 2 else 4)
+    return frames * samples * divided / (44100, 48000, 32000)[rate]
 
 
 def check_rate(path: Path, rate: int) -> None:

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from mirasol.core.codecs import require_codec
-from mirasol.data.collect import SAME_TIME
+from mirasol.data.collect import SAME_TIME, UPRIGHT, turns_of
 from mirasol.data.guard import beat
 from mirasol.data.media import UNUSABLE, origin_of, streams_of
 from mirasol.data.spec import ClipSpec
@@ -125,13 +125,13 @@ def _copy(container: InputContainer, origin: float, spec: ClipSpec) -> bytes | N
 
 def _whole(data: bytes, spec: ClipSpec) -> bool:
     """Whether an mp4 decodes to N upright frames of the clip's size. The frames are not kept: copying them costs."""
-    wanted, count = (spec.size, spec.size, "yuv420p", 0, False), 0
+    wanted, count = (spec.size, spec.size, "yuv420p", UPRIGHT, False), 0
     with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             beat()
-            if (frame.width, frame.height, frame.format.name, frame.rotation, frame.is_corrupt) != wanted:
+            if (frame.width, frame.height, frame.format.name, turns_of(frame), frame.is_corrupt) != wanted:
                 return False
             count += 1
     return count == spec.frames

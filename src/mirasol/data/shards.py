@@ -23,11 +23,12 @@ from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.collect import SAME_TIME
 from mirasol.data.executors import WorkersDied, open_workers, run_jobs
+from mirasol.data.linked import check_media
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.parts import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
 from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.spec import ClipSpec, ShardsSpec
-from mirasol.data.storage import check_folder, identities
+from mirasol.data.storage import check_folder, identities, is_url
 from mirasol.data.store import Store
 from mirasol.data.tar import Tar
 
@@ -53,10 +54,10 @@ def build_shards(
         Counts, rejected clips with reasons, bytes, seconds and clips per second: ``reports/shards.json``.
 
     Raises:
-        MirasolError: the manifest is wrong, a split that training or evaluation needs is empty, more than
-            ``spec.max_rejected`` of the clips are unusable, another run is at work on the same store, workers
-            died, a folder cannot be written, or the store cannot be reached. The tars that this run had written to
-            ``out_dir`` are removed.
+        MirasolError: the manifest is wrong, a split that training or evaluation needs is empty, media are not what
+            their listing says, more than ``spec.max_rejected`` of the clips are unusable, another run is at work on
+            the same store, workers died, a folder cannot be written, or the store cannot be reached. The tars that
+            this run had written to ``out_dir`` are removed.
     """
     data_dir, out_dir = Path(data_dir).absolute(), Path(out_dir)
     if spec.storage and (wrong := check_folder(spec.storage)):
@@ -66,6 +67,7 @@ def build_shards(
     manifest = data_dir / "manifest.jsonl"
     clips = clips_of(read_manifest(manifest))
     _check_splits(manifest, {c.split for c in clips})
+    check_media(data_dir, dict.fromkeys(c.media for c in clips if not is_url(c.media)))
     begun = time.monotonic()
     written: list[Path] = []
     with Store(Path(store) if store is not None else out_dir.with_name(f"{out_dir.name}.parts")) as kept:

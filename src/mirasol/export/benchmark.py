@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, clips_of, read_manifest
+from mirasol.data.media import reason
+from mirasol.data.storage import local_file
 from mirasol.export.config import BenchmarkSpec
 from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.model.mirasol import Mirasol
@@ -51,17 +54,18 @@ def benchmark(
     model.eval()
     graphs = step_graphs(model)  # first: a model that cannot stream has no bundle either
     engine = Engine(bundle, threads=spec.threads)
-    chosen = _choose(Path(data), split, spec.clips)
+    clips = _choose(Path(data), split, spec.clips)
     taken = Timings()
-    with Progress("benchmark", spec.rounds, "rounds") as progress:
-        _round(engine, Path(data), chosen[:1], graphs, 2, spec.threads, Timings())  # warms everything up
+    with contextlib.ExitStack() as files, Progress("benchmark", spec.rounds, "rounds") as progress:
+        chosen = [(clip, files.enter_context(_local(Path(data), clip.media))) for clip in clips]
+        _round(engine, chosen[:1], graphs, 2, spec.threads, Timings())  # warms everything up
         for _ in range(spec.rounds):
-            _round(engine, Path(data), chosen, graphs, STEPS, spec.threads, taken)
+            _round(engine, chosen, graphs, STEPS, spec.threads, taken)
             progress.advance(realtime=taken.realtime[-1])
     return {
         "realtime": {"median": rounded(statistics.median(taken.realtime))},
         "realtime_rounds": {**_spread(taken.realtime), "rounds": spec.rounds},
-        "streamed": {"files": len(chosen), "seconds": rounded(taken.seconds / spec.rounds), "split": split},
+        "streamed": {"files": len(clips), "seconds": rounded(taken.seconds / spec.rounds), "split": split},
         "chunk_ms": _quantiles(taken.chunk_ms),
         "answer_ms": _quantiles(taken.answer_ms),
         "step_ms": {
@@ -100,12 +104,28 @@ def _choose(data: Path, split: str, count: int) -> list[Clip]:
     return [clips[int(number)] for number in numbers]
 
 
+@contextlib.contextmanager
+def _local(data: Path, media: str) -> Iterator[Path]:
+    """A local file of ``media``, fetched before anything is timed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(local_file(data, media))
+        except (FileNotFoundError, PermissionError) as error:
+            raise MirasolError(f"{media}: cannot be fetched: {reason(error)}") from error
+        yield path
+
+
 def _round(
-    engine: Engine, data: Path, clips: list[Clip], graphs: list[StepGraph], steps: int, threads: int, taken: Timings
+    engine: Engine,
+    clips: list[tuple[Clip, Path]],
+    graphs: list[StepGraph],
+    steps: int,
+    threads: int,
+    taken: Timings,
 ) -> None:
     seconds = wall = 0.0
-    for clip in clips:
-        source = FileSource(data / clip.media, engine.contract.clip, clip.start, clip.end)
+    for clip, path in clips:
+        source = FileSource(path, engine.contract.clip, clip.start, clip.end)
         session = Session(engine, source.chunk_seconds)
         each = _stream(session, source)
         taken.answer_ms += _times(partial(session.ask, clip.examples[0].prompt), 1)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.adapters.table import ADAPTERS
 from mirasol.ops import dvc
 from mirasol.ops.command import CommandError, git, mirasol
 from mirasol.ops.lock import hold
 
 WORKSPACES = Path("runs", "workspaces")
 ANNOTATIONS = ("annotations.csv", "annotations.jsonl")
+WITHOUT_ANNOTATIONS = ("drone", "fsdd")
 _BASE = "refs/mirasol/base"  # the commit of the project that the workspace started from
 _TIP = "refs/mirasol/tip"  # our own commit on top of it
 
@@ -30,6 +32,8 @@ def make_workspace(
     params: str | Path | None = None,
     data: str | Path | None = None,
     adapter: str = "generic",
+    annotations: str | Path | None = None,
+    options: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> Path:
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
@@ -40,9 +44,11 @@ def make_workspace(
     Args:
         root: the project's folder.
         params: a complete params file (recipes/*.yaml); the project's committed one if ``None``.
-        data: a folder of media. For the adapter `generic`, annotations.csv or annotations.jsonl lies in it;
-            the project's own data if ``None``.
+        data: a folder of media; the project's own data if ``None``.
         adapter: how ``data`` is read: `mirasol data import ADAPTER`.
+        annotations: for `generic` a .csv or .jsonl file (default: annotations.csv or annotations.jsonl in ``data``),
+            for a published set the folder with its own files (default: ``data``); `drone` and `fsdd` have none.
+        options: further ones of the import, such as ``--skip-missing``.
 
     Returns:
         The workspace's folder.
@@ -56,7 +62,9 @@ def make_workspace(
         raise MirasolError(f"workspace name `{name}`: use letters, digits, `.`, `_` and `-`, a letter or digit first")
     recipe = _existing(params, "--params") if params is not None else None
     media = _existing(data, "--data") if data is not None else None
-    annotations = _annotations(media) if media is not None and adapter == "generic" else None
+    if media is None and (annotations is not None or options):
+        raise MirasolError("--annotations and options of the import go with --data, the folder with the media")
+    listed = _annotations(media, adapter, annotations) if media is not None else []
     head = _head(root, say)
     folder = root / WORKSPACES / name
     if not (folder / ".git").exists():
@@ -70,8 +78,8 @@ def make_workspace(
             shutil.copyfile(recipe, folder / "params.yaml")
             git(folder, "add", "params.yaml")
         if media:
-            options = ["--annotations", str(annotations)] if annotations else []
-            mirasol(folder, "data", "import", adapter, *options, "--media", str(media), "--out", "data", on_line=say)
+            words = ["data", "import", adapter, *listed, "--media", str(media), "--out", "data", *options]
+            mirasol(folder, *words, on_line=say)
             dvc.add(folder, "data", on_line=say)
             git(folder, "add", "data.dvc")
         elif (folder / "data.dvc").exists():
@@ -89,15 +97,27 @@ def _existing(path: str | Path, option: str) -> Path:
     return found
 
 
-def _annotations(media: Path) -> Path:
+def _annotations(media: Path, adapter: str, named: str | Path | None) -> list[str]:
+    """The option of the import that names the annotations; none for sets without."""
+    if adapter in WITHOUT_ANNOTATIONS:
+        if named is not None:
+            raise MirasolError(f"--annotations {named}: {adapter} is read from the names of its files, it has none")
+        return []
+    if adapter != "generic" and adapter not in ADAPTERS:
+        known = ", ".join(["generic", *WITHOUT_ANNOTATIONS, *ADAPTERS])
+        raise MirasolError(f"--adapter {adapter}: expected one of {known}")
+    if named is not None:
+        return ["--annotations", str(_existing(named, "--annotations"))]
+    if adapter in ADAPTERS:
+        return ["--annotations", str(media)]
     found = [media / name for name in ANNOTATIONS if (media / name).is_file()]
     if len(found) != 1:
         what = "has both" if found else "has neither"
         raise MirasolError(
-            f"{media} {what} {' and '.join(ANNOTATIONS)}: one of them must list the media beside it,"
-            " with the columns media, start, end, prompt, answers, split, group"
+            f"{media} {what} {' and '.join(ANNOTATIONS)}: one of them must list the media beside it, with the columns "
+            "media, start, end, prompt, answers, split, group; or name the file with --annotations"
         )
-    return found[0]
+    return ["--annotations", str(found[0])]
 
 
 def _head(root: Path, say: Callable[[str], None]) -> str:

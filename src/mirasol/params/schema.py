@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -100,16 +101,36 @@ class Check:
     paths: tuple[str, ...]
     holds: Callable[..., bool]
     rule: str  # what must hold, in words
+    figure: Callable[..., int] | None = None  # what the rule speaks of, in numbers
 
     def message(self, *values: object) -> str:
         """What was got, and the rule."""
         others = [f"{path} = {value}" for path, value in zip(self.paths[1:], values[1:], strict=True)]
-        return f"got {values[0]}{' with ' + ', '.join(others) if others else ''}, {self.rule}"
+        figure = f", here {self.figure(*values)}" if self.figure else ""
+        return f"got {values[0]}{' with ' + ', '.join(others) if others else ''}, {self.rule}{figure}"
 
 
 def _by_preset(figure: Callable[[Preset], int]) -> str:
     """A figure of each preset, as a rule quotes it."""
     return "(" + ", ".join(f"{name}: {figure(preset)}" for name, preset in PRESETS.items()) + ")"
+
+
+def chunk_features(preset: str, size: int, frames: int, overlap: int, bands: int, mels: int) -> int:
+    """n = f + s, the features of a chunk, as the model counts them but without torch; 0 where a tube does not fit.
+
+    Args:
+        preset: its name; ``size``, ``frames``, ``bands``, ``mels`` are keys of `clip`, ``overlap`` of `model`.
+    """
+    sizes = PRESETS[preset]
+    whole = (frames + overlap, size, size)
+    tubes = [*zip(sizes.tubes, sizes.tube_strides, strict=True)]
+    if side := sizes.patch:  # 2D patches of the first frame
+        tubes.append(((1, side, side), (whole[0], side, side)))
+    steps = [[(n - e) // s + 1 for n, e, s in zip(whole, *tube, strict=True)] for tube in tubes]
+    if any(n < 1 for counts in steps for n in counts):
+        return 0
+    columns, bins = sizes.audio_patch
+    return sum(map(math.prod, steps)) + (whole[0] * bands // columns) * (mels // bins)
 
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
@@ -153,6 +174,20 @@ CHECKS = (
         lambda mels, preset: mels >= PRESETS[preset].audio_patch[1],
         "must be at least the mel bands of the preset's audio patch "
         + _by_preset(lambda preset: preset.audio_patch[1]),
+    ),
+    Check(
+        (
+            "model.combined",
+            "model.preset",
+            "clip.size",
+            "clip.frames_per_chunk",
+            "model.overlap",
+            "clip.audio_bands",
+            "clip.mels",
+        ),
+        lambda combined, *sizes: combined <= (chunk_features(*sizes) or combined),  # 0: others say what does not fit
+        "must be at most n, the video and audio features of a chunk",
+        lambda _, *sizes: chunk_features(*sizes),
     ),
     Check(
         ("training.init",),

@@ -195,7 +195,8 @@ def test_a_stranger_in_a_tar_is_told(copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_shows_every_kind_of_clip(shards: ShardSet, tmp_path: Path) -> None:
-    picture = look(shards, tmp_path / "look.png", clips=8).read_bytes()
+    (page,) = look(shards, tmp_path / "look.png", clips=8)
+    picture = page.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) > 20_000
 
 

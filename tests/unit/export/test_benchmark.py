@@ -40,6 +40,18 @@ def test_the_report(data: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_media_behind_a_url_are_streamed_too(data: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "manifest.jsonl", [example(0, media=f"file://{data}/media/0.mp4", split="test")])
+    report = benchmark(bundle_model(), tiny_bundle(), tmp_path, BenchmarkSpec(rounds=1, threads=1), split="test")
+    assert report["streamed"] == {"files": 1, "seconds": 3.0, "split": "test"}
+
+
+def test_a_url_that_leads_nowhere_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "manifest.jsonl", [example(0, media=f"file://{tmp_path}/no.mp4", split="test")])
+    with pytest.raises(MirasolError, match=r"file://.*/no\.mp4"):
+        benchmark(bundle_model(), tiny_bundle(), tmp_path, BenchmarkSpec(rounds=1, threads=1), split="test")
+
+
 def test_a_model_that_cannot_stream_is_refused_before_the_bundle_is_opened(tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match="'bidirectional' sees the chunks to come and cannot stream"):
         benchmark(bundle_model(latent="bidirectional"), tmp_path, tmp_path, BenchmarkSpec(), split="test")

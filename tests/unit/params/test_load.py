@@ -9,9 +9,12 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.export.config import ExportSpec
+from mirasol.model.accounting import chunk_tokens
+from mirasol.model.config import PRESETS, ModelSpec
+from mirasol.model.presets import build_config
 from mirasol.params.errors import ParamsError, nearest
 from mirasol.params.load import load_params
-from mirasol.params.schema import Params, keys, sections
+from mirasol.params.schema import Params, chunk_features, keys, sections
 
 ROOT = Path(__file__).parents[3]
 GOOD = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -145,6 +148,7 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
             "combiner: cls",
             "model.queries: got pooled with model.combiner = cls, `pooled` goes",
         ),
+        ("combined: 9", "combined: 64", "model.combined: got 64 with model.preset = demo, clip.size = 48, clip.frames"),
         ("max_answer: 8", "max_answer: 48", "evaluate.max_answer: got 48 with tokenizer.max_text = 48"),
         ("warmup: 50", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
         ("mute: 0.05", "mute: 0.96", "pretrain.mute: got 0.96 with pretrain.blank = 0.05"),
@@ -153,6 +157,26 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
 def test_keys_must_fit_together(tmp_path: Path, old: str, new: str, expected: str) -> None:
     (problem,) = problems(write(tmp_path, (old, new)))
     assert problem.startswith(expected)
+
+
+def test_too_many_combined_features_are_told_with_how_many_there_are(tmp_path: Path) -> None:
+    (problem,) = problems(write(tmp_path, ("combined: 9", "combined: 64")))
+    assert problem.endswith("must be at most n, the video and audio features of a chunk, here 40")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("clip", [(48, 4, 0, 4, 32), (96, 16, 0, 5, 64), (128, 16, 3, 4, 80), (448, 17, 0, 8, 128)])
+def test_features_of_a_chunk_are_counted_as_the_model_counts_them(preset: str, clip: tuple[int, ...]) -> None:
+    size, frames, overlap, bands, mels = clip
+    config = build_config(
+        ModelSpec(preset=preset, overlap=overlap), size=size, frames_per_chunk=frames, mels=mels,
+        audio_columns=bands * frames, vocabulary=9, max_text=9,
+    )  # fmt: skip
+    try:
+        lattices, audio = chunk_tokens(config)
+    except ValueError:
+        pytest.skip("the preset's tubes do not fit, which another check says")
+    assert chunk_features(preset, *clip) == sum(lattice.tokens for lattice in lattices) + audio
 
 
 def test_checks_across_keys_come_together_with_other_problems(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.adapters.writing import refuse_world, write_data
+from mirasol.data.adapters.writing import media_linked, refuse_world, write_data
 from mirasol.data.manifest import Example
 
 PROMPT = "Classify the video audio clip."
@@ -41,6 +41,7 @@ def import_drone(media: Path, out: Path) -> dict[str, Any]:
             three splits.
     """
     refuse_world(out)
+    media_linked(out, "copy")  # the joined files must not go into the folder behind a link
     videos = _by_class(media / "video", r"V_([A-Z]+)_(\d+)\.mp4")
     sounds = _by_class(media / "audio", r"([A-Z]+)_(\d+)\.flac")
     pairs = [

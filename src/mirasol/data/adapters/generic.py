@@ -48,14 +48,15 @@ SHOWN_MISSING = 10
 
 
 def import_generic(
-    annotations: Path, media: Path, out: Path, *, link: str = "copy", skip_missing: bool = False
+    annotations: Path, media: Path, out: Path, *, link: str = "", skip_missing: bool = False
 ) -> dict[str, Any]:
     """Write ``out/manifest.jsonl``, ``out/import.json`` and ``out/media/...``; copies only what is not there already.
 
     Args:
         annotations: a ``.csv`` or ``.jsonl`` file, UTF-8.
         media: the folder that the rows' paths start from.
-        link: ``copy``, or ``hardlink`` to take no room on the same disk.
+        link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
+            are; empty: as the import before, else a copy.
         skip_missing: leave out rows whose file is missing, and count them, instead of failing.
 
     Returns:

@@ -60,7 +60,7 @@ def import_set(
     *,
     splits: Sequence[str] = (),
     patterns: Sequence[str] = (),
-    link: str = "copy",
+    link: str = "",
     skip_missing: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -73,7 +73,8 @@ def import_set(
             empty: all whose files are there.
         patterns: names of the media below ``media``, instead of the set's usual ones: ``video{video_id}.mp4``;
             ``*`` stands for any characters within one name, and the first pattern that finds a file counts.
-        link: ``copy``, or ``hardlink`` to take no room on the same disk.
+        link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
+            are; empty: as the import before, else a copy.
         skip_missing: leave out rows whose file is missing, and list them, instead of failing.
         dry_run: write nothing; missing media are listed, not refused.
 

@@ -13,10 +13,11 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
+from mirasol.data.linked import LISTING, write_listing
 from mirasol.data.manifest import SPLITS, Example, write_manifest
 
 SUMMARY = "import.json"
-LINKS = ("copy", "hardlink")
+LINKS = ("copy", "hardlink", "symlink")
 HEAD = 1 << 16  # bytes that are compared before whole files are read
 COMMON = 20  # answers that the summary names
 
@@ -28,24 +29,33 @@ def write_data(
 
     Args:
         media: the folder that the examples' paths, without their ``media/``, start from.
-        link: one of LINKS.
+        link: one of LINKS, or "" for that of an import before, else a copy.
         facts: what the adapter knows, for the summary.
 
     Returns:
         The summary.
 
     Raises:
-        MirasolError: the disk cannot be written; the old manifest stays.
+        MirasolError: the disk cannot be written, or an import before brought the media in otherwise; the old
+            manifest stays.
     """
+    linked = media_linked(out, link)
     paths = sorted({e.media.removeprefix("media/") for e in examples})
     summary = {**facts, **summarise(examples), **examine(media, examples)}
-    with Progress("import", len(paths), "files") as progress:
-        for path in paths:
-            place(media / path, out / "media" / path, link)
-            progress.advance()
+    if linked:
+        link_folder(media, out / "media")
+    else:
+        with Progress("import", len(paths), "files") as progress:
+            for path in paths:
+                place(media / path, out / "media" / path, link or "copy")
+                progress.advance()
     # A summary beside another manifest would lie: it goes first and comes back last.
     (out / SUMMARY).unlink(missing_ok=True)
     write_manifest(out / "manifest.jsonl", examples)
+    if linked:
+        write_listing(out, (f"media/{path}" for path in paths))
+    else:
+        (out / LISTING).unlink(missing_ok=True)  # of links that somebody has replaced by files
     kept = {out / "media" / path for path in paths}
     summary["unused_media"] = sum(p.is_file() and p not in kept for p in (out / "media").rglob("*"))
     summary["manifest_sha256"] = sha256_file(out / "manifest.jsonl")
@@ -161,9 +171,35 @@ def refuse_world(out: Path) -> None:
 
 
 def check_link(link: str) -> None:
-    """Raise :class:`MirasolError` if ``link`` is none of LINKS."""
-    if link not in LINKS:
+    """Raise :class:`MirasolError` if ``link`` is neither one of LINKS nor ""."""
+    if link and link not in LINKS:
         raise MirasolError(f"link: {link!r} is not one of {', '.join(LINKS)}")
+
+
+def media_linked(out: Path, link: str) -> bool:
+    """Whether the media stay where they are, behind a link, as ``link`` or the import before says.
+
+    Raises:
+        MirasolError: the two contradict each other: copies would go into somebody's folder, or be left behind.
+    """
+    there = out / "media"
+    if there.is_symlink() and link in ("copy", "hardlink"):
+        raise MirasolError(f"{there} is a link to media elsewhere: use --link symlink, or another folder with --out")
+    if link == "symlink" and there.exists() and not there.is_symlink():
+        raise MirasolError(f"{there} holds media itself: move it away, or choose another folder with --out")
+    return link == "symlink" or there.is_symlink()
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make ``target`` a link to the folder ``source``, in one step, also where it was a link to another."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(source.resolve(), target_is_directory=True)
+        temporary.replace(target)
+    except OSError as error:
+        raise disk_error(error, target) or error from error
 
 
 def place(source: Path, target: Path, link: str) -> None:
