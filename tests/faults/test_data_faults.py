@@ -68,13 +68,19 @@ def building(data: Path, out: Path, script: Path) -> Iterator[subprocess.Popen[s
 
 
 def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The two processes of the pool, once they are there."""
+    """The two processes that decode, once they are there."""
     for _ in range(1000):
-        found = [p for p in psutil.Process(run.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-        if len(found) == 2:
+        if len(found := decoders_of(run)) == 2:
             return found
         time.sleep(0.01)
-    raise AssertionError("the pool did not start within 10 s")
+    raise AssertionError("the processes that decode did not start within 10 s")
+
+
+def decoders_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that decode and are there at the moment."""
+    with contextlib.suppress(psutil.Error):
+        return [p for p in psutil.Process(run.pid).children() if "guard import serve" in " ".join(p.cmdline())]
+    return []
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -106,13 +112,27 @@ def test_a_disk_that_fills_up_at_the_last_moment(
     assert list((tmp_path / "shards").iterdir()) == []
 
 
-def test_a_process_that_dies_is_told_with_its_files(data: Path, tmp_path: Path) -> None:
+def test_processes_that_die_again_are_told_with_their_files(data: Path, tmp_path: Path) -> None:
+    with building(data, tmp_path / "shards", tmp_path / "build.py") as run:
+        until = time.monotonic() + 30
+        while run.poll() is None and time.monotonic() < until:
+            for process in decoders_of(run):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(0.01)
+        _, said = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert "refused: the process that decodes was killed twice" in said and "media/" in said
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_a_process_that_dies_once_is_replaced_and_nothing_is_lost(data: Path, tmp_path: Path) -> None:
+    build_shards(data, tmp_path / "whole", TINY_CLIP, ShardsSpec(clips_per_shard=7, workers=1))
     with building(data, tmp_path / "shards", tmp_path / "build.py") as run:
         workers_of(run)[0].kill()
         _, said = run.communicate(timeout=30)
-    assert run.returncode == 1
-    assert "refused: a process of the shards stage died" in said and "media/" in said
-    assert list((tmp_path / "shards").iterdir()) == []
+    assert run.returncode == 0, said
+    assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
 
 def test_a_killed_run_leaves_no_process_and_the_next_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.spec import ShardsSpec
@@ -88,14 +89,14 @@ def _threads(count: int) -> Iterator[Workers]:
 def _dask(address: str) -> Iterator[Workers]:
     """The workers of a running cluster. Its scheduler gives the jobs of a worker that died to another one."""
     try:
-        from distributed import Client
-        from distributed.scheduler import KilledWorker
+        distributed: Any = importlib.import_module("distributed")  # by name: it is typed in part, and optional
+        killed = importlib.import_module("distributed.scheduler").KilledWorker
     except ImportError as error:
         raise MirasolError(f"shards.executor = dask: {error}: `pip install 'mirasol[dask]'`") from error
     if not address:
         raise MirasolError("shards.executor = dask: shards.address is empty, expected one like tcp://host:8786")
     try:
-        client = Client(address, timeout=CLUSTER_WAIT, set_as_default=False)
+        client = distributed.Client(address, timeout=CLUSTER_WAIT, set_as_default=False)
     except (OSError, ValueError) as error:  # a TimeoutError is an OSError
         raise MirasolError(f"shards.address = {address}: no Dask scheduler can be reached: {error}") from error
     with client:
@@ -106,6 +107,6 @@ def _dask(address: str) -> Iterator[Workers]:
         # pure=False: equal jobs are not looked up by their hash, which would read all they hold
         executor = client.get_executor(pure=False)
         try:
-            yield Workers(executor, max(1, sum(client.ncores().values())), (KilledWorker, CancelledError))
+            yield Workers(executor, max(1, sum(client.ncores().values())), (killed, CancelledError))
         finally:
             executor.shutdown(wait=False)

@@ -102,7 +102,9 @@ class Guard:
         except (EOFError, OSError):
             ready = False
         if not ready:
-            self.close()
+            death = self._death()
+            if isinstance(death, _KilledError):
+                raise death
             raise RuntimeError(f"{sys.executable} could not start the process that decodes")
 
     @property
