@@ -40,7 +40,7 @@ def unpack_chunk(data: bytes, chunk: int, spec: ClipSpec) -> NDArray[np.uint8]:
         raise ValueError(f"chunk {chunk} is damaged")
     if frames[0].format.name != "yuv420p" or any((f.width, f.height) != (spec.size, spec.size) for f in frames):
         raise ValueError(f"expected yuv420p {spec.size}x{spec.size}, got {frames[0]}")
-    return np.stack([square(frame, spec.size, 0) for frame in frames])
+    return np.stack([square(frame, spec.size) for frame in frames])
 
 
 def packets_of(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:

@@ -18,10 +18,10 @@ from mirasol.data.failures import DamagedClip
 from mirasol.data.loader import TrainingLoader, collate
 from mirasol.data.pictures import draw_box
 from mirasol.data.samples import Sample, TrainingSamples
-from mirasol.data.shards import INDEX_SUFFIX
-from mirasol.data.shardset import ShardSet, read_index, read_tar_index
+from mirasol.data.shardset import ShardSet
 from mirasol.data.sheet import Row, write_sheet
 from mirasol.data.spec import ClipSpec
+from mirasol.data.tars import read_index
 from mirasol.data.tokenizer import Tokenizer
 
 Mark = tuple[str, str]
@@ -106,10 +106,11 @@ def status_of_clip(meta: dict[str, Any], spec: ClipSpec) -> list[Mark]:
 
 
 def _keys_of(shard_set: ShardSet, shard: str) -> list[str]:
-    names = [tar["name"] for tar in read_index(shard_set.folder)["splits"][shard_set.split]]
-    if shard not in names:
+    keys = shard_set.keys_in(shard)
+    if not keys:
+        names = [tar["name"] for tar in read_index(shard_set.folder)["splits"][shard_set.split]]
         raise MirasolError(f"{shard_set.folder}: no shard {shard}: there are {names[0]} to {names[-1]}")
-    return [key for key, _ in read_tar_index(shard_set.folder / (shard + INDEX_SUFFIX))]
+    return keys
 
 
 def _rejected(shard_set: ShardSet) -> list[str]:

@@ -85,6 +85,10 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def keys_in(self, tar: str) -> list[str]:
+        """The keys of the clips in the tar of that name; none where there is no such tar."""
+        return [key for key, (n, _) in zip(self.keys, self._places, strict=True) if self._tars.names[n] == tar]
+
     def close(self) -> None:
         """Close the tars; reading opens them again."""
         self._tars.close()
