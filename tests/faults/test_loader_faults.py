@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loading import SETTINGS, digest, keys, loader, tokenizer  # noqa: F401  (fixtures)
+from support.loading import SETTINGS, KilledAtSeven, digest, keys, loader, tokenizer  # noqa: F401  (fixtures)
 from support.shards import TinyShards, tiny_shards  # noqa: F401  (a fixture)
 from support.training import small_world, train
 
@@ -228,3 +228,10 @@ def test_a_resumed_run_keeps_what_earlier_evaluations_left_out(tmp_path: Path) -
     assert report(tmp_path, 16) == {"clips": 1, "replaced": 0, "list": [{"clip": "v", "why": "why"}], "val": 1}
     Failures(tmp_path, 1.0)
     assert lines(tmp_path) == []  # a run that starts anew has met nothing
+
+
+def test_a_killed_process_is_an_error_that_names_what_it_read(training: Any, copy: Path) -> None:
+    killed = training(copy, workers=2)
+    killed.samples.__class__ = KilledAtSeven
+    with pytest.raises(MirasolError, match=f"sample 7 \\(clip {killed.samples.key(7)}\\).*training.workers"):
+        run(killed, 20)

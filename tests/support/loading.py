@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +15,7 @@ from support.shards import TinyShards
 
 from mirasol.data.loader import TrainingLoader, make_loader
 from mirasol.data.manifest import read_manifest
+from mirasol.data.samples import Sample, TrainingSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import TokenizerSpec
 from mirasol.data.tokenizer import Tokenizer, train_tokenizer
@@ -56,3 +59,12 @@ def digest(batches: Iterable[Batch], count: int) -> str:
 def keys(loader: Iterable[Batch], batches: int) -> list[str]:
     """Clips of the first ``batches`` batches."""
     return [key for batch in itertools.islice(loader, batches) for key in batch.keys]
+
+
+class KilledAtSeven(TrainingSamples):
+    """Samples whose reader the system kills when it comes to number 7."""
+
+    def read(self, sample: int, into: Any = None) -> Sample:
+        if sample == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(sample, into)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any
 
 import pytest
@@ -50,11 +51,13 @@ def server() -> Iterator[Server]:
         for name, value in settings.items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one that runs has the environment of before
         files = s3fs.S3FileSystem()
         if not files.exists("media"):  # of an earlier module: a server's contents are its process's
             files.mkdir("media")
         yield Server(made, files)
         s3fs.S3FileSystem.clear_instance_cache()
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
     with contextlib.suppress(Exception):
         made.stop()
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import multiprocessing
+import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
@@ -17,8 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from mirasol.core.errors import MirasolError
 from mirasol.data.augment import OFF, Augmentation
 from mirasol.data.cache import audio_shape, video_shape
 from mirasol.data.failures import Damage, Failures
@@ -84,18 +87,34 @@ class Samples(Protocol):
     def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
         """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
 
+    def key(self, sample: int) -> str:
+        """Key of the clip that sample number ``sample`` is made of, unless it is damaged."""
+
 
 class _Batches(Dataset[tuple[Batch, list[Damage]]]):
     """Batches by their sample numbers: clips are decoded where the batch will have them."""
 
-    def __init__(self, samples: Samples, together: Callable[..., Batch]) -> None:
+    def __init__(self, samples: Samples, together: Callable[..., Batch], workers: int) -> None:
         self.samples, self.together = samples, together
         self._lent: list[tuple[NDArray[np.uint8], weakref.ref[Any]]] = []
+        # What each process reads: its number in the system and the sample's, for the case that it is killed.
+        self._at_work = torch.zeros(workers, 2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __getitem__(self, numbers: list[int]) -> tuple[Batch, list[Damage]]:
         video = self._memory((len(numbers), *video_shape(self.samples.spec)))
-        found = [self.samples.read(number, row) for number, row in zip(numbers, video, strict=True)]
+        found = [self._read(number, row) for number, row in zip(numbers, video, strict=True)]
         return self.together(found, video=video), [damage for sample in found for damage in sample.damage]
+
+    def _read(self, number: int, row: NDArray[np.uint8]) -> Sample:
+        worker = get_worker_info()
+        if worker is not None:
+            self._at_work[worker.id] = torch.tensor([os.getpid(), number])
+        return self.samples.read(number, row)
+
+    def killed(self) -> list[int]:
+        """The samples that processes were at which have ended since."""
+        alive = {process.pid for process in multiprocessing.active_children()}
+        return [number for pid, number in self._at_work.tolist() if pid and pid not in alive]
 
     def _memory(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Room for a batch's frames: that of a batch which nobody holds any more, or else new.
@@ -128,21 +147,36 @@ class TrainingLoader:
         """Batches; what was damaged is told in the process that trains, when its batch is handed over.
 
         Raises:
-            MirasolError: too many clips are damaged, or one is and nothing may take its place.
+            MirasolError: too many clips are damaged, one is and nothing may take its place, or a process that reads
+                ahead was killed.
         """
         samples = self.samples
         together = functools.partial(
             collate, spec=samples.spec, length=samples.max_text, width=samples.width,
             tasks=samples.tasks, caption_weight=self.caption_weight, waveform=samples.waveform,
         )  # fmt: skip
+        made = _Batches(samples, together, self.workers)
         batches = DataLoader(
-            _Batches(samples, together), batch_size=None, sampler=self.order, collate_fn=_as_it_is,
-            **_processes(self.workers),
+            made, batch_size=None, sampler=self.order, collate_fn=_as_it_is, **_processes(self.workers)
         )  # fmt: skip
-        for batch, damage in batches:
+        for batch, damage in self._alive(iter(batches), made):
             if self.failures is not None:
                 self.failures.record(damage, samples.total)
             yield batch
+
+    def _alive(self, batches: Iterator[Any], made: _Batches) -> Iterator[Any]:
+        """``batches``, or an error that names what a process was reading when the system killed it."""
+        try:
+            yield from batches
+        except (RuntimeError, OSError, EOFError) as error:
+            killed = made.killed()
+            if not killed:
+                raise
+            clips = ", ".join(f"sample {number} (clip {self.samples.key(number)})" for number in killed)
+            raise MirasolError(
+                f"a loader process was killed while reading {clips}: most likely the system ran out of memory. Set "
+                "training.workers lower, and go on with the same command: the training resumes from its last checkpoint"
+            ) from error
 
 
 def make_loader(

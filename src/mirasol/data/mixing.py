@@ -69,6 +69,11 @@ class MixedSamples(Dataset[Sample]):
         """Clips of all splits."""
         return sum(samples.total for samples in self.sets)
 
+    def key(self, sample: int) -> str:
+        """As :meth:`TrainingSamples.key`."""
+        which, number = self.mixture.place(sample)
+        return self.sets[which].key(number)
+
     def __getitem__(self, sample: int) -> Sample:
         return self.read(sample)
 

@@ -144,6 +144,10 @@ class TrainingSamples(Dataset[Sample]):
             self._epoch, self._order = epoch, augment.permutation(self.seed, epoch, len(self.clips))
         return int(self._order[position])
 
+    def key(self, sample: int) -> str:
+        """Key of the clip that sample number ``sample`` is made of, unless it is damaged."""
+        return self.clips.key(self.index(sample))
+
     def __getitem__(self, sample: int) -> Sample:
         return self.read(sample)
 

@@ -139,7 +139,7 @@ def test_the_cache_of_waveforms_saves_decoding(
 def test_a_flipped_bit_of_sound_is_told(tiny_shards: TinyShards, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_shards.folder, tmp_path / "shards"))
     shards = ShardSet(folder, "train")
-    path, offset = folder / shards._tars[0], shards._places[0][1]["flac"][0]
+    path, offset = folder / shards._tars.names[0], shards._places[0][1].places["flac"][0]
     data = bytearray(path.read_bytes())
     data[offset + 100] ^= 1
     path.write_bytes(data)
