@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from mirasol.data.shardset import ShardSet, read_index
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
-from mirasol.evaluation.metrics import CONDITIONS, Constant, score
+from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.model.batch import Batch
+from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.training.weights import load_model
 
@@ -68,21 +69,19 @@ def evaluate(
             "that split, or choose another with evaluate.split"
         )
     words = Tokenizer.load(tokenizer)
-    _check_lengths(words, clips, spec.max_answer)
+    check_lengths(words, clips, spec.max_answer)
     shard_set = ShardSet(shards, spec.split, cache=cache)
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
-    answers = _answer(weights, shard_set, words, spec, threads, device)
-    _check_agreement(shards, clips, answers)
+    answers = _answer(weights, shard_set, words, spec, threads, device_of(accelerator))
+    check_agreement(shards, clips, answers)
     rows = [row for clip in clips for row in _predictions(clip, answers)]
     with atomic_write(out / PREDICTIONS, "w") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
     constant = Constant.learn((e.prompt, e.answers) for e in examples if e.split == "train" and e.task == TASK)
     report = score(rows, read_families(data), constant, resamples=spec.resamples, seed=spec.seed)
-    return report | {"split": spec.split, "missing": _missing(clips, answers, shards)}
+    return report | {"split": spec.split, "missing": missing_clips(clips, answers, shards)}
 
 
-def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> None:
+def check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> None:
     """Raise if a question has no answer that ``max_answer`` tokens can say: it would count wrong, always."""
     tokens = {a: words.answer_length(a) for clip in clips for e in clip.examples for a in e.answers}
     shortest = {e.id: min(e.answers, key=lambda a: tokens[a]) for clip in clips for e in clip.examples}
@@ -99,15 +98,26 @@ def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> 
 def _answer(
     weights: Path, shard_set: ShardSet, words: Tokenizer, spec: EvaluateSpec, threads: int, device: torch.device
 ) -> Answers:
+    model = load_with(weights, words, device)
+    with torch_threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
+        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
+        return answer_all(model, batches, words, spec.max_answer, progress)
+
+
+def load_with(weights: Path, words: Tokenizer, device: torch.device) -> Mirasol:
+    """The model in ``weights``, ready to answer; raise :class:`MirasolError` if ``words`` is of another training."""
     model = load_model(weights).to(device).eval()
     if words.vocabulary != model.config.vocabulary:
         raise MirasolError(
             f"the tokenizer has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they "
             "are not of one training; run `dvc repro finetune`"
         )
-    with torch_threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
-        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
-        return answer_all(model, batches, words, spec.max_answer, progress)
+    return model
+
+
+def device_of(accelerator: str) -> torch.device:
+    """A GPU where there is one, unless ``accelerator`` is ``cpu``."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> Iterator[tuple[Batch, Batch | None]]:
@@ -125,7 +135,7 @@ def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> I
     return zip(load("none"), load("swapped"), strict=True)
 
 
-def _check_agreement(shards: Path, clips: Sequence[Clip], answers: Answers) -> None:
+def check_agreement(shards: Path, clips: Sequence[Clip], answers: Collection[str]) -> None:
     """Raise unless the shards hold all questions of a clip or none, and no other questions."""
     asked = {e.id: clip for clip in clips for e in clip.examples}
     unknown = [f"{example}: not in the manifest" for example in answers if example not in asked]
@@ -151,7 +161,8 @@ def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
         }
 
 
-def _missing(clips: Sequence[Clip], answers: Answers, shards: Path) -> list[dict[str, Any]]:
+def missing_clips(clips: Sequence[Clip], answers: Collection[str], shards: Path) -> list[dict[str, Any]]:
+    """Clips without an answer, each with its medium, its number of questions and the reason."""
     reasons = {r["key"]: r["reason"] for r in read_index(shards)["rejected"]}
     return [
         {
@@ -163,26 +174,3 @@ def _missing(clips: Sequence[Clip], answers: Answers, shards: Path) -> list[dict
         for clip in clips
         if clip.examples[0].id not in answers
     ]
-
-
-def read_families(data: Path) -> dict[str, dict[str, Any]]:
-    """``families.json`` of a data folder, empty without one.
-
-    Raises:
-        MirasolError: the file is not a mapping of names to mappings, or a chance in it is no share.
-    """
-    path = data / "families.json"
-    if not path.is_file():
-        return {}
-    try:
-        families = json.loads(path.read_text(encoding="utf-8"))
-        for name, family in families.items():
-            for key in ("chance", "muted", "blanked"):
-                if not 0 <= family.get(key, 0) <= 1:
-                    raise ValueError(f"{name}.{key} is {family[key]!r}, expected 0 to 1")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise MirasolError(
-            f'{path}: expected {{"family": {{"kind": …, "needs": […], "chance": 0 to 1, "muted": …, "blanked": …}}}}: '
-            f"{error}. Mend it, or delete it to measure chance by the best constant answer"
-        ) from error
-    return dict(families)
