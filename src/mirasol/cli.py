@@ -14,6 +14,8 @@ from mirasol.commands import bench, data, model, params, say, weights
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
 BUNDLE, FINETUNE = Path("build/bundle"), Path("build/finetune")
+WordNet = Annotated[Path, typer.Option(help="folder of WordNet's database files, for nextqa-oe")]
+WORDNET = Path("/usr/share/wordnet")  # of Debian's wordnet-base
 EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
 
 app = typer.Typer(
@@ -101,17 +103,61 @@ def run(
 
 @app.command()
 def evaluate(
-    split: Annotated[str, typer.Option(help="the split to score: val or test")] = "val",
+    benchmark: Annotated[str, typer.Argument(help="of the questions in data: world, msrvtt-qa, …")] = "world",
+    split: Annotated[str | None, typer.Option(help="default: val of the world, else the one that is published")] = None,
     weights: Annotated[Path, typer.Option(help="folder of a trained model")] = FINETUNE,
+    data: Annotated[Path, typer.Option(help="the data folder that build/shards were made from")] = Path("data"),
     out: Annotated[Path, typer.Option(help="folder for scores.json and predictions.jsonl")] = Path("runs/scores"),
+    wordnet: WordNet = WORDNET,
 ) -> None:
-    """Score a trained model outside the pipeline: any weights, any split; reports/eval.json stays as it is.
+    """Answer and score a benchmark with any weights, outside the pipeline; reports/eval.json stays as it is.
 
-    Example:  mirasol evaluate --split val --weights build/pretrain
+    docs/evaluation.md says how each benchmark is scored.
+
+    Example:  mirasol evaluate msrvtt-qa --weights build/finetune
     """
-    from mirasol.commands.evaluate import score
+    from mirasol.commands.evaluate import evaluate as run_evaluate
 
-    score(split, weights, out)
+    run_evaluate(benchmark, split, weights, data, out, wordnet)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="msrvtt-qa, nextqa-mc, vggsound, …, generic or world")],
+    predictions: Annotated[Path, typer.Argument(help="a line a question: {'id': …, 'predicted': …}")],
+    annotations: Annotated[Path | None, typer.Option(help="folder with the set's own files: all is asked")] = None,
+    data: Annotated[Path | None, typer.Option(help="or a data folder: its manifest is asked; default data")] = None,
+    split: Annotated[str | None, typer.Option(help="default: the one that figures are published for")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for scores.json and the scored lines")] = None,
+    missing_wrong: Annotated[
+        bool, typer.Option("--missing-wrong", help="questions without a line count wrong, instead of an error")
+    ] = False,
+    wordnet: WordNet = WORDNET,
+) -> None:
+    """Score anybody's predictions by a benchmark's protocol, without a model and without PyTorch.
+
+    Example:  mirasol score msvd-qa predictions.jsonl --annotations ~/msvd-qa
+    """
+    from mirasol.commands.evaluate import score as run_score
+
+    run_score(benchmark, predictions, annotations, data, split, wordnet, missing_wrong, out)
+
+
+@app.command()
+def compare(
+    files: Annotated[list[Path], typer.Argument(help="scored predictions: A, then B, and more; or folders of them")],
+    runs: Annotated[int, typer.Option(min=1, help="files in a row that are one recipe with different seeds")] = 1,
+    out: Annotated[Path | None, typer.Option(help="a .json file for the figures")] = None,
+) -> None:
+    """Compare models on the same questions, paired: the difference from the first, its interval and its p-value.
+
+    Folders hold a file for each benchmark. p (Holm) is adjusted for all comparisons made at once.
+
+    Example:  mirasol compare runs/a/predictions.jsonl runs/b/predictions.jsonl
+    """
+    from mirasol.commands.evaluate import compare as run_compare
+
+    run_compare(files, runs, out)
 
 
 @app.command()

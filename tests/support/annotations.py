@@ -41,3 +41,60 @@ def imported(name: str, folder: Path, files: dict[str, Any], media: list[str], *
         target.write_bytes(b"x" * (number + 1))
     import_set(ADAPTERS[name], write(folder / name, files), folder / "videos", folder / "data", **options)
     return read_manifest(folder / "data/manifest.jsonl")
+
+
+# A test split of each benchmark with a handful of rows, and a train split where the vocabulary is looked at.
+SMALL: dict[str, dict[str, Any]] = {
+    "msrvtt-qa": {
+        "train_qa.json": [
+            {"answer": a, "category_id": 1, "id": i, "question": "what is it?", "video_id": i}
+            for i, a in enumerate(("dog", "dog", "cat"))
+        ],
+        "test_qa.json": [
+            {"answer": a, "category_id": 1, "id": 100 + i, "question": q, "video_id": 7010 + i // 2}
+            for i, (q, a) in enumerate(
+                (("what runs?", "dog"), ("who sings?", "man"), ("what sleeps?", "cat"), ("how many?", "two"))
+            )
+        ],
+    },
+    "activitynet-qa": {
+        "test_q.json": [
+            {"video_name": f"v{i // 4}", "question": f"what {i}", "question_id": f"v_v{i // 4}_{i}"} for i in range(12)
+        ],
+        "test_a.json": [
+            {"answer": f"thing {i}", "type": t, "question_id": f"v_v{i // 4}_{i}"}
+            for i, t in enumerate((3, 3, 3, 8, 0, 1, 2, 4, 5, 6, 7, 8))
+        ],
+    },
+    "nextqa-mc": {
+        "test.csv": NEXT_MC
+        + "11,9,9,9,why run,1,0,CW,to eat,to play,to hide,to rest,to win\n"
+        + "11,9,9,9,what next,0,1,TN,jump,sit,stand,lie,cry\n"
+        + "12,9,9,9,what before,4,0,TP,jump,sit,stand,lie,the cry\n"
+        + "12,9,9,9,how many,2,1,DC,one,two,three,four,five\n",
+    },
+    "nextqa-oe": {
+        "train.csv": NEXT_OE + "9,9,9,9,why run,play,0,CW\n",
+        "test.csv": NEXT_OE
+        + "11,9,9,9,why run,the dog runs,0,CW\n"
+        + "11,9,9,9,what next,puppies,1,TN\n"
+        + "12,9,9,9,how many,two,0,DC\n"
+        + "12,9,9,9,is it,yes,1,DB\n",
+        "add_reference_answer_test.json": {"11": {"0": "it plays", "1": "puppies"}},
+        "stopwords.txt": "the\nit\nis\n",
+    },
+    "vggsound": {
+        "test.csv": "aaaaaaaaaaa_000001.mp4,dog barking\naaaaaaaaaaa_000011.mp4,cat purring\n"
+        + 'bbbbbbbbbbb_000001.mp4,"bird chirping, tweeting"\n',
+    },
+    "epic-sounds": {
+        "EPIC_Sounds_validation.csv": f"{EPIC},description,class,class_id\n{EPIC_ROW}\n"
+        + EPIC_ROW.replace("P01_11_0", "P01_11_1").replace("ceramic / wood collision", "rustle")
+        + "\n"
+        + EPIC_ROW.replace("P01_11", "P01_12")
+        + "\n",
+    },
+    "kinetics-sounds": {
+        "ids_to_class.json": {"test": {"aaaaaaaaaaa": "bowling", "bbbbbbbbbbb": "singing", "ccccccccccc": "bowling"}},
+    },
+}

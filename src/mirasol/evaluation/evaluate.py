@@ -21,8 +21,9 @@ from mirasol.data.tars import read_index
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
-from mirasol.evaluation.metrics import CONDITIONS, Constant, score
+from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.model.batch import Batch
+from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.training.weights import load_model
 
@@ -75,22 +76,20 @@ def evaluate(
             "that split, or choose another with evaluate.split"
         )
     words = Tokenizer.load(tokenizer)
-    _check_lengths(words, clips, spec.max_answer)
+    check_lengths(words, clips, spec.max_answer)
     shard_set = ShardSet(shards, spec.split, cache=cache, any_size=True)
-    damaged = _find_damaged(shard_set, max_damaged)
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
-    answers = _answer(weights, shard_set, damaged, words, spec, threads, device)
-    _check_agreement(shards, clips, answers)
+    damaged = find_damaged(shard_set, max_damaged)
+    answers = _answer(weights, shard_set, damaged, words, spec, threads, device_of(accelerator))
+    check_agreement(shards, clips, answers)
     rows = [row for clip in clips for row in _predictions(clip, answers)]
     with atomic_write(out / PREDICTIONS, "w") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
     constant = Constant.learn((e.prompt, e.answers) for e in examples if e.split == "train" and e.task == TASK)
     report = score(rows, read_families(data), constant, resamples=spec.resamples, seed=spec.seed)
-    return report | {"split": spec.split, "missing": _missing(clips, answers, shards, damaged)}
+    return report | {"split": spec.split, "missing": missing_clips(clips, answers, shards, damaged)}
 
 
-def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> None:
+def check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> None:
     """Raise if a question has no answer that ``max_answer`` tokens can say: it would count wrong, always."""
     tokens = {a: words.answer_length(a) for clip in clips for e in clip.examples for a in e.answers}
     shortest = {e.id: min(e.answers, key=lambda a: tokens[a]) for clip in clips for e in clip.examples}
@@ -104,7 +103,7 @@ def _check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> 
         raise MirasolError(listing(title, [f"{e}: {a!r} takes {tokens[a]} tokens" for e, a in cut.items()], 5))
 
 
-def _find_damaged(shard_set: ShardSet, share: float) -> dict[str, str]:
+def find_damaged(shard_set: ShardSet, share: float) -> dict[str, str]:
     """Reason by key of each clip that cannot be read; told, and an error if there are too many."""
     found: dict[str, str] = {}
     for number in range(len(shard_set)):
@@ -133,15 +132,26 @@ def _answer(
     threads: int,
     device: torch.device,
 ) -> Answers:
+    model = load_with(weights, words, device)
+    with torch_threads(threads), Progress("evaluate", len(shard_set) - len(damaged), "clips") as progress:
+        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, damaged, words, spec))
+        return answer_all(model, batches, words, spec.max_answer, progress)
+
+
+def load_with(weights: Path, words: Tokenizer, device: torch.device) -> Mirasol:
+    """The model in ``weights``, ready to answer; raise :class:`MirasolError` if ``words`` is of another training."""
     model = load_model(weights).to(device).eval()
     if words.vocabulary != model.config.vocabulary:
         raise MirasolError(
             f"the tokenizer has {words.vocabulary} pieces, the model in {weights} {model.config.vocabulary}: they "
             "are not of one training; run `dvc repro finetune`"
         )
-    with torch_threads(threads), Progress("evaluate", len(shard_set) - len(damaged), "clips") as progress:
-        batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, damaged, words, spec))
-        return answer_all(model, batches, words, spec.max_answer, progress)
+    return model
+
+
+def device_of(accelerator: str) -> torch.device:
+    """A GPU where there is one, unless ``accelerator`` is ``cpu``."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _batches(
@@ -168,7 +178,7 @@ def _batches(
     return zip(load("none"), load("swapped"), strict=True)
 
 
-def _check_agreement(shards: Path, clips: Sequence[Clip], answers: Answers) -> None:
+def check_agreement(shards: Path, clips: Sequence[Clip], answers: Collection[str]) -> None:
     """Raise unless the shards hold all questions of a clip or none, and no other questions."""
     asked = {e.id: clip for clip in clips for e in clip.examples}
     unknown = [f"{example}: not in the manifest" for example in answers if example not in asked]
@@ -194,7 +204,10 @@ def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
         }
 
 
-def _missing(clips: Sequence[Clip], answers: Answers, shards: Path, damaged: Mapping[str, str]) -> list[dict[str, Any]]:
+def missing_clips(
+    clips: Sequence[Clip], answers: Collection[str], shards: Path, damaged: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Clips without an answer, each with its medium, its number of questions and the reason."""
     reasons = {r["key"]: r["reason"] for r in read_index(shards)["rejected"]} | dict(damaged)
     return [
         {
@@ -206,26 +219,3 @@ def _missing(clips: Sequence[Clip], answers: Answers, shards: Path, damaged: Map
         for clip in clips
         if clip.examples[0].id not in answers
     ]
-
-
-def read_families(data: Path) -> dict[str, dict[str, Any]]:
-    """``families.json`` of a data folder, empty without one.
-
-    Raises:
-        MirasolError: the file is not a mapping of names to mappings, or a chance in it is no share.
-    """
-    path = data / "families.json"
-    if not path.is_file():
-        return {}
-    try:
-        families = json.loads(path.read_text(encoding="utf-8"))
-        for name, family in families.items():
-            for key in ("chance", "muted", "blanked"):
-                if not 0 <= family.get(key, 0) <= 1:
-                    raise ValueError(f"{name}.{key} is {family[key]!r}, expected 0 to 1")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise MirasolError(
-            f'{path}: expected {{"family": {{"kind": …, "needs": […], "chance": 0 to 1, "muted": …, "blanked": …}}}}: '
-            f"{error}. Mend it, or delete it to measure chance by the best constant answer"
-        ) from error
-    return dict(families)

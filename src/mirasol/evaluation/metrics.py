@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mirasol.core.errors import MirasolError
 from mirasol.evaluation.normalise import VERSION, exact_match, exact_match_raw, normalise
 from mirasol.evaluation.statistics import cluster_bootstrap
 
@@ -160,3 +163,26 @@ def verdicts(report: Mapping[str, Any]) -> dict[str, dict[str, bool | None]]:
             else:
                 result[name][condition] = abs(cell["exact_match"] - full["exact_match"]) <= TOLERANCE
     return result
+
+
+def read_families(data: Path) -> dict[str, dict[str, Any]]:
+    """``families.json`` of a data folder, empty without one.
+
+    Raises:
+        MirasolError: the file is not a mapping of names to mappings, or a chance in it is no share.
+    """
+    path = data / "families.json"
+    if not path.is_file():
+        return {}
+    try:
+        families = json.loads(path.read_text(encoding="utf-8"))
+        for name, family in families.items():
+            for key in ("chance", "muted", "blanked"):
+                if not 0 <= family.get(key, 0) <= 1:
+                    raise ValueError(f"{name}.{key} is {family[key]!r}, expected 0 to 1")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MirasolError(
+            f'{path}: expected {{"family": {{"kind": …, "needs": […], "chance": 0 to 1, "muted": …, "blanked": …}}}}: '
+            f"{error}. Mend it, or delete it to measure chance by the best constant answer"
+        ) from error
+    return dict(families)

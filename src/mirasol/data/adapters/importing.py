@@ -127,6 +127,23 @@ def import_set(
     return write_data(out, media, examples, link, facts)
 
 
+def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Example], dict[str, Any]]:
+    """The examples of one published split, with the ids that an import gives them, and notes as in its summary.
+
+    Nothing is looked up among media: each example names the file that is usual for the set.
+
+    Raises:
+        MirasolError: files are missing, or rows are wrong (all are listed).
+    """
+    found = Annotations(annotations)
+    mapping, chosen, _ = _choose(adapter, found, [split])
+    rows = [(split, row) for row in adapter.read(found, chosen[split], split)]
+    examples, _ = _examples(adapter, found, rows, [mapping[split]] * len(rows), None, adapter.patterns)
+    if found.wrong:
+        raise MirasolError(listing(f"{len(found.wrong)} error(s) in the annotations", found.wrong))
+    return examples, dict(found.notes)
+
+
 def _choose(
     adapter: Adapter, found: Annotations, wanted: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, Path], list[str]]:

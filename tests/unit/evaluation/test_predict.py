@@ -1,0 +1,136 @@
+"""From weights to predictions of a benchmark, on the tiny project; and the world's score from its predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mirasol.commands import evaluate as commands
+from mirasol.core.errors import MirasolError
+from mirasol.data.manifest import read_manifest, write_manifest
+from mirasol.evaluation.config import EvaluateSpec
+from mirasol.evaluation.evaluate import evaluate
+from mirasol.evaluation.predict import predict
+from mirasol.evaluation.predictions import Prediction
+from mirasol.evaluation.protocols.protocol import Protocol
+from mirasol.evaluation.protocols.table import PROTOCOLS
+from mirasol.evaluation.questions import questions_of
+from mirasol.evaluation.score import score_file, score_predictions
+
+SPEC = EvaluateSpec(resamples=100, batch_size=7)
+GENERIC = PROTOCOLS["generic"]
+
+
+def run(project: Path, protocol: Protocol = GENERIC) -> tuple[list[Prediction], list[dict[str, Any]]]:
+    build = project / "build"
+    questions = questions_of(GENERIC, data=project / "data")
+    words = build / "tokenizer/tokenizer.json"
+    return predict(protocol, questions, build / "finetune", build / "shards", words, SPEC, 1)
+
+
+def stage(project: Path) -> dict[str, Any]:
+    build = project / "build"
+    words = build / "tokenizer/tokenizer.json"
+    return evaluate(build / "finetune", build / "shards", words, project / "data", SPEC, build / "evaluate", 1)
+
+
+def test_predictions_are_those_of_the_stage(project: Path) -> None:
+    stage(project)
+    rows = [json.loads(line) for line in (project / "build/evaluate/predictions.jsonl").read_text().splitlines()]
+    found, missing = run(project)
+    assert [(p.id, p.predicted) for p in found] == [(row["example_id"], row["predicted"]["full"]) for row in rows]
+    assert missing == []
+
+
+def test_the_worlds_score_is_the_stages_report(project: Path) -> None:
+    report = stage(project)
+    world, path = PROTOCOLS["world"], project / "build/evaluate/predictions.jsonl"
+    questions = questions_of(world, data=project / "data")
+    found = score_file(world, path, questions, spec=SPEC).report
+    assert found["report"] == {key: value for key, value in report.items() if key not in ("split", "missing")}
+    same = {"exact_match", "ci95", "n"}
+    assert {k: found["overall"][k] for k in same} == {k: report["overall"][k] for k in same}
+
+
+def test_answers_alone_score_the_world_without_conditions(project: Path) -> None:
+    questions = questions_of(PROTOCOLS["world"], data=project / "data")
+    right = [Prediction(q.id, q.answers[0]) for q in questions.asked]
+    found = score_predictions(PROTOCOLS["world"], right, questions, spec=SPEC).report
+    assert (found["report"], found["overall"]["exact_match"]) == (None, 1.0)
+
+
+def test_a_clip_that_the_shards_do_not_have_is_no_answer_and_is_listed(project: Path) -> None:
+    path = project / "data/manifest.jsonl"
+    examples = read_manifest(path)
+    asked = next(e for e in examples if e.split == "test" and e.task == "qa")
+    write_manifest(path, [*examples, dataclasses.replace(asked, id="lost", media="media/lost.mp4", group="lost")])
+    found, missing = run(project)
+    assert (found[-1].id, found[-1].predicted) == ("lost", None)
+    assert [(m["media"], m["questions"], m["reason"]) for m in missing] == [("media/lost.mp4", 1, "not in the shards")]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
+    """Scores of a closed set that prefer its answer number ``best``."""
+
+    def scores(model: object, batch: Any, tokenizer: object, answers: Any) -> np.ndarray:
+        count = len(answers[0][0]) if isinstance(answers[0], list) else len(answers)
+        one = -np.abs(np.arange(count) - best).astype(np.float64)
+        return np.broadcast_to(one, (len(batch.example_ids), len(batch.example_ids[0]), count))
+
+    room = types.ModuleType("mirasol.evaluation.closed")
+    room.score_answers = room.score_options = scores  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, room.__name__, room)
+
+
+def test_classes_are_scored_beside_the_generated_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = run(project)
+    pretend(monkeypatch, best=2)
+    found, _ = run(project, dataclasses.replace(GENERIC, closed="classes"))
+    questions = questions_of(GENERIC, data=project / "data")
+    classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)})
+    assert [p.predicted for p in found] == [p.predicted for p in plain]
+    assert all(p.ranked()[0] == classes[2] and len(p.scores) <= 10 for p in found)
+
+
+def test_the_best_option_is_the_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project / "data/manifest.jsonl"
+    examples = [dataclasses.replace(e, options=("nothing", *e.answers)) for e in read_manifest(path)]
+    write_manifest(path, examples)
+    pretend(monkeypatch, best=1)
+    found, _ = run(project, dataclasses.replace(GENERIC, closed="options"))
+    asked = [e for e in examples if e.split == "test" and e.task == "qa"]
+    assert [p.predicted for p in found] == [e.answers[0] for e in asked]
+
+
+def test_the_command_writes_lines_that_score_the_same(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    params = Path(__file__).parents[3] / "params.yaml"
+    (project / "params.yaml").write_text(params.read_text())
+    none = Path("none")
+    commands.evaluate("generic", "test", Path("build/finetune"), Path("data"), Path("runs/a"), none)
+    commands.score("generic", Path("runs/a/predictions.jsonl"), None, None, "test", none, False, Path("runs/b"))
+    for name in ("predictions.jsonl", "scores.json"):
+        assert Path("runs/a", name).read_bytes() == Path("runs/b", name).read_bytes()
+    commands.compare([Path("runs/a/predictions.jsonl"), Path("runs/b/predictions.jsonl")], 1, None)
+    printed = capsys.readouterr().out
+    assert "+0.0000 to +0.0000" in printed
+    assert printed.startswith("generic test ")
+
+
+def test_a_benchmark_without_its_material_is_refused_before_answering(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "params.yaml").write_text((Path(__file__).parents[3] / "params.yaml").read_text())
+    (project / "data/import.json").write_text('{"set": "nextqa-oe"}')
+    with pytest.raises(MirasolError, match=r"stopwords\.txt"):
+        commands.evaluate("nextqa-oe", None, Path("no weights"), Path("data"), Path("runs/a"), Path("none"))
