@@ -107,7 +107,7 @@ def _answer(
         )
     with torch_threads(threads), Progress("evaluate", len(shard_set), "clips") as progress:
         batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, words, spec))
-        return answer_all(model, batches, words, spec.max_answer, progress)
+        return answer_all(model, batches, words, spec.max_answer, progress, spec.beam)
 
 
 def _batches(shard_set: ShardSet, tokenizer: Tokenizer, spec: EvaluateSpec) -> Iterator[tuple[Batch, Batch | None]]:
