@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 CLAIMS = {
     "attention": {"chunk_attention_time", "chunk_attention_memory"},
     "combiner": {"ttm_step_flat", "combiner_step_t64", "combiner_model_time", "combiner_model_memory"},
+    "evaluate": {"evaluation_speed", "closed_set_speed"},
     "load": {"load_vs_decode", "load_vs_rgb24", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
     "train": {"train_mfu"},
@@ -47,7 +48,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["attention", "peer", *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "training_loop"))]
+    "name",
+    [
+        "attention",
+        "evaluate",
+        "peer",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "training_loop")),
+    ],
 )
 def test_a_benchmark_writes_what_it_promises(name: str, tmp_path: Path) -> None:
     done = run(f"benchmarks/{name}.py", "--quick", "--rounds", "2", "--json", str(tmp_path / "out.json"))

@@ -16,6 +16,7 @@ FOLDER = Path("benchmarks")
 BENCHMARKS = {  # files of that folder, which the project has and the package has not
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
     "combiner": "the Token Turing Machine against the transformer combiner",
+    "evaluate": "answering and scoring questions in batches, against plain loops of full forwards",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "train": "a training step of a preset on a GPU: clips a second and MFU",
