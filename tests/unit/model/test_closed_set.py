@@ -118,3 +118,15 @@ def test_what_cannot_be_scored_is_refused(answers, message):
     model = tiny_model()
     with pytest.raises(ValueError, match=message):
         score(model.text, *asked(model), answers)
+
+
+def test_each_beginning_goes_through_the_decoder_once(monkeypatch):
+    monkeypatch.setattr(closed_set, "NODES", 4)
+    model = tiny_model()
+    answers = random_answers(40, 6, seed=1)
+    fed = []
+    branch = model.text.branch
+    monkeypatch.setattr(model.text, "branch", lambda tokens, *rest: fed.append(tokens.shape) or branch(tokens, *rest))
+    score(model.text, *asked(model), [answers])
+    assert sum(count for _, _, count in fed) == len({tuple(a[:n]) for a in answers for n in range(1, len(a))})
+    assert max(count for _, _, count in fed) == 4
