@@ -7,10 +7,12 @@ weights are such that about half of the answers end at once and a third never. W
 this project's last run gets the first clips of its test split instead, whose answers take two or three tokens. One
 thread.
 
-`evaluation_speed`: the plain loop encodes one clip at a time (once, not once per question) and runs the text decoder
-over the whole text again for each new token of each question, one question at a time, until the text has ended. Ours is
-`Mirasol.encode` and `search` over the batch. The answers must be the same, token by token, or this is an error. Between
-the two stands the loop that has batches but no cache: all questions of all clips at once, until the last has ended.
+`evaluation_speed`: all questions under the four conditions of `mirasol evaluate`. The plain loop encodes one clip at a
+time (once for each condition, not for each question) and runs the text decoder over the whole text again for each new
+token of each question, one question at a time, until the text has ended. Ours is `conditions`, which does not encode
+again what a condition leaves alone, and `search` over the batch. The answers must be the same, token by token, or this
+is an error. Beside it: the same for the untouched clips alone; the loop that has batches but no cache (all questions of
+all clips at once, until the last has ended); and the text decoder's part, the latents given.
 `closed_set_speed`: answers scored per second. The plain loop runs the decoder over prompt and answer for each
 answer, one at a time, and for some of the questions, since it takes long; ours is `score` over the batch. Between them
 stands one forward per question with all its answers as a batch. The latents are given to all three. The scores must
@@ -29,6 +31,7 @@ from common import arguments, in_turn, median_ms, ratio, report, rounded, spread
 from inputs import random_batch
 from torch import Tensor
 
+from mirasol.evaluation.generate import CLIPS, blanked, conditions, muted, prompts_of
 from mirasol.model.batch import Batch
 from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
@@ -37,8 +40,7 @@ from mirasol.model.mirasol import Encoded, Mirasol
 from mirasol.model.presets import build_config
 
 CHUNKS, LONGEST, BEAM = 4, 8, 4
-CLIPS = ("video", "audio", "video_present", "audio_present")  # what a batch holds besides texts
-Questions = tuple[Mirasol, Batch, Tensor, Tensor]  # prompts [B, Q, P] and their lengths [B, Q]
+Questions = tuple[Mirasol, Batch, Batch, Tensor, Tensor]  # clips, with other sounds, prompts [B, Q, P], lengths [B, Q]
 Row = tuple[object, ...]
 
 
@@ -58,7 +60,8 @@ def made_questions(clips: int, texts: int) -> Questions:
         model.text.embedding.weight[EOS] *= 3
     batch = random_batch(model.config, clips, CHUNKS, texts, 15)
     lengths = torch.randint(6, 16, (clips, texts), generator=torch.Generator().manual_seed(1))
-    return model, batch, batch.tokens.masked_fill(torch.arange(15) >= lengths[..., None], PAD), lengths
+    swapped = dataclasses.replace(batch, audio=batch.audio.roll(1, dims=0))
+    return model, batch, swapped, batch.tokens.masked_fill(torch.arange(15) >= lengths[..., None], PAD), lengths
 
 
 def recorded_questions(clips: int) -> Questions:
@@ -66,13 +69,15 @@ def recorded_questions(clips: int) -> Questions:
     from mirasol.data.loader import eval_loader
     from mirasol.data.shardset import ShardSet
     from mirasol.data.tokenizer import Tokenizer
-    from mirasol.evaluation.generate import prompts_of
     from mirasol.stages.paths import FINETUNE, SHARDS, TOKENIZER
     from mirasol.training.weights import load_model
 
     shards, words = ShardSet(SHARDS, "test"), Tokenizer.load(TOKENIZER)
-    batch = next(iter(eval_loader(shards, words, tasks=("qa",), batch_size=clips)))
-    return load_model(FINETUNE).eval(), batch, *prompts_of(batch)
+    batch, swapped = (
+        next(iter(eval_loader(shards, words, tasks=("qa",), batch_size=clips, condition=condition)))
+        for condition in ("none", "swapped")
+    )
+    return load_model(FINETUNE).eval(), batch, swapped, *prompts_of(batch)
 
 
 def made_answers(count: int) -> list[list[int]]:
@@ -91,20 +96,33 @@ def one(encoded: Encoded, clip: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def plain_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Tensor) -> Tensor:
-    """One clip, one question, one token at a time, and the whole text again for each."""
+def encoded_alone(model: Mirasol, batch: Batch) -> list[Encoded]:
+    """One clip at a time."""
+    return [
+        model.encode(dataclasses.replace(batch, **{name: getattr(batch, name)[b : b + 1] for name in CLIPS}))
+        for b in range(len(batch.video))
+    ]
+
+
+@torch.inference_mode()
+def plain_texts(model: Mirasol, encoded: list[Encoded], prompts: Tensor, lengths: Tensor) -> Tensor:
+    """One question, one token at a time, and the whole text again for each."""
     answers = torch.full((*lengths.shape, LONGEST), PAD)
-    for b in range(len(prompts)):
-        encoded = model.encode(dataclasses.replace(batch, **{name: getattr(batch, name)[b : b + 1] for name in CLIPS}))
+    for b, clip in enumerate(encoded):
         for q, length in enumerate(lengths[b].tolist()):
             text = prompts[b, q, :length]
             for i in range(LONGEST):
-                token = model.logits(text[None, None], encoded.h, encoded.present)[0, 0, -1].argmax()
+                token = model.logits(text[None, None], clip.h, clip.present)[0, 0, -1].argmax()
                 text = torch.cat([text, token[None]])
                 answers[b, q, i] = token
                 if token == EOS:
                     break
     return answers
+
+
+def plain_answers(model: Mirasol, batches: list[Batch], prompts: Tensor, lengths: Tensor) -> Tensor:
+    """The questions to each of ``batches`` by the plain loop."""
+    return torch.stack([plain_texts(model, encoded_alone(model, batch), prompts, lengths) for batch in batches])
 
 
 @torch.inference_mode()
@@ -126,11 +144,21 @@ def uncached_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Ten
     return answers
 
 
+def our_texts(model: Mirasol, encoded: Encoded, prompts: Tensor, lengths: Tensor, beam: int = 1) -> Tensor:
+    """What `answer` does with what is encoded."""
+    return search(model.text, encoded.h, encoded.present, prompts, lengths, LONGEST, beam).tokens
+
+
 @torch.inference_mode()
 def our_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Tensor, beam: int = 1) -> Tensor:
+    """What `answer` does with a batch."""
+    return our_texts(model, model.encode(batch), prompts, lengths, beam)
+
+
+@torch.inference_mode()
+def evaluated(model: Mirasol, batch: Batch, swapped: Batch, prompts: Tensor, lengths: Tensor) -> Tensor:
     """What `mirasol evaluate` does with a batch."""
-    encoded = model.encode(batch)
-    return search(model.text, encoded.h, encoded.present, prompts, lengths, LONGEST, beam).tokens
+    return torch.stack([our_texts(model, e, prompts, lengths) for _, e in conditions(model, batch, swapped)])
 
 
 @torch.inference_mode()
@@ -168,39 +196,51 @@ def same(what: str, found: Tensor, expected: Tensor, tolerance: float = 0.0) -> 
 
 def measure_answers(questions: Questions, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The claim about generation, and the table behind it."""
+    model, batch, swapped, prompts, lengths = questions
+    others = [muted(batch), blanked(batch), swapped]
+    alone = encoded_alone(model, batch)
+    with torch.inference_mode():
+        together = model.encode(batch)
     works: dict[str, Callable[[], Tensor]] = {
-        "plain": partial(plain_answers, *questions),
-        "no cache": partial(uncached_answers, *questions),
-        "ours": partial(our_answers, *questions),
+        "plain": partial(plain_answers, model, [batch], prompts, lengths),
+        "plain, others": partial(plain_answers, model, others, prompts, lengths),
+        "no cache": partial(uncached_answers, model, batch, prompts, lengths),
+        "ours": partial(our_answers, model, batch, prompts, lengths),
+        "ours, four conditions": partial(evaluated, *questions),
+        "beam": partial(our_answers, model, batch, prompts, lengths, BEAM),
+        "plain, texts": partial(plain_texts, model, alone, prompts, lengths),
+        "ours, texts": partial(our_texts, model, together, prompts, lengths),
     }
-    expected = works["ours"]()
-    for name in ("plain", "no cache"):
-        same(f"answers of '{name}' and ours", works[name](), expected)
-    taken = in_turn({**works, "beam": partial(our_answers, *questions, BEAM)}, rounds)
-    lengths = (expected != PAD).sum(dim=-1).flatten()
-    rows: list[Row] = [(f"{len(lengths)} questions, greedy, one thread", "ms", "over ours")]
-    for name, about in (
-        ("plain", "one question at a time, full forwards"),
-        ("no cache", "all questions at once, full forwards"),
-        ("ours", "ours"),
-        ("beam", f"ours, beam of {BEAM}"),
+    answers = {name: work() for name, work in works.items()}
+    every = torch.cat([answers["plain"], answers["plain, others"]])
+    same("answers of the plain loop and ours", every, answers["ours, four conditions"])
+    for name in ("no cache", "ours", "plain, texts", "ours, texts"):
+        same(f"answers of '{name}' and the plain loop", answers[name], answers["plain"][0])
+    taken = in_turn({**works}, rounds)
+    parts = zip(taken["plain"], taken["plain, others"], strict=True)
+    taken["plain, four conditions"] = [full + rest for full, rest in parts]
+    counts = torch.bincount((every != PAD).sum(dim=-1).flatten(), minlength=LONGEST + 1)[1:].tolist()
+    rows: list[Row] = [(f"{lengths.numel()} questions, greedy, one thread, ms", "plain", "ours", "plain / ours")]
+    ratios = {}
+    for about, plain, ours in (
+        ("four conditions", "plain, four conditions", "ours, four conditions"),
+        ("untouched clips alone", "plain", "ours"),
+        ("the text decoder's part of that", "plain, texts", "ours, texts"),
+        ("all questions at once, but no cache", "no cache", "ours"),
+        (f"a beam of {BEAM} / greedy", "beam", "ours"),
     ):
-        rows.append((about, median_ms(taken[name]), spread(ratio(taken[name], taken["ours"]))))
+        ratios[about] = ratio(taken[plain], taken[ours])
+        rows.append((about, median_ms(taken[plain]), median_ms(taken[ours]), spread(ratios[about])))
     table(rows)
-    counts = torch.bincount(lengths, minlength=LONGEST + 1)[1:].tolist()
     print(f"answers of 1 to {LONGEST} tokens: {counts}\n")
-    figures = {
-        "questions": len(lengths),
-        "answer_lengths": counts,
-        "milliseconds": {name: median_ms(seconds) for name, seconds in taken.items()},
-        "over_ours": {name: ratio(taken[name], taken["ours"]) for name in ("no cache", "beam")},
-    }
-    return {"evaluation_speed": ratio(taken["plain"], taken["ours"])}, figures
+    milliseconds = {name: median_ms(seconds) for name, seconds in taken.items()}
+    figures = {"answer_lengths": counts, "milliseconds": milliseconds, "ratios": ratios}
+    return {"evaluation_speed": ratios["four conditions"]}, figures
 
 
 def measure_scores(questions: Questions, rounds: int, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The claim about closed sets, and the table behind it."""
-    model, batch, prompts, lengths = questions
+    model, batch, _, prompts, lengths = questions
     answers = made_answers(12 if quick else 309)  # VGG-Sound has 309
     some = 1 if quick else 2  # clips of which the plain loop scores the first question
     with torch.inference_mode():

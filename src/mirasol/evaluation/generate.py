@@ -100,7 +100,7 @@ def answer_all(
     """
     answers: Answers = {}
     for batch, swapped in batches:
-        for condition, encoded in _conditions(model, batch, swapped):
+        for condition, encoded in conditions(model, batch, swapped):
             texts = answer(model, batch, tokenizer, max_answer, beam, encoded)
             for ids, row in zip(batch.example_ids, texts, strict=True):
                 for example, text in zip(ids, row, strict=True):
@@ -110,12 +110,21 @@ def answer_all(
     return answers
 
 
-def _conditions(model: Mirasol, batch: Batch, swapped: Batch | None) -> Iterator[tuple[str, Encoded]]:
-    """The latents under every condition. Of a modality that a condition leaves alone, the features are kept."""
+def conditions(model: Mirasol, batch: Batch, swapped: Batch | None) -> Iterator[tuple[str, Encoded]]:
+    """The latents under every condition. Features of a modality that a condition leaves alone are computed once.
+
+    Args:
+        swapped: the same clips under another clip's sound, ``None`` where there is no other sound.
+
+    Raises:
+        ValueError: a tensor of a batch does not fit the model.
+    """
     check_clips(batch, model.config, model.audio.project.weight)
     video, audio = model.video_features(batch), model.audio_features(batch)
     yield "full", model.join(video, audio, batch)
-    one = dataclasses.replace(batch, **{name: getattr(batch, name)[:1] for name in CLIPS})  # silence is alike in all
+    one = dataclasses.replace(
+        batch, **{name: getattr(batch, name)[:1] for name in CLIPS}
+    )  # what is put in is alike in all
     yield "muted", model.join(video, model.audio_features(muted(one)).expand_as(audio), batch)
     yield "blanked", model.join(model.video_features(blanked(one)).expand_as(video), audio, batch)
     if swapped is None:
