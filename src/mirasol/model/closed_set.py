@@ -106,7 +106,7 @@ def score(
 
     The answers to a prompt are a tree. Runs of at most ``NODES`` of its nodes, and ``TOKENS`` of all trees, go through
     the decoder; besides the prompt's, a run needs the keys and values on the path to its first node only.
-    So each node is computed once, and memory does not grow with the number of answers.
+    So each node is computed once, and the keys and values held do not grow with the number of answers.
 
     Args:
         text: the decoder.
