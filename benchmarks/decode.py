@@ -60,7 +60,7 @@ def from_file(path: Path, chunk: int, spec: ClipSpec) -> tuple[NDArray[np.uint8]
         for frame in container.decode(stream):
             decoded += 1
             if frame.pts is not None and frame.pts >= first:
-                found.append(square(frame, spec.size, 0))
+                found.append(square(frame, spec.size))
                 if len(found) == spec.frames_per_chunk:
                     break
     return np.stack(found), decoded

@@ -22,6 +22,7 @@ CLAIMS = {
     "combiner": {"ttm_step_flat", "combiner_step_t64", "combiner_model_time", "combiner_model_memory"},
     "decode": {"random_chunk", "frames_decoded_per_wanted"},
     "dvc_layout": {f"files_over_link_{step}" for step in ("add", "status", "status_cold", "change")},
+    "evaluate": {"evaluation_speed", "closed_set_speed"},
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
     "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
@@ -57,7 +58,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "name",
     [
-        *("attention", "decode", "peer"),
+        *("attention", "decode", "evaluate", "peer"),
         *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "dvc_layout", "load", "training_loop")),
         pytest.param("shards", marks=[pytest.mark.slow, NEEDS_FFMPEG]),
     ],

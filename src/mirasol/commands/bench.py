@@ -18,6 +18,7 @@ BENCHMARKS = {  # files of that folder, which the project has and the package ha
     "combiner": "the Token Turing Machine against the transformer combiner",
     "decode": "a random chunk of a shard against a clip with few key frames",
     "dvc_layout": "what many media files cost DVC, by how they are kept",
+    "evaluate": "answering and scoring questions in batches, against plain loops of full forwards",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",

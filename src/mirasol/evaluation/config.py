@@ -14,6 +14,7 @@ class EvaluateSpec:
     split: str = param("test", "split that is scored", choices=("val", "test"))
     batch_size: int = param(32, "clips per batch", ge=1)
     max_answer: int = param(8, "longest answer in tokens", ge=1)
+    beam: int = param(1, "hypotheses at a time when an answer is generated; 1 is greedy", ge=1, le=64)
     resamples: int = param(2000, "bootstrap resamples of the interval, over groups", ge=100)
     seed: int = param(7, "seed of the bootstrap and of the swapped sound", ge=0)
     gallery: int = param(12, "clips shown in the report", ge=0, le=200)

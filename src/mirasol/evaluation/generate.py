@@ -1,4 +1,9 @@
-"""Open-ended answers by greedy generation (P 4): batches of clips with all their questions, under every condition."""
+"""Open-ended answers by generation (P 4): batches of clips with all their questions, under every condition.
+
+    answer(model, batch, tokenizer, max_answer, beam=1) -> B x Q texts
+
+Answers from a closed list are scored in :mod:`mirasol.evaluation.closed`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,11 @@ from mirasol.core.progress import Progress
 from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.data.tokenizer import BOS, PAD, Tokenizer
 from mirasol.model.batch import Batch
-from mirasol.model.mirasol import Mirasol
+from mirasol.model.generation import search
+from mirasol.model.mirasol import Encoded, Mirasol, check_clips
 
 Answers = dict[str, dict[str, str]]  # example id -> condition -> answer
+CLIPS = ("video", "audio", "video_present", "audio_present")  # what a batch holds besides texts
 
 
 def muted(batch: Batch) -> Batch:
@@ -47,38 +54,54 @@ def prompts_of(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def answer(model: Mirasol, batch: Batch, tokenizer: Tokenizer, max_answer: int) -> list[list[str]]:
-    """The model's answers, B x Q texts, those of padding included.
+def answer(
+    model: Mirasol,
+    batch: Batch,
+    tokenizer: Tokenizer,
+    max_answer: int,
+    beam: int = 1,
+    encoded: Encoded | None = None,
+) -> list[list[str]]:
+    """The model's answers, B x Q texts; those of padding are empty.
 
     Args:
-        max_answer: longest answer in tokens, its end included; less where the text cache holds no more.
+        max_answer: longest answer in tokens, its end included; less behind a prompt that leaves less room.
+        beam: hypotheses at a time (:func:`mirasol.model.generation.search`); 1 is greedy.
+        encoded: what the model makes of the batch, where that is known.
 
     Raises:
         ValueError: a tensor of the batch does not fit the model.
     """
+    encoded = encoded or model.encode(batch)
     prompts, lengths = prompts_of(batch)
-    encoded = model.encode(batch)
-    room = min(max_answer, model.config.max_text - prompts.shape[-1])
-    tokens = model.generate(encoded.h, encoded.present, prompts, lengths, room)
-    return [[tokenizer.decode(text) for text in clip] for clip in tokens.tolist()]
+    found = search(
+        model.text, encoded.h, encoded.present, prompts, lengths, max_answer, beam, wanted=batch.answer_mask.any(-1)
+    )
+    return [[tokenizer.decode(text) for text in clip] for clip in found.tokens.tolist()]
 
 
+@torch.inference_mode()
 def answer_all(
     model: Mirasol,
     batches: Iterable[tuple[Batch, Batch | None]],
     tokenizer: Tokenizer,
     max_answer: int,
     progress: Progress,
+    beam: int = 1,
 ) -> Answers:
     """The answers to every question of ``batches`` under every condition.
 
     Args:
         batches: each with the same clips under another clip's sound, ``None`` where there is no other sound.
+        max_answer, beam: as of :func:`answer`.
+
+    Raises:
+        ValueError: a tensor of a batch does not fit the model.
     """
     answers: Answers = {}
     for batch, swapped in batches:
-        for condition, changed in _conditions(batch, swapped):
-            texts = answer(model, changed, tokenizer, max_answer)
+        for condition, encoded in conditions(model, batch, swapped):
+            texts = answer(model, batch, tokenizer, max_answer, beam, encoded)
             for ids, row in zip(batch.example_ids, texts, strict=True):
                 for example, text in zip(ids, row, strict=True):
                     if example:
@@ -87,8 +110,25 @@ def answer_all(
     return answers
 
 
-def _conditions(batch: Batch, swapped: Batch | None) -> Iterator[tuple[str, Batch]]:
-    yield "full", batch
-    yield "muted", muted(batch)
-    yield "blanked", blanked(batch)
-    yield "swapped", swapped or batch
+def conditions(model: Mirasol, batch: Batch, swapped: Batch | None) -> Iterator[tuple[str, Encoded]]:
+    """The latents under every condition. Features of a modality that a condition leaves alone are computed once.
+
+    Args:
+        swapped: the same clips under another clip's sound, ``None`` where there is no other sound.
+
+    Raises:
+        ValueError: a tensor of a batch does not fit the model.
+    """
+    check_clips(batch, model.config, model.audio.project.weight)
+    video, audio = model.video_features(batch), model.audio_features(batch)
+    yield "full", model.join(video, audio, batch)
+    one = dataclasses.replace(
+        batch, **{name: getattr(batch, name)[:1] for name in CLIPS}
+    )  # what is put in is alike in all
+    yield "muted", model.join(video, model.audio_features(muted(one)).expand_as(audio), batch)
+    yield "blanked", model.join(model.video_features(blanked(one)).expand_as(video), audio, batch)
+    if swapped is None:
+        yield "swapped", model.join(video, audio, batch)
+    else:
+        check_clips(swapped, model.config, model.audio.project.weight)
+        yield "swapped", model.join(video, model.audio_features(swapped), swapped)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mirasol.core.progress import Progress
 from mirasol.data.loader import eval_loader
 from mirasol.data.manifest import Example, clips_of
 from mirasol.data.shardset import ShardSet
 from mirasol.data.tokenizer import Tokenizer
+from mirasol.evaluation import closed
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import (
     check_agreement,
@@ -88,35 +90,28 @@ def _answers(
     classes: Sequence[str],
 ) -> dict[str, Prediction]:
     """The predictions of a batch, by question; ids that are not asked are kept, for the caller to refuse."""
-    closed = _closed() if protocol.closed else None
-    texts: Sequence[Sequence[str]] = answer(model, batch, words, spec.max_answer)
+    with torch.inference_mode():
+        encoded = model.encode(batch)
+    texts: Sequence[Sequence[str]] = answer(model, batch, words, spec.max_answer, spec.beam, encoded)
     lists: list[list[Sequence[str]]] = []
     scores: Any = None
-    if closed and protocol.closed == "classes":
+    if protocol.closed == "classes":
         lists = [[classes for _ in clip] for clip in batch.example_ids]
-        scores = closed.score_answers(model, batch, words, classes)
-    elif closed:
-        some = next(asked[name].options for clip in batch.example_ids for name in clip if name in asked)
+        scores = closed.score_answers(model, batch, words, classes, encoded)
+    elif protocol.closed:
+        some = next((asked[n].options for clip in batch.example_ids for n in clip if n in asked), ("",))  # for padding
         lists = [[asked[n].options if n in asked else some for n in clip] for clip in batch.example_ids]
-        scores = closed.score_options(model, batch, words, lists)
+        scores = closed.score_options(model, batch, words, lists, encoded)
     found = {}
     for b, ids in enumerate(batch.example_ids):
         for q, name in enumerate(ids):
             if not name:  # padding
                 continue
             text, ranked = texts[b][q], {}
-            if closed:
+            if protocol.closed:
                 pairs = zip(lists[b][q], (float(score) for score in scores[b][q]), strict=True)
                 best = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:KEPT]
                 ranked = {option: round(score, 6) for option, score in best}
                 text = best[0][0] if protocol.closed == "options" else text
             found[name] = Prediction(name, text, ranked)
     return found
-
-
-def _closed() -> Any:
-    """The room's scores of closed sets; ``None`` where it has none, and generation has to do."""
-    try:
-        return importlib.import_module("mirasol.evaluation.closed")
-    except ModuleNotFoundError:
-        return None

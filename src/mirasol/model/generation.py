@@ -1,18 +1,83 @@
-"""Answers by greedy decoding with a cache of the text so far."""
+"""Answers by beam search over the keys and values of the text so far; a beam of 1 is greedy decoding."""
 
 from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mirasol.model.text import TextDecoder
+from mirasol.model.text import Pair, TextDecoder
 
 PAD, EOS = 0, 3  # the tokenizer's; a text ends with EOS and is padded behind it
+ALPHA = 0.6  # of the length penalty: Vaswani et al. 2017, section 6.1
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The answers that a search has found."""
+
+    tokens: Tensor  # int64 [B, Q, max_new], padded with PAD behind the end
+    log_likelihood: Tensor  # float64 [B, Q], sum over the answer's tokens, its end included
+
+
+@dataclass
+class Prompted:
+    """Prompts that the decoder has read, and what it needs to go on behind them."""
+
+    keys_values: list[Pair | None]  # of the memory, [B, R*m, heads, head]: once per clip
+    valid: Tensor  # bool [B, R*m]
+    past: list[Pair]  # each layer's keys and values of the prompts, [B*Q, P, heads, head]
+    seen: Tensor  # bool [B*Q, P], False for padding
+    lengths: Tensor  # int64 [B, Q]
+    last: Tensor  # [B, Q, w], hidden states of the last tokens
 
 
 @torch.no_grad()
-def greedy(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, max_new: int) -> Tensor:
-    """The most likely token, again and again, until every text has ended.
+def read_prompts(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor) -> Prompted:
+    """One pass over all prompts; arguments as of :func:`search`, errors too."""
+    width = prompts.shape[-1]
+    if int(lengths.min()) < 1 or int(lengths.max()) > width:
+        raise ValueError(f"prompt lengths {int(lengths.min())} to {int(lengths.max())}, expected 1 to {width}")
+    if int(lengths.max()) >= text.max_text:
+        raise ValueError(
+            f"a prompt of {int(lengths.max())} tokens leaves no room in the text cache of {text.max_text} tokens"
+        )
+    keys_values, valid = text.cross_keys_values(*text.memory_of(h, h_present))
+    ends = torch.arange(prompts.shape[1], device=prompts.device) * width + lengths - 1
+    last, past = text.prefill(prompts, keys_values, valid, picked=ends)
+    seen = torch.arange(width, device=prompts.device) < lengths.view(-1, 1)
+    return Prompted(keys_values, valid, past, seen, lengths, last)
+
+
+def length_penalty(tokens: Tensor, alpha: float) -> Tensor:
+    """((5 + n) / 6)^alpha of answers of n tokens, their end included (Wu et al. 2016, eq. 14)."""
+    return ((5.0 + tokens.double()) / 6.0) ** alpha
+
+
+@torch.no_grad()
+def search(
+    text: TextDecoder,
+    h: Tensor,
+    h_present: Tensor,
+    prompts: Tensor,
+    lengths: Tensor,
+    max_new: int,
+    beam: int = 1,
+    alpha: float = ALPHA,
+    wanted: Tensor | None = None,
+) -> Generated:
+    """Each prompt's best answer among those that ``beam`` hypotheses at a time lead to.
+
+    A hypothesis is worth its log-likelihood divided by :func:`length_penalty`. Those that have ended keep their
+    place among the ``beam`` best until they are outdone, so that a beam of 1 is greedy decoding and a beam as wide as
+    all texts is exhaustive. Between equals the hypothesis that was ahead goes first, then the lowest token. A search is
+    over when nothing that is still open can outdo an ended hypothesis, or at the length limit. What is over
+    leaves the batch.
+
+    The hypotheses of a prompt share its keys and values. Their own are never moved: each remembers which of them are
+    its past.
 
     Args:
         text: the decoder.
@@ -20,39 +85,169 @@ def greedy(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, len
         h_present: bool [B, T].
         prompts: int64 [B, Q, P], padded on the right.
         lengths: int64 [B, Q], tokens of each prompt, 1 to P.
-        max_new: longest answer in tokens, its end included.
-
-    Returns:
-        int64 [B, Q, max_new], padded with ``PAD`` behind the end.
+        max_new: longest answer in tokens, its end included; less for a prompt that leaves less room in the text cache.
+        beam: hypotheses at a time.
+        alpha: of the length penalty; 0 for none.
+        wanted: bool [B, Q], prompts to answer, ``None`` for all; the answers of others are all ``PAD``.
 
     Raises:
-        ValueError: a length is out of range, or prompt and answer do not fit the text cache.
+        ValueError: a length is out of range, a prompt leaves no room in the text cache, or ``beam`` or ``max_new`` is
+            less than 1.
     """
-    clips, texts, width = prompts.shape
-    if width + max_new > text.max_text:
-        raise ValueError(
-            f"prompts of {width} tokens with answers of {max_new} are longer than the text cache of {text.max_text}"
-        )
-    if int(lengths.min()) < 1 or int(lengths.max()) > width:
-        raise ValueError(f"prompt lengths {int(lengths.min())} to {int(lengths.max())}, expected 1 to {width}")
-    memory, valid = text.memory_of(h, h_present)
-    hidden, pairs = text.prefill(prompts, memory, valid)
-    keys_values, valid = text.cross_keys_values(memory, valid)
-    state = text.init_state(clips * texts, memory.device, memory.dtype, width + max_new)
-    # The padding's keys are in the cache too, but behind the length: the next tokens overwrite them.
-    for layer, (keys, values) in enumerate(pairs):
-        state["cache"][:, layer, 0, :width] = keys
-        state["cache"][:, layer, 1, :width] = values
-    state["length"] = lengths.flatten().clone()
-    last = hidden.gather(2, (lengths - 1)[..., None, None].expand(-1, -1, 1, hidden.shape[-1]))[:, :, 0]
-
-    answers = prompts.new_full((clips, texts, max_new), PAD)
-    ended = torch.zeros_like(lengths, dtype=torch.bool)
+    if beam < 1 or max_new < 1:
+        raise ValueError(f"a beam of {beam} with answers of {max_new} tokens, expected at least 1 of both")
+    read = read_prompts(text, h, h_present, prompts, lengths)
+    found = Generated(
+        torch.full((lengths.numel(), max_new), PAD, device=prompts.device),
+        torch.zeros(lengths.numel(), device=prompts.device, dtype=torch.float64),
+    )
+    beams = _Beams.start(read, max_new, beam, text.max_text, wanted)
+    hidden = read.last[:, :, None].expand(-1, -1, beam, -1)
     for i in range(max_new):
-        token = text.head(last).argmax(dim=-1).masked_fill(ended, PAD)
-        answers[:, :, i] = token
-        ended |= token == EOS
-        if i + 1 == max_new or bool(ended.all()):
+        beams.extend(text.head(hidden), i, alpha)
+        beams.finish(found, i, alpha)
+        if not bool(beams.open.any()):
             break
-        last, state = text.cached_step(token, state, keys_values, valid)
-    return answers
+        beams.pack()
+        hidden = beams.feed(text, i)
+    return Generated(found.tokens.view(*lengths.shape, max_new), found.log_likelihood.view(lengths.shape))
+
+
+def greedy(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, max_new: int) -> Tensor:
+    """The most likely token again and again, int64 [B, Q, max_new]: :func:`search` with a beam of 1."""
+    return search(text, h, h_present, prompts, lengths, max_new).tokens
+
+
+@dataclass
+class _Beams:
+    """K hypotheses for each of B x Q prompts; B and Q shrink as searches come to their end."""
+
+    read: Prompted
+    nodes: list[Pair]  # each layer's keys and values of prompts and of all tokens fed since, [B*Q, P+F, heads, head]
+    rows: Tensor  # int64 [B, Q], where the answer belongs
+    open: Tensor  # bool [B, Q], searches that go on
+    limit: Tensor  # int64 [B, Q], longest answer
+    tokens: Tensor  # int64 [B, Q, K, max_new]
+    count: Tensor  # int64 [B, Q, K], tokens of each hypothesis
+    total: Tensor  # float64 [B, Q, K], log-likelihood; -inf where there is no hypothesis
+    ended: Tensor  # bool [B, Q, K]
+    past: Tensor  # bool [B, Q, K, F], which of the fed tokens are a hypothesis' own
+
+    @classmethod
+    def start(cls, read: Prompted, max_new: int, beam: int, max_text: int, wanted: Tensor | None) -> _Beams:
+        """One empty hypothesis for each prompt."""
+        shape, device = read.lengths.shape, read.lengths.device
+        total = torch.full((*shape, beam), -torch.inf, device=device, dtype=torch.float64)
+        total[..., 0] = 0
+        return cls(
+            read=read,
+            nodes=read.past,
+            rows=torch.arange(read.lengths.numel(), device=device).view(shape),
+            open=torch.ones(shape, device=device, dtype=torch.bool) if wanted is None else wanted,
+            limit=(max_text - read.lengths).clamp(max=max_new),
+            tokens=torch.full((*shape, beam, max_new), PAD, device=device),
+            count=torch.zeros((*shape, beam), device=device, dtype=torch.int64),
+            total=total,
+            ended=torch.zeros((*shape, beam), device=device, dtype=torch.bool),
+            past=torch.zeros((*shape, beam, 0), device=device, dtype=torch.bool),
+        )
+
+    def extend(self, logits: Tensor, i: int, alpha: float) -> None:
+        """The K best of what each hypothesis can become by its token number ``i``; logits [B, Q, K, V]."""
+        beam = self.total.shape[-1]
+        tokens, gains = _best(logits, beam)  # [B, Q, K, K'] each
+        ended = self.ended[..., None]
+        first = torch.arange(tokens.shape[-1], device=tokens.device) == 0
+        total = self.total[..., None] + gains.masked_fill(ended, -torch.inf).masked_fill(ended & first, 0.0)
+        tokens = tokens.masked_fill(ended, PAD)
+        count = (self.count + ~self.ended)[..., None].expand_as(total)
+        worth = (total / length_penalty(count, alpha)).flatten(-2)
+        order = _first(worth, beam)  # [B, Q, K]
+        parent = order // tokens.shape[-1]
+        self.total, self.count = (x.flatten(-2).gather(-1, order) for x in (total, count))
+        chosen = tokens.flatten(-2).gather(-1, order)
+        self.tokens = _rows(self.tokens, parent)
+        self.tokens[..., i] = chosen
+        self.ended = self.ended.gather(-1, parent) | (chosen == EOS)
+        self.past = _rows(self.past, parent)
+
+    def finish(self, found: Generated, i: int, alpha: float) -> None:
+        """Write down the best hypothesis of each search that is over, now that all have token number ``i``."""
+        worth = self.total / length_penalty(self.count, alpha)
+        ended = worth.masked_fill(~self.ended, -torch.inf).amax(dim=-1)
+        # log-likelihoods only fall: none can become worth more than this
+        reachable = self.total / length_penalty(self.limit, alpha)[..., None]
+        reachable = reachable.masked_fill(self.ended, -torch.inf).amax(dim=-1)
+        over = self.open & ((ended > reachable) | (i + 1 >= self.limit))
+        rows = self.rows[over]
+        found.tokens[rows] = self.tokens[over][:, 0]
+        found.log_likelihood[rows] = self.total[over][:, 0]
+        self.open = self.open & ~over
+
+    def pack(self) -> None:
+        """Leave out clips and places of texts that no open search needs, where that is a quarter or more."""
+        counts = self.open.sum(dim=1)
+        clips = counts.nonzero()[:, 0]
+        most = int(counts.max())
+        if 4 * len(clips) * most > 3 * self.open.numel():
+            return
+        places = self.open.to(torch.int8).argsort(dim=1, descending=True, stable=True)[clips, :most]
+        flat = (clips[:, None] * self.open.shape[1] + places).flatten()
+        self.read = dataclasses.replace(
+            self.read,
+            keys_values=[pair and (pair[0][clips], pair[1][clips]) for pair in self.read.keys_values],
+            valid=self.read.valid[clips],
+            seen=self.read.seen[flat],
+            lengths=self.read.lengths[clips[:, None], places],
+        )
+        self.nodes = [(keys[flat], values[flat]) for keys, values in self.nodes]
+        for name in ("rows", "open", "limit", "tokens", "count", "total", "ended", "past"):
+            setattr(self, name, getattr(self, name)[clips[:, None], places])
+
+    def feed(self, text: TextDecoder, i: int) -> Tensor:
+        """Hidden states [B, Q, K, w] of token number ``i`` of every hypothesis."""
+        clips, texts, beam = self.total.shape
+        own = torch.eye(beam, device=self.past.device, dtype=torch.bool).expand(clips, texts, -1, -1)
+        self.past = torch.cat([self.past, own], dim=-1)
+        seen = torch.cat([self.read.seen[:, None].expand(-1, beam, -1), self.past.flatten(0, 1)], dim=-1)
+        places = (self.read.lengths[..., None] + i).expand(-1, -1, beam)
+        hidden, pairs = text.branch(
+            self.tokens[..., i], places, self.nodes, seen, self.read.keys_values, self.read.valid
+        )
+        self.nodes = [
+            (torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))
+            for (keys, values), (k, v) in zip(self.nodes, pairs, strict=True)
+        ]
+        return hidden
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """The hypotheses ``index`` [B, Q, K] of x [B, Q, K, n]."""
+    return x.gather(2, index[..., None].expand(-1, -1, -1, x.shape[-1]))
+
+
+def _first(worth: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` largest along the last axis, equal ones in their order."""
+    if count == 1:
+        return worth.argmax(dim=-1, keepdim=True)
+    return worth.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def _best(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The most likely tokens [..., count], equal ones by their number, and their log-likelihoods in float64.
+
+    Told apart by the logits themselves: a difference of one bit may be lost in a log-likelihood.
+    """
+    left, tokens = logits.clone() if count > 1 else logits, []
+    for _ in range(min(count, logits.shape[-1])):
+        tokens.append(left.argmax(dim=-1, keepdim=True))
+        if len(tokens) < count:
+            left.scatter_(-1, tokens[-1], -torch.inf)
+    best = torch.cat(tokens, dim=-1)
+    logits = wide(logits)
+    return best, logits.gather(-1, best).double() - logits.logsumexp(dim=-1, keepdim=True).double()
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Logits in fp32 at least: in half precision their sum of exponentials would be off."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -83,9 +83,24 @@ class Mirasol(nn.Module):
         """
         batch = self.hear(batch)
         check_clips(batch, self.config, self.audio.project.weight)
-        video, audio = self.overlap.whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
-        v = self.vit(self.video_tubes(video))  # [B, T, f, d] (P 3.1)
-        a = self.vit(self.audio(audio))  # [B, T, s, d]
+        v = self.video_features(batch)  # [B, T, f, d] (P 3.1)
+        a = self.audio_features(batch)  # [B, T, s, d]
+        return self.join(v, a, batch)
+
+    def video_features(self, batch: Batch) -> Tensor:
+        """v_t, [B, T, f, d] (P 3.1); they do not depend on the sound."""
+        video, _ = self.overlap.whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
+        v: Tensor = self.vit(self.video_tubes(video))
+        return v
+
+    def audio_features(self, batch: Batch) -> Tensor:
+        """a_t, [B, T, s, d] (P 3.1); they do not depend on the picture."""
+        _, audio = self.overlap.whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
+        a: Tensor = self.vit(self.audio(audio))
+        return a
+
+    def join(self, v: Tensor, a: Tensor, batch: Batch) -> Encoded:
+        """Features of both modalities to latents. Of ``batch`` it only counts what is present."""
         u = torch.cat([v, a], dim=2)  # u_t = (v_t, a_t), [B, T, n, d]
         x = self.combiner(u, self._valid(batch))  # x_t = Combiner(u_1, ..., u_t) (eq. 2)
         h = self.latent(x)  # p(h_t | x_t) (P 3.3)

@@ -130,14 +130,15 @@ class TextDecoder(nn.Module):
         ``picked`` int64 [B, S] are the tokens of a clip's Q texts, q*L + l, whose hidden states [B, S, w] are
         wanted: the last layer then computes no other.
         """
-        return self.prefill(tokens, memory, valid, picked)[0]
+        return self.prefill(tokens, *self.cross_keys_values(memory, valid), picked)[0]
 
     def prefill(
-        self, tokens: Tensor, memory: Tensor, valid: Tensor, picked: Tensor | None = None
+        self, tokens: Tensor, keys_values: list[Pair | None], valid: Tensor, picked: Tensor | None = None
     ) -> tuple[Tensor, list[Pair]]:
         """Hidden states as :meth:`forward`, and each layer's self-attention keys and values [B*Q, L, heads, head].
 
-        Texts are padded on the right: being causal, they need no mask.
+        ``keys_values`` and ``valid`` as from :meth:`cross_keys_values`. Texts are padded on the right: being
+        causal, they need no mask.
 
         Raises:
             ValueError: the texts are longer than the cache.
@@ -145,9 +146,8 @@ class TextDecoder(nn.Module):
         clips, texts, length = tokens.shape
         if length > self.max_text:
             raise ValueError(f"texts of {length} tokens, the text cache holds {self.max_text}")
-        keys_values, valid = self.cross_keys_values(memory, valid)
-        angles = self._token_angles(torch.arange(length, device=tokens.device), memory.dtype)
         x = self.embed(tokens).flatten(1, 2)  # [B, Q*L, w]
+        angles = self._token_angles(torch.arange(length, device=tokens.device), x.dtype)
         cache = []
         for layer, (block, pair) in enumerate(zip(self.blocks, keys_values, strict=True)):
             q, k, v = block.self_attention.qkv_of(x.view(clips * texts, length, -1), angles)
@@ -158,6 +158,39 @@ class TextDecoder(nn.Module):
             x = block.finish(x, pair, valid)
             cache.append((k, v))
         return (x if picked is not None else x.unflatten(1, (texts, length))), cache
+
+    def branch(
+        self,
+        tokens: Tensor,
+        places: Tensor,
+        past: list[Pair],
+        seen: Tensor,
+        keys_values: list[Pair | None],
+        valid: Tensor,
+    ) -> tuple[Tensor, list[Pair]]:
+        """C more tokens of each of Q texts per clip, which may continue it in different ways: a tree.
+
+        Args:
+            tokens: int64 [B, Q, C].
+            places: int64 [B, Q, C], the index of each in its text.
+            past: each layer's keys and values of the tokens before, [B*Q, P, heads, head].
+            seen: bool [B*Q, C, P+C], which of the P tokens before and of these C a token looks at; itself among them.
+            keys_values, valid: as from :meth:`cross_keys_values`.
+
+        Returns:
+            Hidden states [B, Q, C, w], and each layer's keys and values of these tokens, [B*Q, C, heads, head].
+        """
+        clips, texts, count = tokens.shape
+        x = self.embed(tokens).flatten(1, 2)  # [B, Q*C, w]
+        angles = self._token_angles(places.flatten(0, 1), x.dtype)
+        own = []
+        for block, (keys, values), pair in zip(self.blocks, past, keys_values, strict=True):
+            q, k, v = block.self_attention.qkv_of(x.view(clips * texts, count, -1), angles)
+            mixed = attend(q, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1), seen[:, None])
+            x = block.self_attention.add(x, mixed.reshape(clips, texts * count, -1))
+            x = block.finish(x, pair, valid)
+            own.append((k, v))
+        return x.unflatten(1, (texts, count)), own
 
     def cross_keys_values(self, memory: Tensor, valid: Tensor) -> tuple[list[Pair | None], Tensor]:
         """Each layer's keys and values of the memory, and which of them may be seen; None without cross-attention.
@@ -186,14 +219,12 @@ class TextDecoder(nn.Module):
 
     def _token_angles(self, positions: Tensor, dtype: torch.dtype) -> Pair:
         cos, sin = rotary_angles(positions, self.sizes.head, TOKEN_BASE, dtype)
-        return cos[:, None], sin[:, None]  # [L, 1, head/2]
+        return cos[..., None, :], sin[..., None, :]  # [..., 1, head/2]
 
-    def init_state(
-        self, batch: int, device: torch.device | str, dtype: torch.dtype, capacity: int | None = None
-    ) -> StreamState:
-        """``cache`` [B, layers, 2, L, heads, head] and ``length`` int64 [B]; ``capacity`` in place of L = max_text."""
+    def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
+        """``cache`` [B, layers, 2, L, heads, head], L = max_text, and ``length`` int64 [B]."""
         sizes = self.sizes
-        shape = (batch, sizes.layers, 2, capacity or self.max_text, sizes.heads, sizes.head)
+        shape = (batch, sizes.layers, 2, self.max_text, sizes.heads, sizes.head)
         return {
             "cache": torch.zeros(shape, device=device, dtype=dtype),
             "length": torch.zeros(batch, device=device, dtype=torch.int64),

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mirasol.core.progress import Progress
 from mirasol.data.loader import eval_loader
 from mirasol.data.shardset import ShardSet
 from mirasol.data.tokenizer import ANSWER, BOS, PAD, Tokenizer
-from mirasol.evaluation.generate import answer, blanked, muted, prompts_of
+from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of
 from mirasol.model.batch import Batch
 from mirasol.training.weights import load_model
 
@@ -44,3 +45,17 @@ def test_the_model_is_not_told_the_answer(made_project: Path) -> None:
     batch = batch_of(made_project)
     other = dataclasses.replace(batch, tokens=batch.tokens.masked_fill(batch.answer_mask, 7))
     assert answer(model, batch, words, 4) == answer(model, other, words, 4)
+
+
+@pytest.mark.parametrize("beam", [1, 2])
+def test_all_conditions_are_answered_as_each_by_itself(made_project: Path, beam: int) -> None:
+    model = load_model(made_project / "build/finetune").eval()
+    words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
+    batch, swapped = batch_of(made_project), batch_of(made_project, "swapped")
+    found = answer_all(model, [(batch, swapped)], words, 6, Progress("evaluate", 5, "clips"), beam)
+    changed = {"full": batch, "muted": muted(batch), "blanked": blanked(batch), "swapped": swapped}
+    for condition, clips in changed.items():
+        expected = answer(model, clips, words, 6, beam)
+        for ids, row in zip(batch.example_ids, expected, strict=True):
+            assert [found[example][condition] if example else "" for example in ids] == row, condition
+    assert len({tuple(a[c] for a in found.values()) for c in changed}) == 4

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from mirasol.commands import evaluate as commands
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
+from mirasol.evaluation import closed
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate
 from mirasol.evaluation.predict import predict
@@ -79,14 +78,13 @@ def test_a_clip_that_the_shards_do_not_have_is_no_answer_and_is_listed(project: 
 def pretend(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
     """Scores of a closed set that prefer its answer number ``best``."""
 
-    def scores(model: object, batch: Any, tokenizer: object, answers: Any) -> np.ndarray:
+    def scores(model: object, batch: Any, tokenizer: object, answers: Any, encoded: object) -> np.ndarray:
         count = len(answers[0][0]) if isinstance(answers[0], list) else len(answers)
         one = -np.abs(np.arange(count) - best).astype(np.float64)
         return np.broadcast_to(one, (len(batch.example_ids), len(batch.example_ids[0]), count))
 
-    room = types.ModuleType("mirasol.evaluation.closed")
-    room.score_answers = room.score_options = scores  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, room.__name__, room)
+    monkeypatch.setattr(closed, "score_answers", scores)
+    monkeypatch.setattr(closed, "score_options", scores)
 
 
 def test_classes_are_scored_beside_the_generated_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +95,15 @@ def test_classes_are_scored_beside_the_generated_answer(project: Path, monkeypat
     classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)})
     assert [p.predicted for p in found] == [p.predicted for p in plain]
     assert all(p.ranked()[0] == classes[2] and len(p.scores) <= 10 for p in found)
+
+
+def test_scores_are_those_of_the_model(project: Path) -> None:
+    found, _ = run(project, dataclasses.replace(GENERIC, closed="classes"))
+    for one in found:
+        values = list(one.scores.values())
+        assert values == sorted(values, reverse=True) and max(values) < 0
+        if one.predicted in one.scores:  # greedy said one of the classes: no other can be likelier by much
+            assert one.ranked()[0] == one.predicted or values[0] >= one.scores[one.predicted]
 
 
 def test_the_best_option_is_the_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
