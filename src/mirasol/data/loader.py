@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
+from multiprocessing import connection
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,7 @@ from mirasol.data.waveform import NOTHING, chunks_shape
 from mirasol.model.batch import Batch, Waveform
 from mirasol.model.logmel import LogMel
 
+REAPED = 3.0  # seconds until the end of a killed process is known
 PREFETCH = 4  # batches that each worker prepares ahead
 # A forked process inherits the locks of threads that it does not have: FFmpeg's and torch's deadlock.
 START = "forkserver"
@@ -113,6 +115,9 @@ class _Batches(Dataset[tuple[Batch, list[Damage]]]):
 
     def killed(self) -> list[int]:
         """The samples that processes were at which have ended since."""
+        working = set(self._at_work[:, 0].tolist())
+        ours = [process.sentinel for process in multiprocessing.active_children() if process.pid in working]
+        connection.wait(ours, REAPED)  # the connection to a killed process breaks before its end is known
         alive = {process.pid for process in multiprocessing.active_children()}
         return [number for pid, number in self._at_work.tolist() if pid and pid not in alive]
 

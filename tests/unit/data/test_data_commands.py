@@ -34,7 +34,15 @@ def test_a_sound_set(shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "16 clips in 7 tars, all as they were written" in capsys.readouterr().out
     assert mirasol(monkeypatch, "data", "check", "--shards", str(shards), "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"tars": 7, "clips": 16, "lost": [], "damaged": [], "changed_media": [], "sound": True}
+    assert found == {
+        "tars": 7,
+        "clips": 16,
+        "lost": [],
+        "damaged": [],
+        "remote": [],
+        "changed_media": [],
+        "sound": True,
+    }
 
 
 def test_lost_clips_are_counted_and_named_and_end_with_an_error(
