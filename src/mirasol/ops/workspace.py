@@ -30,6 +30,7 @@ def make_workspace(
     params: str | Path | None = None,
     data: str | Path | None = None,
     adapter: str = "generic",
+    fill: Callable[[Path], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
@@ -43,6 +44,7 @@ def make_workspace(
         data: a folder of media. For the adapter `generic`, annotations.csv or annotations.jsonl lies in it;
             the project's own data if ``None``.
         adapter: how ``data`` is read: `mirasol data import ADAPTER`.
+        fill: puts data and pipeline into the folder, and what it adds into git's index, in place of ``data``.
 
     Returns:
         The workspace's folder.
@@ -63,7 +65,7 @@ def make_workspace(
         _clone(root, folder)
     with hold(folder, "mirasol workspace", say=say):
         new = _follow(folder, root, head, say)
-        if new and (recipe or media):
+        if new and (recipe or media or fill):
             # results of the project's own data and parameters; stages that are the same come from the run cache
             git(folder, "rm", "-q", "--ignore-unmatch", "dvc.lock", "reports/*.json")
         if recipe:
@@ -74,6 +76,8 @@ def make_workspace(
             mirasol(folder, "data", "import", adapter, *options, "--media", str(media), "--out", "data", on_line=say)
             dvc.add(folder, "data", on_line=say)
             git(folder, "add", "data.dvc")
+        elif fill:
+            fill(folder)
         elif (folder / "data.dvc").exists():
             _checkout(folder, say)
         if git(folder, "status", "--porcelain", "--untracked-files=no"):
