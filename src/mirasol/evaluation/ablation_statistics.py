@@ -57,7 +57,7 @@ def estimate(values: Floats, groups: NDArray[np.int64], *, level: float = 0.95) 
 def student(freedom: float, level: float) -> float:
     """The t within which Student's distribution holds ``level`` of its mass; ``freedom`` at least 1."""
     # |T| < sqrt(freedom) tan(a) has the probability of cos^(freedom - 1) between 0 and a, as a share of the whole.
-    angle = np.linspace(0.0, np.pi / 2, 200_001)[:-1]
+    angle = np.linspace(0.0, np.pi / 2, 20_001)[:-1]
     density = np.cos(angle) ** (freedom - 1)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     mass /= mass[-1] + (density[-1] / 2)
