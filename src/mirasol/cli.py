@@ -52,9 +52,12 @@ def _options(
 @app.command()
 def world(
     out: Annotated[Path, typer.Option(help="the folder to make")] = Path("data"),
-    clips: Annotated[int, typer.Option(min=1, help="clips of the training split")] = 12000,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="clips of the training split: 12,000, 16,000 if hard")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
+    hard: Annotated[bool, typer.Option("--hard", help="the variant that `mirasol ablate` trains on")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace what is in the folder")] = False,
 ) -> None:
     """Make the built-in world: video files with sound, questions and exact answers.
@@ -63,7 +66,7 @@ def world(
     """
     from mirasol.data.world import make_world
 
-    report = make_world(out, clips, seed, workers, force=force)
+    report = make_world(out, clips, seed, workers, force=force, variant="hard" if hard else "demo")
     made = " + ".join(f"{count:,} {split}" for split, count in report["clips"].items())
     state = "written" if report["written"] else "stood there already"
     print(f"{out}: {made} clips, {report['examples']:,} texts, {report['bytes'] / 2**20:.0f} MiB, {state}")
@@ -158,6 +161,32 @@ def compare(
     from mirasol.commands.evaluate import compare as run_compare
 
     run_compare(files, runs, out)
+
+
+@app.command()
+def ablate(
+    table: Annotated[str, typer.Argument(help="a table of the paper as --list names it, `matters`, or `all`")] = "all",
+    seeds: Annotated[int, typer.Option(min=3, help="models of a cell: seeds 1, 2, 3, …")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="cells at a time, one core each")] = 2,
+    list_: Annotated[bool, typer.Option("--list", help="name the tables, run nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the grid and how long it will take")] = False,
+) -> None:
+    """Re-run the paper's ablations at laptop scale: small models on the hard world, hours in all.
+
+    Each row of a table is a cell: a change to recipes/ablations.yaml (ablations/tables.yaml says which), trained from
+    scratch with several seeds and asked the same test questions. Cells are DVC experiments: `dvc exp show` in
+    runs/workspaces/ablations lists them. Stop it whenever you like: what is finished stays, and the next call goes on.
+    reports/ablations/TABLE.json, and .svg beside it, has scores, 95 % intervals over seeds and clips, and whether each
+    row differs as it does in the paper. `matters` takes sound, picture and the order of chunks away instead.
+
+    Example:  mirasol ablate 5b --dry-run
+    """
+    from mirasol.commands.ablate import run, show_list
+
+    if list_:
+        show_list()
+    else:
+        run(table, seeds, jobs, dry_run)
 
 
 @app.command()

@@ -25,6 +25,7 @@ SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
 SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
+    "ablate": {"table", "seeds", "jobs", "list_", "dry_run"},
     "answer": {"file", "question", "bundle", "threads"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
     "bench stream": {"bundle", "weights"},
@@ -48,7 +49,7 @@ COMMANDS = {
     "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
     "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
-    "world": {"out", "clips", "seed", "workers", "force"},
+    "world": {"out", "clips", "seed", "workers", "hard", "force"},
 }
 
 
@@ -173,7 +174,7 @@ def test_model_show_has_the_papers_inputs_whatever_the_params_file_says(tmp_path
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"preset": "huge"}, "unknown preset `huge`: expected one of demo, small, base"),
+        ({"preset": "huge"}, "unknown preset `huge`: expected one of demo, tiny, small, base"),
         ({"preset": "base", "combiner": "mean"}, "unknown combiner `mean`: expected one of transformer"),
         ({"preset": "small", "frames": 100}, "100 frames in 16 chunks: expected a multiple of 16"),
         ({"preset": "demo", "frames": 6}, "6 frames in 4 chunks: expected a multiple of 4"),

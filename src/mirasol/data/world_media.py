@@ -12,7 +12,7 @@ the way, by nobody's rounding. The codecs and their flags give the same bytes on
 from __future__ import annotations
 
 import io
-from typing import Final
+from typing import Final, Protocol
 
 import av
 import numpy as np
@@ -23,15 +23,13 @@ from mirasol.data.world_scene import (
     FLASH_FRAMES,
     FLASH_GROWTH,
     FPS,
-    FRAMES,
     FRAMES_PER_CHUNK,
     RADIUS,
     SAMPLE_RATE,
     SIZE,
-    Scene,
     Thing,
 )
-from mirasol.data.world_sound import samples
+from mirasol.data.world_sound import Heard, samples
 
 # (Y, U, V), BT.601 limited range: six hues a sixth of a turn apart.
 PALETTE = {
@@ -41,6 +39,11 @@ PALETTE = {
     "cyan": (160, 160, 48),
     "blue": (80, 208, 112),
     "pink": (140, 176, 192),
+    # The hard variant's, between them and beside them.
+    "orange": (132, 64, 184),
+    "purple": (96, 176, 160),
+    "black": (24, 128, 128),
+    "white": (228, 128, 128),
 }
 FLASH_LUMA = 228
 FLASH_CHROMA = 3  # a flash keeps a third of its colour
@@ -56,21 +59,34 @@ FLAC = {"compression_level": "2", "frame_size": "4096"}  # the highest level wit
 Yuv = NDArray[np.uint8]
 
 
-def render(scene: Scene) -> NDArray[np.uint8]:
-    """The frames of a clip, uint8 RGB [FRAMES, SIZE, SIZE, 3], before compression."""
+class Drawn(Heard, Protocol):
+    """What a scene must say of itself to be drawn and heard."""
+
+    @property
+    def things(self) -> tuple[Thing, ...]: ...
+    @property
+    def ring(self) -> str | None: ...
+    @property
+    def background(self) -> int: ...
+    @property
+    def has_audio(self) -> bool: ...
+
+
+def render(scene: Drawn) -> NDArray[np.uint8]:
+    """The frames of a clip, uint8 RGB [frames, SIZE, SIZE, 3], before compression."""
     planes = render_yuv(scene).astype(np.int32)
     y = 298 * (planes[:, :SIZE] - 16)
-    chroma = planes[:, SIZE:].reshape(FRAMES, 2, SIZE // 2, SIZE // 2) - 128
+    chroma = planes[:, SIZE:].reshape(scene.frames, 2, SIZE // 2, SIZE // 2) - 128
     u, v = chroma.repeat(2, axis=2).repeat(2, axis=3).swapaxes(0, 1)
     rgb = np.stack([y + 409 * v, y - 100 * u - 208 * v, y + 516 * u], axis=-1)
     frames: NDArray[np.uint8] = np.clip((rgb + 128) >> 8, 0, 255).astype(np.uint8)
     return frames
 
 
-def render_yuv(scene: Scene) -> Yuv:
-    """The frames of a clip as the file stores them, planar YUV 4:2:0, uint8 [FRAMES, SIZE*3/2, SIZE]."""
+def render_yuv(scene: Drawn) -> Yuv:
+    """The frames of a clip as the file stores them, planar YUV 4:2:0, uint8 [frames, SIZE*3/2, SIZE]."""
     inks = [(scene.background, 128, 128), (0, 128, 128)]
-    label = np.zeros((FRAMES, SIZE, SIZE), np.uint8)
+    label = np.zeros((scene.frames, SIZE, SIZE), np.uint8)
     if scene.ring:
         inks[1] = PALETTE[scene.ring]
         first = label[:FRAMES_PER_CHUNK]
@@ -82,9 +98,9 @@ def render_yuv(scene: Scene) -> Yuv:
     ink = np.array(inks, np.uint8)
     luma = ink[:, 0][label]
     # A chroma sample is the mean of its four pixels.
-    four = ink[:, 1:].astype(np.int32)[label].reshape(FRAMES, SIZE // 2, 2, SIZE // 2, 2, 2).sum(axis=(2, 4))
+    four = ink[:, 1:].astype(np.int32)[label].reshape(scene.frames, SIZE // 2, 2, SIZE // 2, 2, 2).sum(axis=(2, 4))
     chroma = ((four + 2) >> 2).astype(np.uint8)
-    return np.concatenate([luma, chroma.transpose(0, 3, 1, 2).reshape(FRAMES, SIZE // 2, SIZE)], axis=1)
+    return np.concatenate([luma, chroma.transpose(0, 3, 1, 2).reshape(scene.frames, SIZE // 2, SIZE)], axis=1)
 
 
 def _draw(label: Yuv, thing: Thing, ink: int) -> None:
@@ -115,7 +131,7 @@ STAMPS = {
 }
 
 
-def encode(scene: Scene) -> bytes:
+def encode(scene: Drawn) -> bytes:
     """The mp4 file of a clip: H.264 with one closed GOP per chunk, and FLAC unless it is without a track.
 
     Raises:

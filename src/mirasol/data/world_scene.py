@@ -35,7 +35,7 @@ NOVEL_PAIRS = (("red", "blue"), ("yellow", "cyan"), ("green", "pink"))
 NOVEL_EVERY = 4
 SOUNDS = ("bell", "buzz", "beep", "noise", "rising", "falling")
 SHAPES = ("disc", "square")
-RADIUS = {"large": 10, "small": 7}  # 21 and 15 px
+RADIUS = {"large": 10, "small": 7, "huge": 15}  # 21, 15 and, in the hard variant, 31 px
 FLASH_GROWTH = 2  # added to the radius: 25 and 19 px
 FLASH_FRAMES = 2
 PLACES = ("left", "right", "top", "bottom")
@@ -106,6 +106,10 @@ class Scene:
     @property
     def group(self) -> str:
         return f"novel-{self.name}" if self.novel else self.name
+
+    @property
+    def frames(self) -> int:
+        return FRAMES
 
     @property
     def has_audio(self) -> bool:

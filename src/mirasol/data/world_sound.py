@@ -7,27 +7,38 @@ it now and then a sample. Here phases, waves and envelopes are integers, so ther
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.world_scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, Scene, Sound
+from mirasol.data.world_scene import FRAME_SAMPLES, SAMPLE_RATE, SOUND_SAMPLES, Sound
 
 Samples = NDArray[np.int64]
+
+
+class Heard(Protocol):
+    """What a scene must say of itself to be heard."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def sounds(self) -> tuple[Sound, ...]: ...
+
 
 ONE = 1 << 15  # fixed point: 1.0
 STEP = 64  # samples are multiples of this: 10 bits, 60 dB, which a lossless track stores in less space than 16
 ATTACK, RELEASE = 80, 480  # samples
 
 
-def sound(scene: Scene) -> NDArray[np.float32]:
-    """The waveform of a clip, float32 [SAMPLES] in [-1, 1): what a decoder gives for its track."""
+def sound(scene: Heard) -> NDArray[np.float32]:
+    """The waveform of a clip, float32 [samples] in [-1, 1): what a decoder gives for its track."""
     return (samples(scene).astype(np.float32)) / np.float32(ONE)
 
 
-def samples(scene: Scene) -> NDArray[np.int16]:
-    """The waveform of a clip as the track stores it, int16 [SAMPLES]; exact zeros where nothing sounds."""
-    out = np.zeros(SAMPLES, np.int16)
+def samples(scene: Heard) -> NDArray[np.int16]:
+    """The waveform of a clip as the track stores it, int16 [samples]; exact zeros where nothing sounds."""
+    out = np.zeros(scene.frames * FRAME_SAMPLES, np.int16)
     for event in scene.sounds:
         wave = VOICES[event.name](event) * event.loudness >> 8
         out[event.start : event.start + SOUND_SAMPLES] = wave // STEP * STEP
@@ -102,6 +113,30 @@ def _falling(event: Sound) -> Samples:
     return _sweep(2200 + 2 * event.pitch, 350 + event.pitch // 2) // 2 * FADE // ONE
 
 
+def _hum(event: Sound) -> Samples:
+    return (2 * _tone(180 + event.pitch // 4) + _tone(360 + event.pitch // 2)) // 5 * FADE // ONE
+
+
+def _knock(event: Sound) -> Samples:
+    """Five strokes, each dying away within its fifth."""
+    fifth = SOUND_SAMPLES // 5
+    left = (fifth - CLOCK % fifth) * ONE // fifth
+    return _tone(420 + event.pitch // 2) // 2 * (left * left // ONE * left // ONE) // ONE * FADE // ONE
+
+
+def _chirp(event: Sound) -> Samples:
+    """A high tone that is on for one eighth and off for the next."""
+    return _tone(3000 + 4 * event.pitch) // 2 * (CLOCK * 8 // SOUND_SAMPLES % 2) * FADE // ONE
+
+
+def _siren(event: Sound) -> Samples:
+    """Up and down again."""
+    half = SOUND_SAMPLES // 2
+    up = np.minimum(CLOCK, SOUND_SAMPLES - 1 - CLOCK)
+    steps = ((600 + event.pitch) * half + 1400 * up) * (1 << 16) // SAMPLE_RATE * (1 << 16) // half
+    return _sine(np.cumsum(steps)) // 2 * FADE // ONE
+
+
 VOICES: dict[str, Callable[[Sound], Samples]] = {
     "bell": _bell,
     "buzz": _buzz,
@@ -109,4 +144,8 @@ VOICES: dict[str, Callable[[Sound], Samples]] = {
     "noise": _noise,
     "rising": _rising,
     "falling": _falling,
+    "hum": _hum,  # from here on the hard variant's
+    "knock": _knock,
+    "chirp": _chirp,
+    "siren": _siren,
 }

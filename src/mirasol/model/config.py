@@ -12,7 +12,7 @@ COMBINERS = ("transformer", "ttm", "cls", "perceiver", "concat")
 QUERIES = ("last", "pooled")
 POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queries: pooled` means something
 LATENTS = ("causal", "bidirectional", "none")
-PRESETS = ("demo", "small", "base")
+PRESETS = ("demo", "tiny", "small", "base")
 VITS = ("preset", "B", "L", "H")
 
 

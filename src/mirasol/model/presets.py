@@ -1,4 +1,4 @@
-"""Sizes by name. `small` and `base` are the paper's (S 4); `demo` learns on two cores in minutes."""
+"""Sizes by name. `small` and `base` are the paper's (S 4); `demo` and `tiny` learn from scratch in minutes."""
 
 from __future__ import annotations
 
@@ -62,6 +62,24 @@ PRESETS: dict[str, Preset] = {
         reconstruction_size=12,
         reconstruction_tube=(4, 6, 6),
         ttm_sizes=Sizes(2, 96, 384, 4, 24),
+        ttm_memory=16,
+        ttm_read=16,
+    ),
+    # For ablations: short tubes, so that a chunk of two frames is enough, and few of them.
+    "tiny": Preset(
+        tubes=((2, 16, 16),),
+        tube_strides=((2, 16, 16),),
+        patch=0,
+        audio_patch=(8, 32),
+        vit=Sizes(2, 64, 256, 4, 16),
+        audio_layers=1,
+        combiner_sizes=Sizes(2, 64, 256, 4, 16),
+        latent_sizes=Sizes(1, 64, 256, 4, 16),
+        reconstruction_sizes=Sizes(1, 64, 256, 4, 16),
+        text=Sizes(2, 64, 256, 4, 16),
+        reconstruction_size=12,
+        reconstruction_tube=(2, 6, 6),
+        ttm_sizes=Sizes(2, 64, 256, 4, 16),
         ttm_memory=16,
         ttm_read=16,
     ),

@@ -34,6 +34,7 @@ def make_workspace(
     adapter: str = "generic",
     annotations: str | Path | None = None,
     options: Sequence[str] = (),
+    fill: Callable[[Path], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
@@ -49,6 +50,7 @@ def make_workspace(
         annotations: for `generic` a .csv or .jsonl file (default: annotations.csv or annotations.jsonl in ``data``),
             for a published set the folder with its own files (default: ``data``); `drone` and `fsdd` have none.
         options: further ones of the import, such as ``--skip-missing``.
+        fill: puts data and pipeline into the folder, and what it adds into git's index, in place of ``data``.
 
     Returns:
         The workspace's folder.
@@ -71,7 +73,7 @@ def make_workspace(
         _clone(root, folder)
     with hold(folder, "mirasol workspace", say=say):
         new = _follow(folder, root, head, say)
-        if new and (recipe or media):
+        if new and (recipe or media or fill):
             # results of the project's own data and parameters; stages that are the same come from the run cache
             git(folder, "rm", "-q", "--ignore-unmatch", "dvc.lock", "reports/*.json")
         if recipe:
@@ -82,6 +84,8 @@ def make_workspace(
             mirasol(folder, *words, on_line=say)
             dvc.add(folder, "data", on_line=say)
             git(folder, "add", "data.dvc")
+        elif fill:
+            fill(folder)
         elif (folder / "data.dvc").exists():
             _checkout(folder, say)
         if git(folder, "status", "--porcelain", "--untracked-files=no"):

@@ -210,8 +210,8 @@ CHECKS = (
     *(
         Check(
             (f"{phase}.mute", f"{phase}.blank"),
-            lambda mute, blank: mute + blank < 1,
-            "must be less than 1 together with the phase's `blank`: some clips keep sound and picture",
+            lambda mute, blank: mute + blank <= 1,
+            "must be at most 1 together with the phase's `blank`: no clip loses both",
         )
         for phase in PHASES
     ),

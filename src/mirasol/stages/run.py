@@ -16,6 +16,7 @@ from mirasol.params.errors import nearest
 from mirasol.params.load import load_params
 
 STAGES = ("tokenizer", "shards", "pretrain", "audio_pretrain", "finetune", "evaluate", "export", "benchmark")
+OTHERS = ("cell",)  # of ablations/pipeline.yaml
 
 
 def run_stage(name: str, params: str | Path = "params.yaml") -> None:
@@ -28,7 +29,7 @@ def run_stage(name: str, params: str | Path = "params.yaml") -> None:
     Raises:
         MirasolError: something the user can mend; also for a disk that cannot be written.
     """
-    if name not in STAGES:
+    if name not in STAGES + OTHERS:
         guess = nearest(name, STAGES)
         hint = f"did you mean `{guess}`?" if guess else f"expected one of {', '.join(STAGES)}"
         raise MirasolError(f"unknown stage `{name}`: {hint}")

@@ -29,8 +29,8 @@ class PhaseConfig:
     caption_weight: float = param(0.3, "weight of a caption among a clip's texts, 0 leaves captions out", ge=0)
     label_smoothing: float = param(0.0, "label smoothing of the text loss", ge=0, lt=1)
     texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)
-    mute: float = param(0.05, "share of clips whose sound is silenced", ge=0, lt=1)
-    blank: float = param(0.05, "share of clips whose picture is blanked", ge=0, lt=1)
+    mute: float = param(0.05, "share of clips whose sound is silenced; 1: learn from the picture alone", ge=0, le=1)
+    blank: float = param(0.05, "share of clips whose picture is blanked; 1: learn from the sound alone", ge=0, le=1)
     crop: float = param(
         1.0,
         "smallest share of the picture that a random crop keeps, one box for the whole clip; 1: no crop",

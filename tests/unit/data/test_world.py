@@ -124,7 +124,7 @@ def test_an_empty_folder_is_filled(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(folder: Path, batch: object, seed: int) -> int:
+    def full(folder: Path, *_: object) -> int:
         (folder / "half").write_bytes(b"x")
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -100,7 +100,7 @@ def test_all_problems_come_at_once_with_file_and_line(tmp_path: Path) -> None:
     }
     text = str(caught.value)
     assert f"{path}:{lines.index('  fsp: 8.0') + 1}: clip.fsp: unknown key: did you mean `fps`?" in text
-    assert "model.preset: got 'dmeo' (text), expected one of demo, small, base: did you mean `demo`?" in text
+    assert "model.preset: got 'dmeo' (text), expected one of demo, tiny, small, base: did you mean `demo`?" in text
     assert "shards.crf: got 99 (integer), expected an integer from 0 to 51" in text
     assert "4 problems" in text
 

@@ -1,0 +1,110 @@
+"""`mirasol ablate`: the paper's ablations at laptop scale."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from mirasol.commands.say import note, table
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import write_json
+from mirasol.evaluation.ablation_tables import Cell, Grid, Table, cells_of, read_tables
+from mirasol.params.errors import nearest
+
+REPORTS = Path("reports", "ablations")
+ALL, MATTERS = "all", "matters"
+
+
+def show_list() -> None:
+    """The tables there are."""
+    grid = read_tables()
+    rows: list[tuple[str, ...]] = [("table", "paper", "rows", "what")]
+    rows += [(t.name, t.source, str(len(t.rows)), t.title) for t in grid.tables.values()]
+    rows.append((MATTERS, "no table of the paper", "", "sound, picture and time taken away from the recipe's model"))
+    table(rows, right=(2,))
+
+
+def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
+    """Run the cells of table ``name`` that have not run yet, then write its report; ``all`` for every table."""
+    grid = read_tables()
+    known = (*grid.tables, MATTERS, ALL)
+    if name not in known:
+        guess = nearest(name, known)
+        raise MirasolError(f"no table {name!r}: " + (f"did you mean {guess}?" if guess else f"one of {known}"))
+    tables = list(grid.tables.values()) if name == ALL else [grid.tables[name]] if name in grid.tables else []
+    base = [Cell((), seed) for seed in range(1, seeds + 1)]
+    cells = list(dict.fromkeys([*(base if name in (ALL, MATTERS) else ()), *cells_of(tables, seeds)]))
+    if dry:
+        _show_grid(tables, cells, grid, seeds, jobs)
+        return
+    from mirasol.ops.ablate import run_cells
+
+    home = run_cells(Path().resolve(), cells, grid, jobs, note)
+    for one in tables:
+        _report(one, seeds, jobs, home)
+    if name in (ALL, MATTERS):
+        _report_matters(base, seeds, home)
+
+
+def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, jobs: int) -> None:
+    from mirasol.ops.ablate import HOME, finished
+
+    reports = [finished(HOME, cell) for cell in cells]
+    done = [report for report in reports if report is not None]
+    rows: list[tuple[str, ...]] = [("table", "row", "cells", "changes")]
+    for one in tables:
+        for row in one.rows:
+            changes = " ".join(f"{key}={value}" for key, value in row.changes) or "the recipe"
+            rows.append((one.name, row.name, row.cells(1)[0].name.removesuffix("-s1"), changes))
+    table(rows)
+    each = sum(report["wall"] for report in done) / len(done) / 60 if done else grid.minutes
+    left = len(cells) - len(done)
+    print(f"\n{len(cells)} cells of {seeds} seeds, {len(done)} of them finished; {left} to run, {jobs} at a time:")
+    print(f"about {left * each / jobs:.0f} minutes at {each:.1f} a cell")
+
+
+def _about(seeds: int, jobs: int, home: Path) -> dict[str, Any]:
+    from mirasol.ops.command import git
+
+    families = json.loads((home / "data" / "families.json").read_text(encoding="utf-8"))
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return {
+        "project_commit": git(home, "rev-parse", "refs/mirasol/base"),
+        "command": "mirasol " + shlex.join(sys.argv[1:]),
+        "machine": machine,
+        "seeds": seeds,
+        "jobs": jobs,
+        "families": families,
+    }
+
+
+def _report(one: Table, seeds: int, jobs: int, home: Path) -> None:
+    from mirasol.evaluation.ablation_report import compare, draw, lines
+    from mirasol.ops.ablate import CELLS
+
+    about = _about(seeds, jobs, home)
+    rows = compare(one, seeds, home / CELLS, about.pop("families"))
+    head = {"table": one.name, "title": one.title, "source": one.source, "note": one.note}
+    write_json(REPORTS / f"{one.name}.json", head | about | {"rows": rows})
+    draw(one, rows, REPORTS / f"{one.name}.svg")
+    lines(one, rows, print)
+
+
+def _report_matters(cells: list[Cell], seeds: int, home: Path) -> None:
+    from mirasol.evaluation.ablation_report import CHECKED, matters
+    from mirasol.ops.ablate import CELLS
+
+    about = _about(seeds, len(cells), home)
+    found = matters(cells, home / CELLS, about.pop("families"))
+    write_json(REPORTS / f"{MATTERS}.json", about | {"families": found})
+    rows: list[tuple[str, ...]] = [("family", "full", *CHECKED)]
+    for family, entry in found.items():
+        words = {True: "as it must", False: "NOT as it must", None: "not judged"}
+        told = (f"{entry[c]['mean']:.1f} {words[entry[c]['holds']]}" for c in CHECKED)
+        rows.append((family, f"{entry['full']['mean']:.1f}", *told))
+    table(rows)
