@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from mirasol.core.codecs import require_codec
+from mirasol.data.chunks import frames_of
 from mirasol.data.collect import SAME_TIME, UPRIGHT, turns_of
 from mirasol.data.guard import beat
 from mirasol.data.media import UNUSABLE, origin_of, streams_of
@@ -151,21 +152,14 @@ def unpack_video(data: bytes, spec: ClipSpec, into: NDArray[np.uint8] | None = N
     # A row is one item: NumPy then copies a plane in one go, where rows of bytes cost it a loop each.
     luma = pictures[:, : size * size].view(f"V{size}")  # [N, size]
     chroma = pictures[:, size * size :].view(f"V{size // 2}")  # [N, size]: all of U, then all of V
-    with av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "file"}) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        for frame in container.decode(stream):
-            if (frame.width, frame.height, frame.format.name, frame.rotation) != (size, size, "yuv420p", 0):
-                raise ValueError(f"expected upright yuv420p {size}x{size}, got {frame}")
-            if frame.is_corrupt:
-                raise ValueError(f"frame {count} is damaged")
-            if count == spec.frames:
-                raise ValueError(f"more than {count} frames")
-            y, u, v = frame.planes
-            luma[count] = _rows(y, luma.dtype, size)
-            chroma[count, : size // 2] = _rows(u, chroma.dtype, size // 2)
-            chroma[count, size // 2 :] = _rows(v, chroma.dtype, size // 2)
-            count += 1
+    for frame in frames_of(data, spec):
+        if count == spec.frames:
+            raise ValueError(f"more than {count} frames")
+        y, u, v = frame.planes
+        luma[count] = _rows(y, luma.dtype, size)
+        chroma[count, : size // 2] = _rows(u, chroma.dtype, size // 2)
+        chroma[count, size // 2 :] = _rows(v, chroma.dtype, size // 2)
+        count += 1
     if not count:
         raise ValueError("no frame in the video")
     return pictures[:count].reshape(count, size * 3 // 2, size)
