@@ -42,26 +42,31 @@ def check_shards(folder: str | Path) -> dict[str, Any]:
     lost: list[str] = []
     urls: list[str] = []
     clips = 0
-    bad: list[str]
     with Progress("check", len(tars), "tars") as progress:
         for tar in tars:
-            try:
-                if remote is None:
-                    entries = read_tar_index(folder / (tar["name"] + INDEX_SUFFIX))
+            with _local(folder, remote, there, tar) as path:
+                try:
+                    bad, wrong = _check_tar(path, tar, _entries(folder, remote, tar))
+                except MirasolError as error:  # without an index no clip can be read, whatever the tar still has
+                    bad, wrong = sorted(_keys_in(path)), [f"{error}; {tar['clips']} clip(s) cannot be read"]
                 else:
-                    entries = remote_index(remote, tar)
-            except MirasolError as error:
-                bad, wrong = [], [str(error)]
-            else:
-                clips += len(entries)
-                with _local(folder, remote, there, tar) as path:
-                    bad, wrong = _check_tar(path, tar, entries)
-                if wrong and remote is not None:
-                    urls.append(f"{remote.url}/{object_name(tar['name'], tar['sha256'])}")
+                    if wrong and remote is not None:
+                        urls.append(f"{remote.url}/{object_name(tar['name'], tar['sha256'])}")
+            clips += tar["clips"]
             lost += bad
             damaged += [f"{tar['name']}: {line}" for line in wrong]
             progress.advance(1, damaged=len(damaged))
     return {"tars": len(tars), "clips": clips, "lost": lost, "damaged": damaged, "remote": urls}
+
+
+def _entries(folder: Path, remote: RemoteFolder | None, tar: dict[str, Any]) -> list[Entry]:
+    if remote is None:
+        return read_tar_index(folder / (tar["name"] + INDEX_SUFFIX))
+    return remote_index(remote, tar)
+
+
+def _keys_in(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in members_of(path)[0]} if path.is_file() else set()
 
 
 @contextlib.contextmanager

@@ -9,12 +9,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.guard import stop_with
 from mirasol.data.spec import ShardsSpec
 
 J = TypeVar("J")
@@ -66,7 +68,7 @@ def run_jobs(function: Callable[[J], R], jobs: Iterable[J], workers: Workers) ->
 def open_workers(spec: ShardsSpec, most: int) -> Iterator[Workers]:
     """Workers as ``spec`` wants them, no more than ``most`` threads of this process.
 
-    What is still waiting at the end of the block is cancelled.
+    What is still waiting at the end of the block is cancelled, and threads give up what they are at.
 
     Raises:
         MirasolError: the cluster cannot be reached or has no worker, or Dask is not installed.
@@ -78,10 +80,12 @@ def open_workers(spec: ShardsSpec, most: int) -> Iterator[Workers]:
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[Workers]:
-    pool = ThreadPoolExecutor(count, thread_name_prefix="shards")
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="shards", initializer=stop_with, initargs=(stop,))
     try:
         yield Workers(pool, count)
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 

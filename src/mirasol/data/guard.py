@@ -21,6 +21,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -33,6 +34,7 @@ FILE_SECONDS = 3600.0  # of one call
 MEMORY = 4 << 30  # bytes of address space, besides what results are known to take
 START_SECONDS = 120.0  # until a new process has loaded its libraries
 BEAT_SECONDS = 1.0  # between two signs of life
+GLANCE_SECONDS = 0.25  # after which a thread looks whether anybody still wants its result
 FROM_OUTSIDE = ("SIGKILL", "SIGTERM")  # no fault of the file: its memory is limited
 CHILD = "import sys; sys.path[:] = {path!r}; from mirasol.data.guard import serve; serve({channel})"
 
@@ -50,6 +52,7 @@ def guarded(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) 
         MediaError: the process crashed, gave no sign of life (:func:`beat`) for STALL_SECONDS, or took more
             than FILE_SECONDS. The file is not named: the caller knows it.
         MirasolError: the process was killed from outside, and so was a second one. Names ``arguments``.
+        CancelledError: nobody wants the result any more (:func:`stop_with`).
     """
     try:
         return _guard().call(function, arguments, keywords)  # type: ignore[no-any-return]
@@ -62,6 +65,11 @@ def guarded(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) 
             f"the process that decodes was killed twice ({error}), out of memory? Lower shards.workers, or take "
             f"the file out. It was working on {_named(arguments)}"
         ) from error
+
+
+def stop_with(stop: threading.Event) -> None:
+    """Calls of this thread end when ``stop`` is set, with their process: a film may take an hour."""
+    _of_this_thread.stop = stop
 
 
 class _KilledError(Exception):
@@ -131,17 +139,21 @@ class Guard:
     def _exchange(self, task: tuple[Any, ...]) -> tuple[str, Any]:
         """Send a task and wait for the answer, as long as there are signs of life."""
         until = time.monotonic() + FILE_SECONDS
+        quiet = 0.0  # seconds that were waited, not those of the clock: Ctrl-Z stops both processes, and is no hang
+        stop: threading.Event | None = getattr(_of_this_thread, "stop", None)
         self._channel.send(task)
-        while True:
-            left = until - time.monotonic()
-            if left <= 0:
+        while stop is None or not stop.is_set():
+            wait = min(GLANCE_SECONDS, STALL_SECONDS, until - time.monotonic())
+            if wait <= 0:
                 raise MediaError(f"the decoder took more than {FILE_SECONDS:g} s")
-            if self._channel.poll(min(STALL_SECONDS, left)):
+            if self._channel.poll(wait):
                 answer: tuple[str, Any] | None = self._channel.recv()
                 if answer is not None:
                     return answer
-            elif left > STALL_SECONDS:
+                quiet = 0.0
+            elif (quiet := quiet + wait) >= STALL_SECONDS:
                 raise MediaError(f"the decoder hung: nothing was read or decoded for {STALL_SECONDS:g} s")
+        raise CancelledError
 
     def _death(self) -> Exception:
         with contextlib.suppress(subprocess.TimeoutExpired):

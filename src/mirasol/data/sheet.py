@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,9 @@ def _page(title: str, content: Sequence[Row] | Sequence[str]) -> bytes:
         text = "\n".join(textwrap.shorten(str(line), 210, placeholder=" …") for line in content)
         axes.text(0, 1, text, va="top", fontsize=8, family="monospace", parse_math=False)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of a name or text: a box stands for it
+        figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
 
 

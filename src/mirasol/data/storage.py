@@ -20,6 +20,7 @@ from mirasol.core.files import disk_error
 
 SCHEMES = ("file", "s3", "gs", "az", "abfs")
 ASKED_AT_ONCE = 16  # objects whose identity is asked for at a time: each answer takes a round trip
+CREDENTIALS = "credentials come from the environment or from the files that the store's own tools read"
 _PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
@@ -32,8 +33,10 @@ def is_url(media: str) -> bool:
 
 
 def check_url(url: str) -> str | None:
-    """Why ``url`` cannot be read, or ``None``."""
+    """Why ``url`` cannot be read, or ``None``. What may be a password is not repeated."""
     scheme, _, rest = url.partition("://")
+    if _PASSWORD.match(rest):
+        return f"a URL with a password ({scheme}://…) would carry it into files and logs: {CREDENTIALS}"
     if scheme not in SCHEMES or not rest:
         return f"{url!r}: expected a path or a URL that begins with one of {', '.join(f'{s}://' for s in SCHEMES)}"
     if "::" in url or "://" in rest or "\0" in url or ".." in PurePosixPath(rest).parts:
@@ -42,16 +45,14 @@ def check_url(url: str) -> str | None:
 
 
 def check_folder(url: str) -> str | None:
-    """Why shards cannot lie at ``url``, or ``None``. What may be a password is not repeated."""
+    """Why shards cannot lie at ``url``, or ``None``. What may be a password or a key is not repeated."""
     _, _, rest = url.partition("://")
-    if _PASSWORD.match(rest) or "?" in rest or "#" in rest:
-        return (
-            "a password or a query in a URL would get into files and logs: name the folder alone, credentials come "
-            "from the environment or from the files that the store's own tools read"
-        )
-    if any(sign in rest for sign in "*[]"):
+    if "?" in rest or "#" in rest:
+        return f"a query in a URL would get into files and logs: name the folder alone, {CREDENTIALS}"
+    wrong = check_url(url)
+    if wrong is None and any(sign in rest for sign in "*[]"):
         return f"{url!r}: expected the name of one folder, without '*', '[' and ']'"
-    return check_url(url)
+    return wrong
 
 
 def identities(data_dir: Path, media: Iterable[str]) -> dict[str, Identity | None]:

@@ -81,10 +81,9 @@ class Tars:
             self._remote, self._objects = remote, objects
             self._sizes = [sizes.get(name, 0) for name in objects]
             _check_sizes(self._urls, entries, [sizes.get(name) for name in objects], any_size, MEND)
+            self._indexes = _remote_indexes(remote, entries)
         else:
-            self._paths = _copies(remote, index, split, kept, any_size)
-        with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
-            self._indexes = list(pool.map(lambda tar: remote_index(remote, tar, kept), entries))
+            self._paths, self._indexes = _copies(remote, index, split, kept, any_size)
 
     def __getstate__(self) -> dict[str, object]:
         return vars(self) | {"_files": collections.OrderedDict(), "_process": 0, "_indexes": []}
@@ -197,6 +196,11 @@ def remote_index(remote: RemoteFolder, tar: dict[str, Any], kept: Path | None = 
         raise MirasolError(f"{remote.url}/{name}: no index of a tar ({error}): {MEND}") from error
 
 
+def _remote_indexes(remote: RemoteFolder, tars: list[dict[str, Any]], kept: Path | None = None) -> list[list[Entry]]:
+    with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
+        return list(pool.map(lambda tar: remote_index(remote, tar, kept), tars))
+
+
 def _parsed(data: bytes) -> list[Entry]:
     index = json.loads(data)
     samples = index["samples"]
@@ -227,8 +231,13 @@ def _check_sizes(
         print(f"{place} {state}: the clips that it has lost are damaged", file=sys.stderr)
 
 
-def _copies(remote: RemoteFolder, index: dict[str, Any], split: str, folder: Path, any_size: bool) -> list[Path]:
-    """Local paths of the tars of ``split``; those that are not there are copied, those of other sets removed."""
+def _copies(
+    remote: RemoteFolder, index: dict[str, Any], split: str, folder: Path, any_size: bool
+) -> tuple[list[Path], list[list[Entry]]]:
+    """Local paths of the tars of ``split`` and their indexes; what is not there is copied, what is of other sets goes.
+
+    All that writes to ``folder`` has its lock: who has it takes each file without a known name for a killed run's.
+    """
     names = {s: [object_name(tar["name"], tar["sha256"]) for tar in tars] for s, tars in index["splits"].items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,14 +248,14 @@ def _copies(remote: RemoteFolder, index: dict[str, Any], split: str, folder: Pat
             for path in folder.iterdir():
                 if path.name not in ours:  # of another set, or of a run that was killed
                     path.unlink()
-            wanted = zip(index["splits"].get(split, []), names.get(split, []), strict=True)
-            missing = [(t, n) for t, n in wanted if not _has_size(folder / n, t["bytes"])]
-            if missing:
-                damaged = _copy(remote, missing, folder, any_size)
-                return [folder / (name + DAMAGED if name in damaged else name) for name in names[split]]
+            tars, wanted = index["splits"].get(split, []), names.get(split, [])
+            both = zip(tars, wanted, strict=True)
+            missing = [(tar, name) for tar, name in both if not _has_size(folder / name, tar["bytes"])]
+            damaged = _copy(remote, missing, folder, any_size) if missing else set()
+            paths = [folder / (name + DAMAGED if name in damaged else name) for name in wanted]
+            return paths, _remote_indexes(remote, tars, folder)
     except OSError as error:
         raise disk_error(error, folder) or error from error
-    return [folder / name for name in names.get(split, [])]
 
 
 def _copy(remote: RemoteFolder, tars: list[tuple[dict[str, Any], str]], folder: Path, any_size: bool) -> set[str]:

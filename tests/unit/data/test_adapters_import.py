@@ -129,6 +129,7 @@ def test_a_pattern_names_the_media(tmp_path: Path) -> None:
         ("{video}.mp4", "unknown field 'video': the fields of this set are video_id"),
         ("video.mp4", "names no field"),
         ("{video_id.mp4", "write a field as {video_id}"),
+        ("../{video_id}.mp4", "names files below the folder of media, so without '..'"),
         ("{video_id.__class__}", "unknown field 'video_id.__class__'"),
         ("{video_id:zzz}", "does not fit {'video_id': 7}"),
     ],

@@ -52,6 +52,11 @@ def test_every_column_arrives(tmp_path: Path, media: Path) -> None:
     assert (tmp_path / "data/media/deep/c ü.mp4").read_bytes() == b"deep/c \xc3\xbc.mp4"
 
 
+def test_only_line_ends_end_a_row(tmp_path: Path, media: Path) -> None:
+    (row,) = imported(tmp_path, media, "media,answers,prompt\r\na.mp4,dog,first\u2028second\x0cthird\r\n")
+    assert row.prompt == "first\u2028second\x0cthird"
+
+
 def test_media_and_answers_are_enough(tmp_path: Path, media: Path) -> None:
     (row,) = imported(tmp_path, media, "media,answers\na.mp4,dog\n")
     assert row == Example(

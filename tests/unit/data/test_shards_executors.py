@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,21 @@ def test_no_more_jobs_are_in_flight_than_may_wait() -> None:
     results = run_jobs(handed.append, list(range(100)), Workers(Inline(), 2))
     next(results)
     assert len(handed) == 2 * JOBS_AHEAD
+
+
+def test_an_error_or_ctrl_c_does_not_wait_for_the_films_under_way() -> None:
+    begun = threading.Event()
+
+    def film(_: int) -> None:
+        guarded(os.getpid)
+        begun.set()
+        guarded(time.sleep, 3600)
+
+    with pytest.raises(KeyboardInterrupt), open_workers(ShardsSpec(workers=1), 9) as workers:
+        job = workers.executor.submit(film, 0)
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+    assert isinstance(job.exception(), CancelledError)  # and no verdict about the film, after a minute
 
 
 def test_a_process_that_dies_is_told_with_its_job() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,9 @@ from typer.testing import CliRunner
 
 from mirasol.cli import app
 from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write
 from mirasol.data import shards as shards_module
+from mirasol.data import tars as tars_module
 from mirasol.data.check import check_shards
 from mirasol.data.failures import DamagedClip
 from mirasol.data.loader import make_loader
@@ -138,6 +143,27 @@ def test_loader_processes_give_the_batches_of_local_shards(
     here = ShardSet(tiny_shards.folder, "train")
     made = [make_loader(shards, tokenizer, **SETTINGS, workers=w) for shards, w in ((there, 2), (here, 0))]
     assert digest(made[0], 4) == digest(made[1], 4)
+
+
+def test_processes_that_begin_at_once_leave_each_others_files_alone(
+    tiny_shards: TinyShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tiny_shards, tmp_path / "out", f"file://{tmp_path}/store")
+
+    writing = threading.Event()
+
+    @contextlib.contextmanager
+    def slow(path: Path) -> Iterator[Any]:
+        with atomic_write(path) as file:
+            yield file
+            writing.set()
+            time.sleep(0.2)  # now the other would find a file whose name it does not know
+
+    monkeypatch.setattr(tars_module, "atomic_write", slow)
+    with ThreadPoolExecutor(1) as other:
+        opened = other.submit(ShardSet, tmp_path / "out", "train", cache=tmp_path / "cache")
+        assert writing.wait(60)
+        assert len(ShardSet(tmp_path / "out", "train", cache=tmp_path / "cache")) == len(opened.result())
 
 
 def test_a_clip_alone_costs_its_own_bytes(

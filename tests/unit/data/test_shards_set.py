@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.media import TINY_CLIP, shown, tone, write_data, write_media
-from support.shards import TinyShards
+from support.shards import CLIPS, TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.cache import ClipCache
@@ -172,6 +172,14 @@ def test_a_missing_tar_is_told_at_once(copy: Path) -> None:
     with pytest.raises(MirasolError, match=r"train-00002\.tar is missing"):
         ShardSet(copy, "train")
     assert check_shards(copy)["damaged"] == ["train-00002.tar: is missing"]
+
+
+def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> None:
+    keys = set(ShardSet(copy, "train").keys_in("train-00001.tar"))
+    (copy / "train-00001.tar.idx.json").unlink()
+    found = check_shards(copy)
+    assert (found["clips"], set(found["lost"])) == (CLIPS, keys)
+    assert "no index of a tar" in found["damaged"][0] and "3 clip(s) cannot be read" in found["damaged"][0]
 
 
 def test_an_unfinished_set_is_no_set(copy: Path) -> None:

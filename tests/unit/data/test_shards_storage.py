@@ -122,6 +122,12 @@ def test_other_urls_are_refused(url: str) -> None:
     assert check_url(url) is not None
 
 
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    told = check_url("s3://key:secret@bucket/x.mp4")
+    assert told is not None and "secret" not in told and "credentials come from" in told
+    assert check_url("abfs://container@account.dfs.core.windows.net/x.mp4") is None
+
+
 def test_a_store_without_its_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

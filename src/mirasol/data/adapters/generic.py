@@ -23,6 +23,7 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         _check_columns(f"{path}:1", list(reader.fieldnames or []))
         for row in reader:

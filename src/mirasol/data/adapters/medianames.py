@@ -28,6 +28,8 @@ def check_pattern(pattern: str, fields: Sequence[str]) -> None:
         names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
     except ValueError as error:
         raise MirasolError(f"--pattern {pattern!r}: {error}: write a field as {{{fields[0]}}}") from error
+    if ".." in pattern.split("/"):
+        raise MirasolError(f"--pattern {pattern!r}: names files below the folder of media, so without '..'")
     unknown = [name for name in names if name not in fields]
     if unknown or not names:
         what = f"unknown field {unknown[0]!r}" if unknown else "names no field, so every row would have one file"
