@@ -195,3 +195,13 @@ def test_real_sounds_without_a_picture_become_shards(tmp_path: Path) -> None:
     import_generic(tmp_path / "digits.csv", SHARED / "fsdd/recordings", tmp_path / "data")
     report = build_shards(tmp_path / "data", tmp_path / "shards", TINY_CLIP, ShardsSpec(workers=1))
     assert (report["clips"], report["without_video"], report["without_audio"]) == (len(names), len(names), 0)
+
+
+def test_other_separators_than_commas_are_told(tmp_path: Path, media: Path) -> None:
+    with pytest.raises(MirasolError, match=r"csv:1: one column, 'media;answers': save the file with commas"):
+        imported(tmp_path, media, "media;answers\na.mp4;dog\n")
+
+
+def test_a_url_is_told_where_it_belongs(tmp_path: Path, media: Path) -> None:
+    with pytest.raises(MirasolError, match=r"rows of them go into manifest\.jsonl"):
+        imported(tmp_path, media, "media,answers\ns3://bucket/a.mp4,dog\n")

@@ -41,6 +41,7 @@ from mirasol.data.manifest import (
     example_of,
     listing,
 )
+from mirasol.data.storage import is_url
 
 REQUIRED = ("media", "answers")
 PROMPTS = {"qa": CLASSIFY_PROMPT, "caption": CAPTION_PROMPT, "audio_class": AUDIO_PROMPT}
@@ -80,6 +81,8 @@ def import_generic(
             f"{len(missing)} of {len(rows)} rows name a file that is not below {media}: bring the files, "
             "mend the paths, or leave these rows out with --skip-missing"
         )
+        if any(is_url(str(row.get("media"))) for _, row in rows):
+            title += "; media behind URLs are no files: rows of them go into manifest.jsonl itself (docs/data.md)"
         raise MirasolError(listing(title, missing, SHOWN_MISSING))
     if not examples:
         raise MirasolError(
@@ -154,6 +157,8 @@ def _check_columns(where: str, names: list[str]) -> None:
             near = difflib.get_close_matches(name, FIELDS, 1)
             wrong.append(f"unknown column {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
     wrong += [f"no column {name!r}" for name in REQUIRED if name not in names]
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+        raise MirasolError(f"{where}: one column, {names[0]!r}: save the file with commas between its columns")
     if wrong:
         raise MirasolError(f"{where}: {'; '.join(wrong)}. Columns: {', '.join(FIELDS)}")
 
