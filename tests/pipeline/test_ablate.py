@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from support.scratch import commit, git, run_dvc
+from support.scratch import commit, run_dvc
 
 from mirasol.core.errors import MirasolError
 from mirasol.evaluation.ablation_tables import Cell, Grid
-from mirasol.ops.ablate import CELLS, HOME, finished, run_cells
+from mirasol.ops.ablate import CELLS, HOME, prepare, run_cells
+from mirasol.ops.ablate import finished as finished_cell
 
 STAGE = """\
 import json, pathlib, sys
@@ -41,16 +43,25 @@ stages:
 GRID = Grid(clips=4, minutes=0.1, tables={})
 
 
-@pytest.fixture
-def root(project: Path, tmp_path: Path) -> Path:
-    (project / "recipes").mkdir()
-    (project / "recipes/ablations.yaml").write_text("clip: {chunks: 8}\nmodel: {x: 1}\ntraining: {seed: 1}\n")
-    (project / "ablations").mkdir()
-    (project / "ablations/cell.yaml").write_text("pretrain: false\npermute: false\n")
-    (project / "ablations/pipeline.yaml").write_text(PIPELINE.format(root=tmp_path))
-    (project / "stage.py").write_text(STAGE)
-    commit(project)
-    return project
+BASE, OTHER = Cell((), 1), Cell((("cell.pretrain", True), ("model.x", 2)), 1)
+BAD, CUT = Cell((("model.x", 13),), 1), Cell((("clip.chunks", 1),), 1)
+
+
+@pytest.fixture(scope="module")
+def ran(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A project whose grid of three cells has run, one of them in vain, and what was said of that."""
+    root = tmp_path_factory.mktemp("grid") / "project"
+    shutil.copytree(finished, root, symlinks=True)
+    (root / "recipes").mkdir()
+    (root / "recipes/ablations.yaml").write_text("clip: {chunks: 8}\nmodel: {x: 1}\ntraining: {seed: 1}\n")
+    (root / "ablations").mkdir()
+    (root / "ablations/cell.yaml").write_text("pretrain: false\npermute: false\n")
+    (root / "ablations/pipeline.yaml").write_text(PIPELINE.format(root=root.parent))
+    (root / "stage.py").write_text(STAGE)
+    commit(root)
+    with pytest.raises(MirasolError) as error:
+        run_cells(root, [BAD, BASE, OTHER], GRID, 2, quiet)
+    return root, str(error.value)
 
 
 def stages(root: Path) -> list[str]:
@@ -65,33 +76,37 @@ def quiet(line: str) -> None:
     pass
 
 
-def test_cells_are_experiments_that_are_kept_and_run_once(root: Path) -> None:
-    base, other = Cell((), 1), Cell((("cell.pretrain", True), ("model.x", 2)), 1)
-    home = run_cells(root, [base, other], GRID, 2, quiet)
-    assert sorted(stages(root)) == ["cell", "cell", "shards", "tokenizer"]
-    listed = json.loads(run_dvc(home, "exp", "show", "--json"))
-    names = {e["name"] for rev in listed for e in rev["experiments"] or ()}
-    assert names == {base.name, other.name}
-    kept = (home / CELLS / other.name / "marks.jsonl").read_text()
-    assert "x: 2" in kept and "pretrain: true" in kept
-    assert finished(home, other)["commit"] == git(home, "rev-parse", "HEAD")  # type: ignore[index]
-
-    cut = Cell((("clip.chunks", 1),), 1)
-    run_cells(root, [base, other, cut], GRID, 1, quiet)
+def test_shards_are_made_once_and_finished_cells_never_again(ran: tuple[Path, str]) -> None:
+    root, _ = ran
+    assert sorted(stages(root)) == ["cell", "cell", "cell", "shards", "tokenizer"]
+    run_cells(root, [BASE, OTHER, CUT], GRID, 1, quiet)
     assert stages(root) == ["shards", "cell"]
 
 
-def test_a_cell_that_fails_leaves_the_others(root: Path) -> None:
-    bad, good = Cell((("model.x", 13),), 1), Cell((), 1)
-    with pytest.raises(MirasolError, match=r"1 of 2 cells failed:\n.*model.x=13(?s:.*)thirteen cannot be trained"):
-        run_cells(root, [bad, good], GRID, 1, quiet)
-    assert finished(root / HOME, good) is not None
-    assert finished(root / HOME, bad) is None
+def test_cells_are_experiments_with_their_parameters(ran: tuple[Path, str]) -> None:
+    home = ran[0] / HOME
+    listed = json.loads(run_dvc(home, "exp", "show", "--json"))
+    names = {e["name"] for rev in listed for e in rev["experiments"] or ()}
+    assert {BASE.name, OTHER.name} <= names
+    kept = (home / CELLS / OTHER.name / "marks.jsonl").read_text()
+    assert "x: 2" in kept and "pretrain: true" in kept
 
 
-def test_another_recipe_is_refused(root: Path) -> None:
-    run_cells(root, [Cell((), 1)], GRID, 1, quiet)
+def test_a_cell_that_fails_leaves_the_others(ran: tuple[Path, str]) -> None:
+    root, said = ran
+    assert said.startswith(f"1 of 3 cells failed:\n{BAD.name} (model.x=13 training.seed=1)")
+    assert "thirteen cannot be trained" in said
+    reports = [finished_cell(root / HOME, cell) for cell in (BAD, BASE, OTHER)]
+    assert [report is not None for report in reports] == [False, True, True]
+
+
+def test_another_recipe_is_refused(ran: tuple[Path, str]) -> None:
+    root, _ = ran
     recipe = root / "recipes/ablations.yaml"
-    recipe.write_text(recipe.read_text().replace("x: 1", "x: 3"))
-    with pytest.raises(MirasolError, match=r"another recipes/ablations.yaml"):
-        run_cells(root, [Cell((), 2)], GRID, 1, quiet)
+    before = recipe.read_text()
+    recipe.write_text(before.replace("x: 1", "x: 3"))
+    try:
+        with pytest.raises(MirasolError, match=r"another recipes/ablations.yaml"):
+            prepare(root, 4, quiet)
+    finally:
+        recipe.write_text(before)
