@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_tables_share_the_cell_of_the_recipe(grid: Grid) -> None:
 
 def test_cells_of_one_cut_stand_together(grid: Grid) -> None:
     cuts = [cut_of(cell) for cell in cells_of(grid.tables.values(), 3)]
-    assert sum(a != b for a, b in zip(cuts, cuts[1:], strict=False)) == len(set(cuts)) - 1
+    assert sum(a != b for a, b in itertools.pairwise(cuts)) == len(set(cuts)) - 1
 
 
 def test_the_paper_s_directions_are_those_of_its_figures(grid: Grid) -> None:
