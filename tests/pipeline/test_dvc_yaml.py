@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from support.scratch import REPOSITORY
 
 from mirasol.ops.dvc import Stage, downstream, read_stages, select
-from mirasol.stages.run import STAGES
+from mirasol.stages.run import OTHERS, STAGES
 
 SOURCE = REPOSITORY / "src"
 
@@ -35,6 +35,7 @@ WITHOUT_EFFECT = {
     "data/storage.py",
     "data/store.py",
     "data/tars.py",
+    "evaluation/ablation_tables.py",  # a cell reads its switches by it, and no table
     "evaluation/config.py",
     "export/config.py",
     "model/config.py",
@@ -111,19 +112,29 @@ def test_code_dependencies_exist(stages: list[Stage]) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_code_that_decides_a_stage_is_its_dependency(stages: list[Stage], name: str) -> None:
-    stage = next(s for s in stages if s.name == name)
+    assert missing_code(next(s for s in stages if s.name == name)) == []
+
+
+@pytest.mark.parametrize("name", ("tokenizer", "shards", *OTHERS))
+def test_code_that_decides_a_cell_of_an_ablation_is_its_dependency(name: str) -> None:
+    pipeline = read_stages(REPOSITORY / "ablations/pipeline.yaml")
+    assert missing_code(next(s for s in pipeline if s.name == name)) == []
+
+
+def missing_code(stage: Stage) -> list[str]:
+    """Files that a stage runs and that decide its bytes, and that it does not name."""
+    name = stage.name
     named = [PurePosixPath(dep).relative_to("src/mirasol") for dep in stage.deps if dep.startswith("src/mirasol")]
     ignored = set(WITHOUT_EFFECT)
     ignored |= WITHOUT_EFFECT_ON_READERS if name != "shards" else set()
     ignored |= WITHOUT_EFFECT_ON_TIMING if name == "benchmark" else set()
-    missing = [
+    return [
         path.as_posix()
         for path in sorted(_reached(f"mirasol.stages.{name}", ignored))
         if path.parts[0] not in PLUMBING
         and path.name != "__init__.py"
         and not any(path == dep or dep in path.parents for dep in named)
     ]
-    assert missing == []
 
 
 def _reached(module: str, ignored: set[str]) -> set[PurePosixPath]:

@@ -52,7 +52,7 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
 
 
 def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, jobs: int) -> None:
-    from mirasol.ops.ablate import HOME, finished
+    from mirasol.ops.ablate import HOME, finished, seconds_each
 
     reports = [finished(HOME, cell) for cell in cells]
     done = [report for report in reports if report is not None]
@@ -62,7 +62,7 @@ def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, j
             changes = " ".join(f"{key}={value}" for key, value in row.changes) or "the recipe"
             rows.append((one.name, row.name, row.cells(1)[0].name.removesuffix("-s1"), changes))
     table(rows)
-    each = sum(report["wall"] for report in done) / len(done) / 60 if done else grid.minutes
+    each = seconds_each(done, grid) / 60
     left = len(cells) - len(done)
     print(f"\n{len(cells)} cells of {seeds} seeds, {len(done)} of them finished; {left} to run, {jobs} at a time:")
     print(f"about {left * each / jobs:.0f} minutes at {each:.1f} a cell")

@@ -161,7 +161,7 @@ def draw(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
         axes.plot(score["by_seed"], [at] * len(score["by_seed"]), "o", color="#2b6cb0", markersize=4, alpha=0.7)
         axes.plot([score["mean"]], [at], "|", color="#1a365d", markersize=14, markeredgewidth=2)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("questions answered right, %; bar: 95 % interval over seeds and clips, dots: seeds", fontsize=9)
     axes.set_title(f"{table.source}: {table.title}", loc="left", fontsize=11)
     axes.grid(axis="x", alpha=0.3)

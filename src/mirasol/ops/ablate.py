@@ -38,6 +38,7 @@ SOURCES = {  # of the project -> in the workspace
     "ablations/pipeline.yaml": "dvc.yaml",
     "ablations/cell.yaml": "cell.yaml",
 }
+RECIPE = ("recipes/ablations.yaml", "ablations/cell.yaml")  # of these: what decides a cell's result
 SHARED = ("tokenizer", "shards")  # stages that cells of one cut have in common
 
 Say = Callable[[str], None]
@@ -51,7 +52,7 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
     """
     home = root / HOME
     if (home / "data.dvc").exists() and (home / "cell.yaml").exists():
-        other = [a for a, b in SOURCES.items() if (root / a).read_bytes() != _committed(home, b)]
+        other = [name for name in RECIPE if (root / name).read_bytes() != _committed(home, SOURCES[name])]
         if other:
             raise MirasolError(
                 f"{home} was made from another {' and '.join(other)} than the project's: its cells would not go "
@@ -82,6 +83,11 @@ def finished(home: Path, cell: Cell) -> dict[str, Any] | None:
     return found
 
 
+def seconds_each(reports: Sequence[dict[str, Any]], grid: Grid) -> float:
+    """How long a cell takes: as long as those that have run, or as the tables say as long as none has."""
+    return sum(report["wall"] for report in reports) / len(reports) if reports else grid.minutes * 60
+
+
 def run_cells(root: Path, cells: Sequence[Cell], grid: Grid, jobs: int, say: Say = print) -> Path:
     """Run those of ``cells`` that have not run yet, ``jobs`` at a time; a kill costs the cells under way.
 
@@ -92,11 +98,14 @@ def run_cells(root: Path, cells: Sequence[Cell], grid: Grid, jobs: int, say: Say
         MirasolError: cells failed; the others have run nevertheless.
     """
     home = prepare(root, grid.clips, say)
-    todo = [cell for cell in cells if finished(home, cell) is None]
-    say(f"[ablate] {len(cells)} cells, {len(cells) - len(todo)} of them finished")
+    reports = {cell: finished(home, cell) for cell in cells}
+    todo = [cell for cell, report in reports.items() if report is None]
+    seconds = seconds_each([report for report in reports.values() if report is not None], grid)
+    said = f"; about {len(todo) * seconds / jobs / 60:.0f} min, {jobs} at a time" if todo else ""
+    say(f"[ablate] {len(cells)} cells, {len(todo)} to run{said}")
     if not todo:
         return home
-    board = _Board(todo, jobs, grid.minutes, say)
+    board = _Board(todo, jobs, say)
     with hold(home, "mirasol ablate", say=say) as lock, _killed_whole():
         for cut in dict.fromkeys(cut_of(cell) for cell in todo):
             _make_shards(home, cut, lock, say)
@@ -133,13 +142,12 @@ def _killed_whole() -> Iterator[None]:
 class _Board:
     """What is left to do, and how long it will take."""
 
-    def __init__(self, todo: Sequence[Cell], jobs: int, minutes: float, say: Say) -> None:
+    def __init__(self, todo: Sequence[Cell], jobs: int, say: Say) -> None:
         self.left: queue.SimpleQueue[Cell] = queue.SimpleQueue()
         for cell in todo:
             self.left.put(cell)
         self.total, self.jobs, self.say = len(todo), jobs, say
         self.seconds: list[float] = []
-        self.guess = minutes * 60
         self.failures: list[str] = []
         self.lock = threading.Lock()
 
