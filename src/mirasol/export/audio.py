@@ -63,7 +63,8 @@ class AudioStep(nn.Module):
         padded = torch.cat([state["past"], samples], dim=1)
         # frame i ends i + 1 hops after the beginning of the chunk and is a window long
         parts = F.conv1d(padded[:, None, self.hop :], self.waves, stride=self.hop)  # [1, 2 * bins, F]
-        power = parts.square().unflatten(1, (2, -1)).sum(1).transpose(1, 2)  # [1, F, bins]
+        cosines, sines = parts.square().chunk(2, dim=1)
+        power = (cosines + sines).transpose(1, 2)  # [1, F, bins]
         mel = torch.log10((power @ self.filters).clamp(min=FLOOR / 2))
         mel = (mel * (10.0 / SCALE_DB) - MEAN_DB / SCALE_DB).clamp(min=SILENCE)
         # a frame that only the longer chunks have is outside of every column of the shorter ones
@@ -82,4 +83,4 @@ def _waves(window: int, bins: int) -> NDArray[np.float32]:
     # the angle by whole numbers, so that it is exact to the last digit
     angle = np.outer(np.arange(bins), np.arange(window)) % (2 * (bins - 1)) * (np.pi / (bins - 1))
     both = np.concatenate([np.cos(angle), np.sin(angle)]) * (hann * 2 / hann.sum())
-    return both[:, None].astype(np.float32)
+    return np.asarray(both[:, None], np.float32)

@@ -1,4 +1,4 @@
-"""A trained model to a bundle: graphs, contract, tokenizer, golden tensors, model card, licence. Whole or not at all."""
+"""A trained model to a bundle: graphs, contract, tokenizer, golden tensors, card, licence. Whole or not at all."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def export_bundle(
         (temporary / LICENCE_FILE).write_text(text, encoding="utf-8")
         np.savez(temporary / GOLDEN_FILE, allow_pickle=False, **golden(steps, clip))
         contract = _contract(model, clip, graphs, spec, max_answer, Path(project))
-        (temporary / CARD_FILE).write_text(model_card(contract, _scores(evaluation)), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(model_card(contract, read_scores(evaluation)), encoding="utf-8")
         contract.files.update({file.name: sha256_file(file) for file in sorted(temporary.iterdir())})
         _prove(temporary, contract)
         temporary.chmod(0o755)
-        _replace(temporary, out)
+        replace_folder(temporary, out)
         temporary = None
     except OSError as error:
         raise disk_error(error, out) or error from error
@@ -281,13 +281,14 @@ def _git(project: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _scores(evaluation: str | Path | None) -> dict[str, object]:
+def read_scores(evaluation: str | Path | None) -> dict[str, object]:
+    """What the card shows of `reports/eval.json`; nothing where it is not there."""
     if evaluation is None or not Path(evaluation).is_file():
         return {}
     return dict(json.loads(Path(evaluation).read_text(encoding="utf-8")))
 
 
-def _replace(new: Path, out: Path) -> None:
+def replace_folder(new: Path, out: Path) -> None:
     """Put ``new`` in the place of ``out``; what was there is removed after it has been moved aside."""
     if not out.exists():
         new.replace(out)
