@@ -79,7 +79,8 @@ def lower(precision: str, source: Path, target: Path, feeds: Feeds) -> None:
                     per_channel=True,
                     activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
-                    extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},  # all that TensorRT knows
+                    # all that TensorRT knows: scales without zero points, biases that are not quantised
+                    extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
                 )
         finally:
             log.setLevel(level)

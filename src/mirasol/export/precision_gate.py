@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.shardset import ShardSet
@@ -74,6 +75,12 @@ def export_precisions(
     if not names:
         return {}
     full = Engine(bundle, threads=1)
+    outside = [file for file in full.contract.files if file.endswith(".data")]
+    if outside:
+        raise MirasolError(
+            f"export.precisions: {', '.join(names)} cannot be made of graphs whose weights are in files of their own "
+            f"({', '.join(outside)}): set it to an empty text"
+        )
     clips = _asked(ShardSet(shards, split), spec.clips)
     feeds = _calibration(full, ShardSet(shards, "train")) if "qdq" in names else {graph: [] for graph in GRAPHS}
     expected = _answers(full, clips)
