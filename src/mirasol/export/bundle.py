@@ -1,12 +1,14 @@
-"""A trained model to a bundle: graphs, contract, tokenizer, golden tensors, model card. Whole or not at all."""
+"""A trained model to a bundle: graphs, contract, tokenizer, golden tensors, card, licence. Whole or not at all."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,11 @@ from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import ANSWER, BOS, Tokenizer
 from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
-from mirasol.export.onnx import to_onnx
-from mirasol.export.signature import StepGraph, step_graphs
+from mirasol.export.onnx import ATTENTION_OPSET, write_onnx
+from mirasol.export.signature import StepGraph, audio_graph, step_graphs
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.contract import (
+    AUDIO,
     CONTRACT_FILE,
     CONTRACT_VERSION,
     AudioFormat,
@@ -37,11 +40,15 @@ from mirasol.runtime.contract import (
     TokenizerFacts,
     VideoFormat,
 )
-from mirasol.runtime.engine import Engine
+from mirasol.runtime.engine import Engine, relative
 
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
+LICENCE_FILE = "LICENSE"
+NO_LICENCE = """The project that this bundle was exported from states no licence: it has no file LICENSE.
+The weights carry what the licences of the data they were trained on ask for.
+"""
 GOLDEN_CHUNKS, GOLDEN_TOKENS, GOLDEN_SEED = 6, 8, 20231109
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "av")
 
@@ -77,7 +84,8 @@ def export_bundle(
             what torch does, or the folder cannot be written.
     """
     model.eval()
-    graphs = step_graphs(model)
+    steps = step_graphs(model)
+    graphs = [audio_graph(clip), *steps]
     out, tokenizer = Path(out), Path(tokenizer)
     vocabulary = Tokenizer.load(tokenizer).vocabulary
     if vocabulary != model.config.vocabulary:
@@ -88,19 +96,22 @@ def export_bundle(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        with Progress("export", len(graphs), "graphs") as progress:
-            for graph in graphs:
-                (temporary / graph.spec.file).write_bytes(to_onnx(graph, spec.opset))
+        opsets = (spec.opset, ATTENTION_OPSET)
+        with Progress("export", len(graphs) * len(opsets), "graphs") as progress:
+            for graph, opset in itertools.product(graphs, opsets):
+                write_onnx(graph, opset, temporary / _file(graph, opset, spec))
                 progress.advance()
         shutil.copyfile(tokenizer, temporary / TOKENIZER_FILE)
-        np.savez(temporary / GOLDEN_FILE, allow_pickle=False, **golden(graphs, clip))
+        licence = Path(project) / LICENCE_FILE
+        text = licence.read_text(encoding="utf-8") if licence.is_file() else NO_LICENCE
+        (temporary / LICENCE_FILE).write_text(text, encoding="utf-8")
+        np.savez(temporary / GOLDEN_FILE, allow_pickle=False, **golden(steps, clip))
         contract = _contract(model, clip, graphs, spec, max_answer, Path(project))
-        (temporary / CARD_FILE).write_text(model_card(contract, _scores(evaluation)), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(model_card(contract, read_scores(evaluation)), encoding="utf-8")
         contract.files.update({file.name: sha256_file(file) for file in sorted(temporary.iterdir())})
-        (temporary / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
-        Engine(temporary, threads=1).check_golden()
+        _prove(temporary, contract)
         temporary.chmod(0o755)
-        _replace(temporary, out)
+        replace_folder(temporary, out)
         temporary = None
     except OSError as error:
         raise disk_error(error, out) or error from error
@@ -167,6 +178,50 @@ def golden(graphs: list[StepGraph], clip: ClipSpec) -> dict[str, NDArray[np.gene
     }
 
 
+def _file(graph: StepGraph, opset: int, spec: ExportSpec) -> str:
+    return graph.spec.file if opset == spec.opset else graph.spec.file.replace(".onnx", f".opset{opset}.onnx")
+
+
+def _prove(folder: Path, contract: Contract) -> None:
+    """Replay the golden inputs through the graphs of every opset; the contract that is written last stays."""
+    for opset in sorted(contract.opsets, key=lambda opset: int(opset) == contract.opset):
+        files = contract.opsets[opset]
+        graphs = {name: replace(graph, file=files[name]) for name, graph in contract.graphs.items()}
+        text = replace(contract, opset=int(opset), graphs=graphs).to_json()
+        (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
+        engine = Engine(folder, threads=1)
+        engine.check_golden()
+        check_audio(engine)
+
+
+def check_audio(engine: Engine) -> float:
+    """Replay the golden sound through `audio_step`; the largest relative difference to the features of the runtime.
+
+    Raises:
+        MirasolError: it is over the contract's tolerance.
+    """
+    contract = engine.contract
+    with np.load(engine.bundle / contract.golden.file, allow_pickle=False) as archive:
+        samples, expected = archive["samples"], archive["audio"]
+    edges = [
+        chunk_edge(t, contract.clip.chunk_seconds, contract.clip.sample_rate) for t in range(contract.golden.chunks + 1)
+    ]
+    room = contract.graphs[AUDIO].input("samples").shape
+    step, state, worst = engine.step(AUDIO), engine.initial(AUDIO), 0.0
+    for (low, high), audio in zip(itertools.pairwise(edges), expected, strict=True):
+        chunk = np.zeros(room, np.float32)
+        chunk[0, : high - low] = samples[low:high]
+        outputs = step({"samples": chunk, "count": np.array([high - low]), **state})
+        state = {pair.input: outputs[pair.output] for pair in contract.graphs[AUDIO].states}
+        worst = max(worst, relative(outputs["audio"][0], audio))
+    if not worst <= contract.golden.tolerance:
+        raise MirasolError(
+            f"{engine.bundle}: {AUDIO} differs from the features by {worst:.1e} relative, the contract allows "
+            f"{contract.golden.tolerance:.1e}"
+        )
+    return worst
+
+
 def _contract(
     model: Mirasol, clip: ClipSpec, graphs: list[StepGraph], spec: ExportSpec, max_answer: int, project: Path
 ) -> Contract:
@@ -191,9 +246,14 @@ def _contract(
         tokenizer=TokenizerFacts(TOKENIZER_FILE),
         opset=spec.opset,
         graphs={graph.name: graph.spec for graph in graphs},
+        opsets={
+            str(opset): {graph.name: _file(graph, opset, spec) for graph in graphs}
+            for opset in (spec.opset, ATTENTION_OPSET)
+        },
         golden=GoldenSpec(GOLDEN_FILE, GOLDEN_CHUNKS, GOLDEN_TOKENS, spec.tolerance),
         provenance=provenance(project),
         tools={"mirasol": mirasol.__version__} | {name: importlib.metadata.version(name) for name in TOOLS},
+        licence=LICENCE_FILE,
         files={},
     )
 
@@ -221,13 +281,14 @@ def _git(project: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _scores(evaluation: str | Path | None) -> dict[str, object]:
+def read_scores(evaluation: str | Path | None) -> dict[str, object]:
+    """What the card shows of `reports/eval.json`; nothing where it is not there."""
     if evaluation is None or not Path(evaluation).is_file():
         return {}
     return dict(json.loads(Path(evaluation).read_text(encoding="utf-8")))
 
 
-def _replace(new: Path, out: Path) -> None:
+def replace_folder(new: Path, out: Path) -> None:
     """Put ``new`` in the place of ``out``; what was there is removed after it has been moved aside."""
     if not out.exists():
         new.replace(out)

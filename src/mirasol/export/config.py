@@ -11,9 +11,16 @@ from mirasol.core.fields import param
 class ExportSpec:
     """The `export` section."""
 
-    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20", ge=18, le=20)
+    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20. Opset 23 is always written beside it", ge=18, le=20)
     tolerance: float = param(1e-5, "largest relative difference to torch over a chained clip", gt=0)
     clips: int = param(32, "clips of the scored split on which the exported graphs are compared with torch", ge=1)
+    precisions: str = param(
+        "int8",
+        "bundles made beside float32, separated by spaces: `float16`, `int8` (dynamic, CPU), `qdq` (static int8, GPU)",
+    )
+    max_loss: float = param(
+        0.01, "exact match that a precision may lose against float32; one that loses more is not kept", ge=0, le=1
+    )
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,18 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import onnx
 import torch
 
 from mirasol.core.errors import MirasolError
+from mirasol.export.rewrite import cast_at_the_edges, full_masks
 from mirasol.export.signature import StepGraph
 from mirasol.runtime.contract import TensorSpec
 
+ATTENTION_OPSET = 23  # from here on attention is one operator; TensorRT-RTX reads opsets up to 21
+EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB; half of it leaves room for what the exporter folds
 _DTYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "bool",
     onnx.TensorProto.UINT8: "uint8",
@@ -34,6 +38,31 @@ def to_onnx(graph: StepGraph, opset: int) -> bytes:
         MirasolError: the exporter produced another opset, other names, types or dimensions than the
             signature states; it specialises or drops inputs without a word.
     """
+    model = _program(graph, opset).model_proto
+    _finish(model, opset)
+    onnx.checker.check_model(model, full_check=True)
+    _check_graph(model, graph, opset)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def write_onnx(graph: StepGraph, opset: int, file: Path) -> None:
+    """Write ``file``; weights that are too large for one protobuf go to ``file``.data beside it.
+
+    Raises:
+        MirasolError: as :func:`to_onnx`.
+    """
+    if sum(tensor.nbytes for tensor in graph.module.state_dict().values()) < EXTERNAL_BYTES:
+        file.write_bytes(to_onnx(graph, opset))
+        return
+    _program(graph, opset).save(str(file), external_data=True)
+    model = onnx.load(file, load_external_data=False)  # the weights stay where they are
+    _finish(model, opset)
+    file.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(file), full_check=True)
+    _check_graph(model, graph, opset)
+
+
+def _program(graph: StepGraph, opset: int) -> torch.onnx.ONNXProgram:
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module,
@@ -46,18 +75,25 @@ def to_onnx(graph: StepGraph, opset: int) -> bytes:
             verbose=False,
         )
     assert program is not None  # it is only without dynamo
-    model = program.model_proto
+    return program
+
+
+def _finish(model: onnx.ModelProto, opset: int) -> None:
+    if opset >= ATTENTION_OPSET:
+        full_masks(model)
+    cast_at_the_edges(model)
     _strip(model)
-    onnx.checker.check_model(model, full_check=True)
+
+
+def _check_graph(model: onnx.ModelProto, graph: StepGraph, opset: int) -> None:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets.get("") != opset:
-        raise MirasolError(f"{graph.name}: the exporter wrote opset {opsets.get('')}, export.opset is {opset}")
+        raise MirasolError(f"{graph.name}: the exporter wrote opset {opsets.get('')}, expected {opset}")
     foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     if foreign or model.functions:
         raise MirasolError(f"{graph.name}: operators outside of ONNX ({foreign}): no other engine could run them")
     _check(graph.name, "inputs", model.graph.input, graph.spec.inputs)
     _check(graph.name, "outputs", model.graph.output, graph.spec.outputs)
-    return bytes(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager

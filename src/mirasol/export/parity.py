@@ -75,7 +75,7 @@ def check_parity(
             clip = clips.read(int(number))
             questions = sorted({example["prompt"] for example in clip.meta["examples"]})
             for condition in CONDITIONS:
-                batch = _batch(clip, clips.spec, condition)
+                batch = clip_batch(clip, clips.spec, condition)
                 if batch is not None:
                     _compare(model, engine, batch, questions, order % len(questions), max_answer, tally)
             progress.advance(worst=max(tally.worst.values()))
@@ -113,7 +113,7 @@ def require_parity(report: dict[str, Any]) -> None:
         )
 
 
-def _batch(clip: Decoded, spec: ClipSpec, condition: str) -> Batch | None:
+def clip_batch(clip: Decoded, spec: ClipSpec, condition: str) -> Batch | None:
     """A batch of one clip without texts; ``None`` where the condition changes nothing or leaves nothing."""
     present = {"muted": clip.video_present, "blanked": clip.audio_present}  # what is left
     absent = {"muted": clip.audio_present, "blanked": clip.video_present}

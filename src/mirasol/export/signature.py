@@ -1,4 +1,4 @@
-"""The three graphs of a bundle: which part of the model each is, and what goes in and out.
+"""The graphs of a bundle: which part of the model each is, and what goes in and out.
 
 A step is one chunk (encoder-combiner, latent) or one token (text) with everything that it remembers
 as named inputs and outputs. Dimensions are fixed and the batch is 1: a session is one stream, and a
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.spec import ClipSpec
+from mirasol.export.audio import AudioStep
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text
-from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT, GraphSpec, StateSpec, TensorSpec
+from mirasol.runtime.contract import AUDIO, ENCODER_COMBINER, LATENT, TEXT, GraphSpec, StateSpec, TensorSpec
 
 Inputs = tuple[Tensor, ...]
 Step = Callable[[Inputs, StreamState], tuple[Tensor, StreamState]]
@@ -58,7 +60,7 @@ class StepGraph:
 
 
 def step_graphs(model: Mirasol) -> list[StepGraph]:
-    """The graphs of ``model``, which must be in eval mode, on the CPU and in float32.
+    """The three graphs of ``model``, which must be in eval mode, on the CPU and in float32.
 
     Raises:
         MirasolError: the model cannot stream.
@@ -110,6 +112,26 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
             TensorSpec("logits", "float32", (1, c.vocabulary), "logits"),
         ),
     ]
+
+
+def audio_graph(clip: ClipSpec) -> StepGraph:
+    """The front end: the samples of a chunk -> `audio` of the encoder-combiner.
+
+    Raises:
+        ValueError: a chunk is shorter than a frame's hop.
+    """
+    audio = AudioStep(clip)
+    return _graph(
+        AUDIO,
+        audio,
+        lambda i, state: audio.step(i[0], i[1], state),
+        audio.init_state(),
+        (
+            TensorSpec("samples", "float32", (1, audio.samples), "samples"),
+            TensorSpec("count", "int64", (1,), "count"),
+        ),
+        TensorSpec("audio", "float32", (1, audio.columns, clip.mels), "audio"),
+    )
 
 
 def _graph(

@@ -1,6 +1,6 @@
 """What a bundle promises: `contract.json`, and the check that a bundle keeps it.
 
-A bundle is a folder: ONNX graphs, `contract.json`, `tokenizer.json`, `golden.npz`, `README.md`.
+A bundle is a folder: ONNX graphs, `contract.json`, `tokenizer.json`, `golden.npz`, `README.md`, `LICENSE`.
 The contract names every input and output of every graph, says which output feeds which input on
 the next step and what the first step is given, how pictures and sound become inputs, and the
 SHA-256 of every file. The exporter writes it from these dataclasses and the runtime reads it back
@@ -23,14 +23,15 @@ from mirasol.data.features import FLOOR, HOP_SECONDS, MEAN_DB, SCALE_DB, WINDOW_
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import ANSWER, BOS, EOS
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 CONTRACT_FILE = "contract.json"
+AUDIO = "audio_step"
 ENCODER_COMBINER = "encoder_combiner_step"
 LATENT = "latent_step"
 TEXT = "text_step"
-GRAPHS = (ENCODER_COMBINER, LATENT, TEXT)
+GRAPHS = (AUDIO, ENCODER_COMBINER, LATENT, TEXT)
 DTYPES = ("bool", "uint8", "int64", "float16", "float32")
-ROLES = ("video", "audio", "presence", "features", "token", "memory", "logits", "state")
+ROLES = ("samples", "count", "video", "audio", "presence", "features", "token", "memory", "logits", "state")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class AudioFormat:
     Frame i of a chunk ends i + 1 hops after the chunk's first sample and reaches back over one window, into
     the chunk before or into zeros at the start of the stream. Hann window scaled to a sum of 2, power
     spectrum, triangles on the mel scale, 10 log10 floored at ``floor``, less ``mean_db``, over ``scale_db``,
-    then the mean of the frames in each column.
+    then the mean of the frames in each column. The graph `audio_step` is the same for chunks of ``clip``'s own
+    length, whose ``samples`` are as many as chunk t spans: floor((t + 1) * seconds * rate + 0.5) less the same of t.
     """
 
     window_seconds: float = WINDOW_SECONDS
@@ -151,10 +153,12 @@ class Contract:
     model: ModelFacts
     tokenizer: TokenizerFacts
     opset: int
-    graphs: dict[str, GraphSpec]
+    graphs: dict[str, GraphSpec]  # their files are those of `opset`
+    opsets: dict[str, dict[str, str]]  # opset -> graph -> file, the same graphs for other engines
     golden: GoldenSpec
     provenance: Provenance
     tools: dict[str, str]
+    licence: str  # a file
     files: dict[str, str]  # name -> SHA-256, every file but contract.json
 
     def to_json(self) -> str:
@@ -209,7 +213,13 @@ def _check_consistency(contract: Contract, path: Path) -> None:
 
     if set(contract.graphs) != set(GRAPHS):
         refuse(f"graphs are {sorted(contract.graphs)}, expected {sorted(GRAPHS)}")
-    listed = {contract.tokenizer.file, contract.golden.file, *(graph.file for graph in contract.graphs.values())}
+    if contract.opsets.get(str(contract.opset)) != {name: graph.file for name, graph in contract.graphs.items()}:
+        refuse(f"opsets does not give the files of the graphs for opset {contract.opset}")
+    for opset, files in contract.opsets.items():
+        if set(files) != set(GRAPHS):
+            refuse(f"opset {opset} has the graphs {sorted(files)}, expected {sorted(GRAPHS)}")
+    listed = {contract.tokenizer.file, contract.golden.file, contract.licence}
+    listed |= {file for files in contract.opsets.values() for file in files.values()}
     if not listed <= set(contract.files):
         refuse(f"files without a hash: {sorted(listed - set(contract.files))}")
     for name in contract.files:

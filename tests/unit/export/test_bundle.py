@@ -5,27 +5,39 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from support.bundle import CLIP, bundle_model, export_tiny, tiny_bundle, write_tokenizer
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.export import bundle as module
+from mirasol.export import onnx as exporter
 from mirasol.export.bundle import export_bundle, provenance
 from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
-from mirasol.runtime.contract import read_contract
+from mirasol.export.signature import step_graphs
+from mirasol.runtime.backends.onnxruntime import load
+from mirasol.runtime.contract import GRAPHS, read_contract
 
 FILES = {
+    "LICENSE",
     "README.md",
     "contract.json",
+    "audio_step.onnx",
+    "audio_step.opset23.onnx",
     "encoder_combiner_step.onnx",
+    "encoder_combiner_step.opset23.onnx",
     "golden.npz",
     "latent_step.onnx",
+    "latent_step.opset23.onnx",
     "text_step.onnx",
+    "text_step.opset23.onnx",
     "tokenizer.json",
 }
 
@@ -33,7 +45,7 @@ FILES = {
 @pytest.fixture
 def exported_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the graphs from the shared bundle: exporting is slow, and test_to_onnx shows that it repeats itself."""
-    monkeypatch.setattr(module, "to_onnx", lambda graph, _: (tiny_bundle() / graph.spec.file).read_bytes())
+    monkeypatch.setattr(module, "write_onnx", lambda _, __, file: shutil.copyfile(tiny_bundle() / file.name, file))
 
 
 def test_a_bundle_holds_its_files_and_their_hashes() -> None:
@@ -56,12 +68,32 @@ def test_equal_models_give_equal_bundles_in_place_of_the_old_one(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "tokenizer.json"]
 
 
+def test_each_opset_has_all_graphs_and_the_default_is_the_lower() -> None:
+    contract = read_contract(tiny_bundle())
+    assert {opset: set(files) for opset, files in contract.opsets.items()} == {"18": set(GRAPHS), "23": set(GRAPHS)}
+    assert (contract.opset, contract.licence) == (18, "LICENSE")
+    for opset, files in contract.opsets.items():
+        model = onnx.load(tiny_bundle() / files["latent_step"])
+        assert [entry.version for entry in model.opset_import] == [int(opset)]
+        assert any(node.op_type == "Attention" for node in model.graph.node) == (opset == "23")
+
+
+def test_weights_over_the_limit_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "EXTERNAL_BYTES", 1)
+    graph = step_graphs(bundle_model())[1]
+    exporter.write_onnx(graph, 18, tmp_path / "latent_step.onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"latent_step.onnx", "latent_step.onnx.data"}
+    inputs = {spec.name: tensor.numpy() for spec, tensor in zip(graph.spec.inputs, graph.example(), strict=True)}
+    outputs = load(tmp_path / "latent_step.onnx", graph.spec, 1)(inputs)
+    assert np.array_equal(outputs["h"], load(tiny_bundle() / "latent_step.onnx", graph.spec, 1)(inputs)["h"])
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> bytes:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "bundle").mkdir()
-    monkeypatch.setattr(module, "to_onnx", full)
+    monkeypatch.setattr(module, "write_onnx", full)
     with pytest.raises(MirasolError, match="disk is full"):
         export_tiny(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["bundle", "tokenizer.json"]

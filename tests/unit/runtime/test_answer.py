@@ -14,6 +14,7 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import answer
+from mirasol.runtime.contract import CONTRACT_VERSION
 
 # Forbids what only training has, then runs the command line as a user would.
 RUNNER = """
@@ -76,7 +77,7 @@ def other_version(folder: Path) -> Path:
     """A bundle of a mirasol to come."""
     bundle = Path(shutil.copytree(tiny_bundle(), folder / "other"))
     contract = bundle / "contract.json"
-    contract.write_text(contract.read_text().replace('"version": 1', '"version": 99'))
+    contract.write_text(contract.read_text().replace(f'"version": {CONTRACT_VERSION}', '"version": 99'))
     return bundle
 
 

@@ -13,6 +13,7 @@ from mirasol.core.files import sha256_file
 from mirasol.data.spec import ClipSpec
 from mirasol.runtime.contract import (
     CONTRACT_FILE,
+    CONTRACT_VERSION,
     GRAPHS,
     AudioFormat,
     Contract,
@@ -30,7 +31,7 @@ from mirasol.runtime.contract import (
 
 def make_contract(folder: Path) -> Contract:
     """A contract over three files that are no graphs: reading it does not load them."""
-    names = [f"{name}.onnx" for name in GRAPHS] + ["tokenizer.json", "golden.npz"]
+    names = [f"{name}.onnx" for name in GRAPHS] + ["tokenizer.json", "golden.npz", "LICENSE"]
     for name in names:
         (folder / name).write_bytes(name.encode())
     graph = GraphSpec(
@@ -40,7 +41,7 @@ def make_contract(folder: Path) -> Contract:
         states=(StateSpec("kv", "kv_next", 0.0),),
     )
     return Contract(
-        version=1,
+        version=CONTRACT_VERSION,
         clip=ClipSpec(),
         video=VideoFormat(),
         audio=AudioFormat(),
@@ -48,9 +49,11 @@ def make_contract(folder: Path) -> Contract:
         tokenizer=TokenizerFacts("tokenizer.json"),
         opset=18,
         graphs={name: dataclasses.replace(graph, file=f"{name}.onnx") for name in GRAPHS},
+        opsets={"18": {name: f"{name}.onnx" for name in GRAPHS}},
         golden=GoldenSpec("golden.npz", 4, 6, 1e-5),
         provenance=Provenance("abc", False, None, None),
         tools={"torch": "2"},
+        licence="LICENSE",
         files={name: sha256_file(folder / name) for name in names},
     )
 
@@ -110,8 +113,8 @@ def test_a_missing_graph_is_named(bundle: Path) -> None:
 
 
 def test_another_version_is_refused_with_both_numbers(bundle: Path) -> None:
-    rewrite(bundle, version=2)
-    with pytest.raises(MirasolError, match="contract version 2, but this mirasol reads version 1"):
+    rewrite(bundle, version=1)
+    with pytest.raises(MirasolError, match="contract version 1, but this mirasol reads version 2"):
         read_contract(bundle)
 
 
