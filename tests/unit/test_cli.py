@@ -27,7 +27,6 @@ SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_
 COMMANDS = {
     "answer": {"file", "question", "bundle", "threads"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
-    "bench stream": {"bundle", "weights"},
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},

@@ -102,8 +102,8 @@ class FileSource:
             if video.read_until(lambda sink: sink.ready()):
                 frames = video.sink.take()
             if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
-                samples = np.clip(np.rint(audio.sink.take(low, high) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
-                samples = (samples / FULL_SCALE).astype(np.float32)
+                samples = np.rint(np.nan_to_num(audio.sink.take(low, high), posinf=1, neginf=-1) * FULL_SCALE)
+                samples = (np.clip(samples, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
             if frames is None and samples is None:
                 break
             if index == 0:
