@@ -110,3 +110,14 @@ def test_another_recipe_is_refused(ran: tuple[Path, str]) -> None:
             prepare(root, 4, quiet)
     finally:
         recipe.write_text(before)
+
+
+def test_sections_that_no_cell_has_may_change(ran: tuple[Path, str]) -> None:
+    root, _ = ran
+    recipe = root / "recipes/ablations.yaml"
+    before = recipe.read_text()
+    recipe.write_text(before + "\nexport:\n  opset: 19\n")
+    try:
+        assert prepare(root, 4, quiet) == root / HOME
+    finally:
+        recipe.write_text(before)

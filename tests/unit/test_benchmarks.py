@@ -23,12 +23,19 @@ CLAIMS = {
     "decode": {"random_chunk", "frames_decoded_per_wanted"},
     "dvc_layout": {f"files_over_link_{step}" for step in ("add", "status", "status_cold", "change")},
     "evaluate": {"evaluation_speed", "closed_set_speed"},
+    "export": {
+        *("parity_1000", "parity_1000_transformer", "parity_1000_ttm", "ort_vs_eager", "ort_ttm_flat", "bound_vs_run"),
+    },
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
     "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
+    "stream": {
+        *("realtime", "realtime_cpu", "chunk_p99_p50", "resident_growth", "streams_16", "streams_equal"),
+    },
     "train": {"train_mfu"},
     "training_loop": {"trainer_over_bare_loop"},
 }
+SLOW = ("combiner", "dvc_layout", "export", "load", "stream", "training_loop")
 NEEDS_FFMPEG = pytest.mark.skipif(
     not (shutil.which("ffmpeg") or importlib.util.find_spec("imageio_ffmpeg")),
     reason="needs an ffmpeg executable: `pip install imageio-ffmpeg`",
@@ -59,7 +66,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     "name",
     [
         *("attention", "decode", "evaluate", "peer"),
-        *(pytest.param(x, marks=pytest.mark.slow) for x in ("combiner", "dvc_layout", "load", "training_loop")),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW),
         pytest.param("shards", marks=[pytest.mark.slow, NEEDS_FFMPEG]),
     ],
 )

@@ -28,7 +28,6 @@ COMMANDS = {
     "ablate": {"table", "seeds", "jobs", "list_", "dry_run"},
     "answer": {"file", "question", "bundle", "threads"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
-    "bench stream": {"bundle", "weights"},
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},

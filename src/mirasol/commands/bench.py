@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from mirasol.commands.say import table
 from mirasol.core.errors import MirasolError
 
 FOLDER = Path("benchmarks")
@@ -18,46 +17,17 @@ BENCHMARKS = {  # files of that folder, which the project has and the package ha
     "combiner": "the Token Turing Machine against the transformer combiner",
     "decode": "a random chunk of a shard against a clip with few key frames",
     "dvc_layout": "what many media files cost DVC, by how they are kept",
+    "export": "a bundle against torch: equal over 1,000 chained steps, and faster than the eager steps",
     "evaluate": "answering and scoring questions in batches, against plain loops of full forwards",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",
+    "stream": "a bundle on a film, decoding included: real time, evenness, memory, sixteen streams",
     "train": "a training step of a preset on a GPU: clips a second and MFU",
     "training_loop": "training in Lightning, with curves and checks, against a bare loop",
 }
 
 app = typer.Typer(no_args_is_help=True, help="Time things in turn: ratios with their spread.")
-
-
-@app.command()
-def stream(
-    bundle: Annotated[Path, typer.Option(help="the folder that the export stage wrote")] = Path("build/bundle"),
-    weights: Annotated[Path, typer.Option(help="folder of the model that the bundle was made of")] = Path(
-        "build/finetune"
-    ),
-) -> None:
-    """Time a bundle on this machine, decoding included, beside torch; reports/latency.json stays as it is.
-
-    Example:  mirasol bench stream
-    """
-    from mirasol.export.benchmark import benchmark
-    from mirasol.params.load import load_params
-    from mirasol.stages.paths import DATA
-    from mirasol.training.weights import load_model
-
-    params = load_params()
-    report = benchmark(load_model(weights), bundle, DATA, params.benchmark, split=params.evaluate.split)
-    rounds, chunk, answer = report["realtime_rounds"], report["chunk_ms"], report["answer_ms"]
-    print(f"stream   {report['realtime']['median']:g} times real time ({rounds['low']:g} to {rounds['high']:g})")
-    print(f"chunk    {chunk['p50']:g} ms, 99 in 100 less than {chunk['p99']:g} ms, decoding included")
-    print(f"answer   {answer['p50']:g} ms, 99 in 100 less than {answer['p99']:g} ms")
-    print(f"memory   {report['state_bytes']:,} bytes a stream, whatever its length\n")
-    rows: list[tuple[str, ...]] = [("step", "onnxruntime ms", "torch ms", "torch / onnxruntime")]
-    for name, step in report["step_ms"].items():
-        ratio = report["torch_over_ort"][name]
-        spread = f"{ratio['median']:g} ({ratio['low']:g} to {ratio['high']:g})"
-        rows.append((name, f"{step['onnxruntime']['p50']:g}", f"{step['torch']['p50']:g}", spread))
-    table(rows, right=(1, 2, 3))
 
 
 def _add(name: str, about: str) -> None:

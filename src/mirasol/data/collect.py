@@ -115,7 +115,9 @@ class Pictures:
             interpolation=SCALING,
             threads=1,
         )
-        return square(scaled, self.size, turns_of(frame))
+        # Scaling keeps the display matrix. Asked for its side data, a frame refers to itself and waits for the garbage
+        # collector: better the small one, for a stream held half a gigabyte of large ones.
+        return square(scaled, self.size, turns_of(scaled))
 
 
 def turns_of(frame: Any) -> Turns:

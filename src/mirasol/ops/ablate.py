@@ -39,6 +39,7 @@ SOURCES = {  # of the project -> in the workspace
     "ablations/cell.yaml": "cell.yaml",
 }
 RECIPE = ("recipes/ablations.yaml", "ablations/cell.yaml")  # of these: what decides a cell's result
+NO_CELL_NEEDS = ("audio_pretrain", "export", "benchmark")  # sections of a recipe
 SHARED = ("tokenizer", "shards")  # stages that cells of one cut have in common
 
 Say = Callable[[str], None]
@@ -52,7 +53,10 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
     """
     home = root / HOME
     if (home / "data.dvc").exists() and (home / "cell.yaml").exists():
-        other = [name for name in RECIPE if (root / name).read_bytes() != _committed(home, SOURCES[name])]
+        ours = {name: (root / name).read_text(encoding="utf-8") for name in RECIPE}
+        other = [
+            name for name in RECIPE if _decisive(ours[name]) != _decisive(git(home, "show", f"HEAD:{SOURCES[name]}"))
+        ]
         if other:
             raise MirasolError(
                 f"{home} was made from another {' and '.join(other)} than the project's: its cells would not go "
@@ -70,8 +74,10 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
     return make_workspace(HOME.name, root=root, fill=fill, say=say)
 
 
-def _committed(folder: Path, path: str) -> bytes:
-    return (git(folder, "show", f"HEAD:{path}") + "\n").encode()
+def _decisive(recipe: str) -> dict[str, Any]:
+    """What a recipe says of cells: all but the sections of stages that no cell has."""
+    tree = YAML(typ="safe").load(recipe)
+    return {name: values for name, values in tree.items() if name not in NO_CELL_NEEDS}
 
 
 def finished(home: Path, cell: Cell) -> dict[str, Any] | None:

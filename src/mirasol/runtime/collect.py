@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.data.collect import SAME_TIME, Pictures, Sound
+from mirasol.data.media import MediaError
 from mirasol.data.spec import ClipSpec
 
 Frames = NDArray[np.uint8]
 Samples = NDArray[np.float32]
+LONGEST_GAP = 3600.0  # seconds for which a picture is held; a longer jump of the time stamps is an error
 HELD_BACK = 0.1  # seconds: what the resampler may still hold when a later frame has been pushed
 
 
@@ -66,6 +68,13 @@ class StreamPictures(Pictures):
         return chunk
 
     def _give(self, until: float) -> None:
+        gap = min(until, self.last) - self.given * self.interval
+        if math.isfinite(gap) and gap > LONGEST_GAP:  # every frame that is held waits in memory
+            place = self.begin + self.covered
+            raise MediaError(
+                f"{self.path}: the time stamps of the pictures jump by {gap:.0f} s at {place:.1f} s, "
+                f"at most {LONGEST_GAP:.0f} s can be bridged: cut the file there and stream the parts as a folder"
+            )
         while self.given < self.most and min(self.given * self.interval, self.last) + SAME_TIME < until:
             assert self._shown is not None
             if self._square is None:

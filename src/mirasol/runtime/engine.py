@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.tokenizer import Tokenizer
-from mirasol.runtime.backends import Array, Step
-from mirasol.runtime.backends import onnxruntime as backend
+from mirasol.runtime.backends import Array, Bound, Step
+from mirasol.runtime.backends import onnxruntime as ort
+from mirasol.runtime.backends import tensorrt as trt
 from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT, GraphSpec, read_contract
 from mirasol.runtime.features import ChunkFeatures
 
 States = dict[str, Array]
+CHOICES = ("auto", *ort.PROVIDERS, "tensorrt-native")
 
 
 class Engine:
@@ -22,22 +26,63 @@ class Engine:
     Args:
         bundle: the folder that `mirasol stage export` wrote.
         threads: CPU threads of one call; 0 leaves the choice to the backend.
+        provider: who computes: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it; "auto"
+            takes CUDA where onnxruntime has it and finds a GPU, else the CPU.
 
     Raises:
-        MirasolError: the bundle is missing, damaged, of another version, or does not fit its contract.
+        MirasolError: the bundle is missing, damaged, of another version, or does not fit its contract; the
+            provider does not exist, is not installed, or finds no GPU.
     """
 
-    def __init__(self, bundle: str | Path, *, threads: int = 0) -> None:
+    def __init__(self, bundle: str | Path, *, threads: int = 0, provider: str = "auto") -> None:
+        if provider not in CHOICES:
+            raise MirasolError(f"the provider {provider!r} does not exist: one of {', '.join(CHOICES)}")
         self.bundle = Path(bundle)
         self.contract = read_contract(self.bundle)
         self.tokenizer = Tokenizer.load(self.bundle / self.contract.tokenizer.file)
-        self._steps = {
-            name: backend.load(self.bundle / graph.file, graph, threads) for name, graph in self.contract.graphs.items()
-        }
+        self._idle: dict[str, list[Bound]] = {name: [] for name in self.contract.graphs}  # see lent
+        if provider == "auto":
+            provider, self._steps = self._load_first(threads)
+        else:
+            self._steps = self._load(provider, threads)
+        self.provider = provider  # never "auto": what it came to
+
+    def _load_first(self, threads: int) -> tuple[str, dict[str, Step]]:
+        """The first that loads; the CPU's error is the one that is told."""
+        if "cuda" in ort.available():
+            with contextlib.suppress(MirasolError):
+                return "cuda", self._load("cuda", threads)
+        return "cpu", self._load("cpu", threads)
+
+    def _load(self, provider: str, threads: int) -> dict[str, Step]:
+        files = {name: (self.bundle / graph.file, graph) for name, graph in self.contract.graphs.items()}
+        if provider == "tensorrt-native":
+            hashes = self.contract.files
+            return {name: trt.load(file, graph, hashes[file.name]) for name, (file, graph) in files.items()}
+        return {name: ort.load(file, graph, threads, provider) for name, (file, graph) in files.items()}
 
     def step(self, graph: str) -> Step:
         """A graph as it is: all inputs by name to all outputs by name."""
         return self._steps[graph]
+
+    def bind(self, graph: str) -> Bound:
+        """A graph with buffers of its own, before its first step: what one stream or one answer runs on."""
+        return self._steps[graph].bind()
+
+    @contextlib.contextmanager
+    def lent(self, graph: str) -> Iterator[Bound]:
+        """The same for a short time: the buffers go back and are used again, the states as before the first step."""
+        try:
+            bound = self._idle[graph].pop()
+        except IndexError:
+            bound = self.bind(graph)
+        else:
+            for name, value in self.initial(graph).items():
+                bound.set(name, value)
+        try:
+            yield bound
+        finally:
+            self._idle[graph].append(bound)
 
     def initial(self, graph: str) -> States:
         """The states that the first step of ``graph`` is given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,10 @@ class Latents(NamedTuple):
 
 
 class Session:
-    """A stream over an engine; several sessions may share one engine.
+    """A stream over an engine; several sessions may share one engine, each in a thread of its own or not.
+
+    A session's own calls take turns, from whatever thread they come. An answer keeps the memory as it was when
+    it began: chunks may be pushed while it is being said.
 
     Args:
         engine: a loaded engine, or the folder of a bundle.
@@ -37,16 +41,23 @@ class Session:
         self.engine = engine if isinstance(engine, Engine) else Engine(engine)
         self.contract = self.engine.contract
         self._features = ChunkFeatures(self.contract.clip, chunk_seconds)
-        self._memory_spec = self.contract.graphs[TEXT].input("memory")
-        self.reset()
+        self._turn = threading.RLock()
+        self._bound = {name: self.engine.bind(name) for name in (ENCODER_COMBINER, LATENT)}
+        rows, model = self.contract.graphs[TEXT].input("memory").shape[1], self.contract.model
+        # Rings of the last R chunks: chunk i stands in row i modulo R.
+        self._memory = np.zeros((rows // model.combined, model.combined, model.width), np.float32)
+        self._valid = np.zeros(len(self._memory), np.bool_)
+        self._chunks = 0
+        self._bytes = sum(array.nbytes for array in self._arrays().values())
 
     def reset(self) -> None:
         """Forget everything: the next chunk is the first of a new stream."""
-        self._features.reset()
-        self._chunks = 0
-        self._states = {name: self.engine.initial(name) for name in (ENCODER_COMBINER, LATENT)}
-        self._memory = np.zeros(self._memory_spec.shape, np.float32)
-        self._memory_valid = np.zeros(self._memory_spec.shape[:2], np.bool_)
+        with self._turn:
+            self._features.reset()
+            for graph, bound in self._bound.items():
+                for name, first in self.engine.initial(graph).items():
+                    bound.set(name, first)
+            self._memory[:], self._valid[:], self._chunks = 0, False, 0
 
     @property
     def chunks(self) -> int:
@@ -60,13 +71,20 @@ class Session:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that this stream keeps between chunks. It never grows."""
-        return sum(array.nbytes for array in self._arrays().values())
+        """Bytes that this stream keeps between chunks, those of a snapshot. It never grows."""
+        return self._bytes
 
     @property
     def memory(self) -> tuple[Array, Array]:
-        """What the text model looks at: h of the last R chunks [1, R*m, d], and which of it is there [1, R*m]."""
-        return self._memory, self._memory_valid
+        """What the text model looks at: h of the last R chunks [1, R*m, d], and which of it is there [1, R*m].
+
+        Oldest first; copies.
+        """
+        with self._turn:
+            order = np.arange(self._chunks, self._chunks + len(self._memory)) % len(self._memory)
+            memory, valid = self._memory[order], self._valid[order]
+        rows, combined, width = memory.shape
+        return memory.reshape(1, rows * combined, width), np.repeat(valid, combined)[None]
 
     def push(self, video: Frames | None, samples: Samples | None) -> Latents:
         """Take in the next chunk; ``None`` stands for a modality that is not there.
@@ -78,24 +96,42 @@ class Session:
         Raises:
             ValueError: another shape or type, or samples that are not finite; the stream is as before.
         """
-        return self.push_features(self._features.push(video, samples))
+        with self._turn:
+            return self._step(self._features.push(video, samples))
 
     def push_features(self, inputs: Inputs) -> Latents:
-        """The same from features that were made elsewhere; in one stream, use this or :meth:`push`."""
-        x, combiner = self.engine.encoder_combiner(
-            inputs.video, inputs.audio, inputs.video_present, inputs.audio_present, self._states[ENCODER_COMBINER]
-        )
-        h, latent = self.engine.latent(x, self._states[LATENT])
-        self._states = {ENCODER_COMBINER: combiner, LATENT: latent}
-        self._chunks += 1
-        self._remember(h, inputs.video_present or inputs.audio_present)
-        return Latents(x[0], h[0])
+        """The same from features that were made elsewhere; in one stream, use this or :meth:`push`.
 
-    def _remember(self, h: Array, present: bool) -> None:
-        """Newest last, the oldest chunk lets go of its place. A chunk that held nothing keeps its place in time."""
-        self._memory = np.concatenate([self._memory[:, h.shape[1] :], h], axis=1)
-        valid = np.full(h.shape[:2], present)
-        self._memory_valid = np.concatenate([self._memory_valid[:, h.shape[1] :], valid], axis=1)
+        Raises:
+            ValueError: another shape or type, or audio that is not finite; the stream is as before.
+        """
+        for name, array in (("video", inputs.video), ("audio", inputs.audio)):
+            spec = self.contract.graphs[ENCODER_COMBINER].input(name)
+            if array.shape != spec.shape or array.dtype != spec.dtype:
+                raise ValueError(f"{name}: expected {spec.dtype} {spec.shape}, got {array.dtype} {array.shape}")
+        if not np.isfinite(inputs.audio).all():
+            raise ValueError("audio: some features are not finite")
+        with self._turn:
+            return self._step(inputs)
+
+    def _step(self, inputs: Inputs) -> Latents:
+        encoder, latent = self._bound[ENCODER_COMBINER], self._bound[LATENT]
+        encoder.set("video", inputs.video)
+        encoder.set("audio", inputs.audio)
+        encoder.set("video_present", np.array([inputs.video_present]))
+        encoder.set("audio_present", np.array([inputs.audio_present]))
+        encoder.run()
+        x = encoder.get("x")
+        latent.set("x", x)
+        latent.run()
+        h = latent.get("h")
+        encoder.swap()  # only now: had one of the two failed, both would be as before
+        latent.swap()
+        # A chunk that held nothing keeps its place in time, and is not looked at.
+        place = self._chunks % len(self._memory)
+        self._memory[place], self._valid[place] = h[0], inputs.video_present or inputs.audio_present
+        self._chunks += 1
+        return Latents(x[0], h[0])
 
     def ask(self, question: str, max_tokens: int | None = None) -> str:
         """The answer to ``question`` about what the stream has shown so far."""
@@ -118,34 +154,45 @@ class Session:
         Raises:
             MirasolError: the stream has shown nothing yet, or the question leaves no room in the text cache.
         """
-        if not self._memory_valid.any():
-            raise MirasolError("there is nothing to ask about: no chunk that is remembered held video or audio")
         prompt = self.engine.prompt(question)
         room = self.contract.model.max_text - len(prompt)
         limit = min(room, self.contract.model.max_answer if max_tokens is None else max_tokens)
-        return self._greedy(prompt, limit, self._memory, self._memory_valid)
+        memory, valid = self.memory
+        if not valid.any():
+            raise MirasolError("there is nothing to ask about: no chunk that is remembered held video or audio")
+        return self._greedy(prompt, limit, memory, valid)
 
     def _greedy(self, prompt: list[int], limit: int, memory: Array, valid: Array) -> Iterator[int]:
-        states = self.engine.initial(TEXT)
-        for token in prompt[:-1]:
-            _, states = self.engine.text(token, memory, valid, states)
-        token = prompt[-1]
-        for _ in range(limit):
-            logits, states = self.engine.text(token, memory, valid, states)
-            token = int(logits[0].argmax())
-            if token == self.contract.tokenizer.eos:
-                return
-            yield token
+        with self.engine.lent(TEXT) as text:
+            text.set("memory", memory)
+            text.set("memory_valid", valid)
+
+            def feed(token: int) -> None:
+                text.set("token", np.array([token], np.int64))
+                text.run()
+                text.swap()
+
+            for token in prompt[:-1]:
+                feed(token)
+            token = prompt[-1]
+            for _ in range(limit):
+                feed(token)
+                token = int(text.get("logits")[0].argmax())
+                if token == self.contract.tokenizer.eos:
+                    return
+                yield token
 
     def snapshot(self) -> Snapshot:
-        """Everything this stream remembers as named arrays: fit for ``numpy.savez``."""
-        return {name: array.copy() for name, array in self._arrays().items()}
+        """Everything this stream remembers as named arrays, copied: fit for ``numpy.savez``."""
+        with self._turn:
+            return self._arrays()
 
     def _arrays(self) -> Snapshot:
-        arrays = {f"features/{name}": array for name, array in self._features.snapshot().items()}
-        for graph, states in self._states.items():
-            arrays |= {f"{graph}/{name}": array for name, array in states.items()}
-        arrays |= {"memory": self._memory, "memory_valid": self._memory_valid, "chunks": np.array(self._chunks)}
+        arrays = {f"features/{name}": array.copy() for name, array in self._features.snapshot().items()}
+        for graph, bound in self._bound.items():
+            arrays |= {f"{graph}/{s.input}": bound.get(s.input) for s in self.contract.graphs[graph].states}
+        arrays["memory"], arrays["memory_valid"] = self.memory
+        arrays["chunks"] = np.array(self._chunks)
         arrays["bundle"] = np.frombuffer(bytes.fromhex(self.contract.sha256), np.uint8)
         return arrays
 
@@ -153,18 +200,27 @@ class Session:
         """Go on from a :meth:`snapshot` of this or another session over the same bundle.
 
         Raises:
-            MirasolError: the snapshot belongs to another bundle, or is incomplete.
+            MirasolError: the snapshot belongs to another bundle, is incomplete, or holds what is not finite; the
+                stream is as before.
         """
-        own = self._arrays()
-        if not np.array_equal(snapshot.get("bundle", np.zeros(0)), own["bundle"]):
-            raise MirasolError(f"the snapshot was not taken over the bundle {self.engine.bundle}")
-        for name, array in own.items():
-            other = snapshot.get(name)
-            if other is None or (other.shape, other.dtype) != (array.shape, array.dtype):
-                raise MirasolError(f"the snapshot's {name} is missing or has another shape than {array.shape}")
-        self._features.restore({name: snapshot[f"features/{name}"] for name in self._features.snapshot()})
-        for graph, states in self._states.items():
-            self._states[graph] = {name: snapshot[f"{graph}/{name}"].copy() for name in states}
-        self._chunks = int(snapshot["chunks"])
-        self._memory = snapshot["memory"].astype(np.float32)
-        self._memory_valid = snapshot["memory_valid"].astype(np.bool_)
+        with self._turn:
+            own = self._arrays()
+            if not np.array_equal(snapshot.get("bundle", np.zeros(0)), own["bundle"]):
+                raise MirasolError(f"the snapshot was not taken over the bundle {self.engine.bundle}")
+            for name, array in own.items():
+                other = snapshot.get(name)
+                if other is None or (other.shape, other.dtype) != (array.shape, array.dtype):
+                    raise MirasolError(f"the snapshot's {name} is missing or has another shape than {array.shape}")
+                if not np.isfinite(other).all():
+                    raise MirasolError(f"the snapshot's {name} is damaged: it is not finite")
+            chunks = int(snapshot["chunks"])
+            if chunks < 0 or int(snapshot["features/index"]) < 0:
+                raise MirasolError(f"the snapshot is damaged: it counts {chunks} chunks")
+            self._features.restore({name: snapshot[f"features/{name}"] for name in self._features.snapshot()})
+            for graph, bound in self._bound.items():
+                for state in self.contract.graphs[graph].states:
+                    bound.set(state.input, snapshot[f"{graph}/{state.input}"])
+            self._chunks = chunks
+            order = np.arange(chunks, chunks + len(self._memory)) % len(self._memory)
+            self._memory[order] = snapshot["memory"].reshape(self._memory.shape)
+            self._valid[order] = snapshot["memory_valid"].reshape(len(self._memory), -1)[:, 0]

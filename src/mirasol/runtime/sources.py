@@ -102,8 +102,8 @@ class FileSource:
             if video.read_until(lambda sink: sink.ready()):
                 frames = video.sink.take()
             if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
-                samples = np.clip(np.rint(audio.sink.take(low, high) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
-                samples = (samples / FULL_SCALE).astype(np.float32)
+                samples = np.rint(np.nan_to_num(audio.sink.take(low, high), posinf=1, neginf=-1) * FULL_SCALE)
+                samples = (np.clip(samples, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
             if frames is None and samples is None:
                 break
             if index == 0:
@@ -174,6 +174,7 @@ class _Reader:
 
     def __init__(self, path: Path, begin: float, make_sink: Any, kind: str) -> None:
         self.sink: Any = None
+        self._frames: Any = iter(())
         self.ended = False
         self.wrong = ""  # what could not be decoded
         self._container = open_media(path)
@@ -209,8 +210,10 @@ class _Reader:
         return bool(enough(self.sink))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let go of the decoder now: its generator holds this object, and this object it."""
+        self._frames.close()
         self._container.close()
+        del self._frames, self._container, self.sink
 
     def _push_next(self) -> None:
         frame = next(self._frames, None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
@@ -170,3 +174,97 @@ def test_a_wrong_chunk_is_refused_and_changes_nothing(engine: Engine, chunk: tup
 
 def test_a_session_opens_a_bundle_by_its_folder() -> None:
     assert Session(tiny_bundle()).contract.clip == CLIP
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_threads_over_one_engine_do_not_change_anybody_s_answer(combiner: str) -> None:
+    engine, streams, chunks = Engine(tiny_bundle(combiner), threads=1), 16, MAX_CHUNKS + 2
+
+    def run(seed: int) -> tuple[list[str], np.ndarray]:
+        session, answers = Session(engine), []
+        for i in range(chunks):
+            session.push(*random_chunk(1000 * seed + i))
+            answers.append(session.ask(QUESTION))
+        return answers, session.memory[0]
+
+    alone = [run(seed) for seed in range(streams)]
+    with ThreadPoolExecutor(streams) as pool:
+        together = list(pool.map(run, range(streams)))
+    for (answers, memory), (expected, expected_memory) in zip(together, alone, strict=True):
+        assert answers == expected
+        assert np.array_equal(memory, expected_memory)
+    assert len({memory.tobytes() for _, memory in alone}) == streams
+
+
+def test_a_chunk_pushed_while_an_answer_is_being_said_does_not_change_it(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    expected = list(session.answer_ids(QUESTION))
+    answer = session.answer_ids(QUESTION)
+    found = [next(answer)]
+    for i in range(MAX_CHUNKS):
+        session.push(*random_chunk(70 + i))
+    assert [*found, *answer] == expected
+
+
+def test_two_answers_at_once_do_not_mix(engine: Engine) -> None:
+    session = pushed(engine, 3)
+    questions = (QUESTION, "is it red")
+    expected = [list(session.answer_ids(question)) for question in questions]
+    first, second = (session.answer_ids(question) for question in questions)
+    found = [list(ids) for ids in zip(*itertools.zip_longest(first, second, fillvalue=-1), strict=True)]
+    assert [[i for i in ids if i != -1] for ids in found] == expected
+
+
+def test_pushes_from_several_threads_are_all_taken_in(engine: Engine) -> None:
+    session = Session(engine)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: session.push(*random_chunk(seed)), range(32)))
+    assert session.chunks == 32
+    assert np.isfinite(session.memory[0]).all()
+
+
+@pytest.mark.parametrize("name", ["x", "h"])
+def test_latents_stay_what_they_were(engine: Engine, name: str) -> None:
+    session = Session(engine)
+    latents = getattr(session.push(*random_chunk(0)), name)
+    before = latents.copy()
+    for i in range(3):
+        session.push(*random_chunk(1 + i))
+    assert np.array_equal(latents, before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"video": np.zeros((1, 5, 24, 16), np.uint8)}, r"video: expected uint8 \(1, 4, 24, 16\), got uint8 \(1, 5,"),
+        ({"audio": np.zeros((1, 1, 1), np.float32)}, r"audio: expected float32 .* got float32 \(1, 1, 1\)"),
+        ({"audio": np.zeros((1, 8, 8), np.float64)}, "got float64"),
+        ({"audio": np.full((1, 8, 8), np.nan, np.float32)}, "audio: some features are not finite"),
+    ],
+)
+def test_wrong_features_are_refused_and_change_nothing(engine: Engine, changes: dict, message: str) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    good = Session(engine)._features.push(*random_chunk(0))
+    with pytest.raises(ValueError, match=message):
+        session.push_features(dataclasses.replace(good, **changes))
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+@pytest.mark.parametrize("name", ["memory", "features/past"])
+def test_a_snapshot_that_is_not_finite_is_refused_and_changes_nothing(engine: Engine, name: str) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    damaged = {**before, name: np.full_like(before[name], np.nan)}
+    with pytest.raises(MirasolError, match=f"snapshot's {name} is damaged"):
+        session.restore(damaged)
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+def test_a_snapshot_is_a_copy(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    snapshot = session.snapshot()
+    kept = {name: array.copy() for name, array in snapshot.items()}
+    for i in range(MAX_CHUNKS + 1):
+        session.push(*random_chunk(40 + i))
+    assert all(np.array_equal(array, kept[name]) for name, array in snapshot.items())

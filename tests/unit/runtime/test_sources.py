@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from support.media import TINY_CLIP, shown, tone, write_media
@@ -133,6 +135,19 @@ def test_what_waits_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(collect.StreamSound, "take", take_sound)
     assert sum(1 for _ in FileSource(path, TINY_CLIP)) == 200
     assert max(waiting) <= 8  # frames, or their time in sound: one second
+
+
+def test_decoded_frames_are_let_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "clip.mkv", frames=100, size=(64, 32))
+    gc.collect()
+    gc.disable()
+    try:
+        chunks = sum(1 for _ in FileSource(path, TINY_CLIP))
+        large = sum(type(o) is av.VideoFrame and o.width == 64 for o in gc.get_objects())
+    finally:
+        gc.enable()
+    assert chunks == 50
+    assert large <= 1
 
 
 def test_an_unfinished_stream_closes_its_file(tmp_path: Path) -> None:

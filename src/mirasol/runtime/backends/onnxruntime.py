@@ -1,8 +1,11 @@
-"""Graphs on onnxruntime's CPU provider."""
+"""Graphs on onnxruntime: on the CPU, or on an NVIDIA GPU through its CUDA or TensorRT provider."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.backends import Array, Step
@@ -20,19 +23,43 @@ _TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }
+# Each provider, and what computes the operators that it does not know.
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
 
 
-def load(file: Path, graph: GraphSpec, threads: int) -> Step:
+def available() -> list[str]:
+    """Names of :data:`PROVIDERS` that the installed onnxruntime was built with; a GPU may still be missing.
+
+    Raises:
+        MirasolError: onnxruntime is not installed.
+    """
+    if onnxruntime is None:
+        raise MirasolError("onnxruntime is not installed: run `pip install 'mirasol[runtime]'`")
+    built = onnxruntime.get_available_providers()
+    return [name for name, wanted in PROVIDERS.items() if wanted[0] in built]
+
+
+def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> Step:
     """Load ``file`` and check that its inputs and outputs are those of ``graph``.
 
     Args:
         threads: CPU threads of one call; 0 leaves the choice to onnxruntime.
+        provider: a name of :data:`PROVIDERS`.
 
     Raises:
-        MirasolError: onnxruntime is not installed, cannot read the file, or finds another signature.
+        MirasolError: onnxruntime is not installed, lacks the provider, finds no GPU for it, cannot read the
+            file, or finds another signature.
     """
-    if onnxruntime is None:
-        raise MirasolError("onnxruntime is not installed: run `pip install 'mirasol[runtime]'`")
+    have = available()
+    if provider not in have:
+        raise MirasolError(
+            f"the provider {provider!r} is not in this onnxruntime (it has: {', '.join(have)}). For a GPU: "
+            "`pip uninstall onnxruntime`, then `pip install 'mirasol[runtime-gpu]'`"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -40,21 +67,73 @@ def load(file: Path, graph: GraphSpec, threads: int) -> Step:
     # Between two chunks of a live stream there is nothing to do: threads that spin would burn a core each.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(file), options, providers=list(PROVIDERS[provider]))
     except Exception as error:  # onnxruntime's errors have no common base
         raise MirasolError(f"{file}: onnxruntime cannot load it: {error}. Export the bundle again") from error
+    if PROVIDERS[provider][0] not in session.get_providers():  # it says so in its log and takes the CPU
+        raise MirasolError(
+            f"the provider {provider!r} cannot be used here: no NVIDIA GPU, or its libraries (CUDA, cuDNN, TensorRT) "
+            "are not found. Run `nvidia-smi`; provider='cpu' needs neither"
+        )
     for kind, found, expected in (
         ("input", session.get_inputs(), graph.inputs),
         ("output", session.get_outputs(), graph.outputs),
     ):
-        have = [(node.name, _TYPES.get(node.type, node.type), tuple(node.shape)) for node in found]
+        seen = [(node.name, _TYPES.get(node.type, node.type), tuple(node.shape)) for node in found]
         want = [(tensor.name, tensor.dtype, tensor.shape) for tensor in expected]
-        if have != want:
-            first = next((pair for pair in zip(have, want, strict=False) if pair[0] != pair[1]), (have, want))
+        if seen != want:
+            first = next((pair for pair in zip(seen, want, strict=False) if pair[0] != pair[1]), (seen, want))
             raise MirasolError(f"{file}: {kind} {first[0]} is not the contract's {first[1]}. Export the bundle again")
-    names = [tensor.name for tensor in graph.outputs]
+    return OrtStep(session, graph, "cpu" if provider == "cpu" else "cuda")
 
-    def step(inputs: dict[str, Array]) -> dict[str, Array]:
-        return dict(zip(names, session.run(names, inputs), strict=True))
 
-    return step
+class OrtStep:
+    """A graph in an onnxruntime session."""
+
+    def __init__(self, session: Any, graph: GraphSpec, device: str) -> None:
+        self._session, self._graph, self._device = session, graph, device
+        self._names = [tensor.name for tensor in graph.outputs]
+
+    def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+
+    def bind(self) -> OrtBound:
+        return OrtBound(self._session, self._graph, self._device)
+
+
+class OrtBound:
+    """Buffers on the device that computes, bound twice: as they are, and with the two of each state exchanged."""
+
+    def __init__(self, session: Any, graph: GraphSpec, device: str) -> None:
+        self._session = session
+        first = {state.input: state.initial for state in graph.states}
+        values = {
+            tensor.name: onnxruntime.OrtValue.ortvalue_from_numpy(
+                np.full(tensor.shape, first.get(tensor.name, 0), tensor.dtype), device, 0
+            )
+            for tensor in (*graph.inputs, *graph.outputs)
+        }
+        pairs = {state.input: state.output for state in graph.states}
+        exchanged = pairs | {after: before for before, after in pairs.items()}
+        swapped = {name: values[exchanged.get(name, name)] for name in values}
+        self._turns = [(values, self._binding(graph, values)), (swapped, self._binding(graph, swapped))]
+
+    def _binding(self, graph: GraphSpec, values: dict[str, Any]) -> Any:
+        binding = self._session.io_binding()
+        for tensor in graph.inputs:
+            binding.bind_ortvalue_input(tensor.name, values[tensor.name])
+        for tensor in graph.outputs:
+            binding.bind_ortvalue_output(tensor.name, values[tensor.name])
+        return binding
+
+    def set(self, name: str, value: Array) -> None:
+        self._turns[0][0][name].update_inplace(np.ascontiguousarray(value))
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._turns[0][1])
+
+    def swap(self) -> None:
+        self._turns.reverse()
+
+    def get(self, name: str) -> Array:
+        return np.array(self._turns[0][0][name].numpy())  # on a CPU, numpy() is a view of the buffer

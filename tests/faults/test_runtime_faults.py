@@ -1,0 +1,195 @@
+"""Whatever a stream or a bundle does: a defined result or a clear error, and never another stream's state."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from support.bundle import CLIP, QUESTION, random_chunk, tiny_bundle
+from support.media import shown, tone, write_media
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.media import MediaError
+from mirasol.runtime.answer import answer
+from mirasol.runtime.contract import CONTRACT_FILE, read_contract
+from mirasol.runtime.engine import Engine
+from mirasol.runtime.session import Session
+from mirasol.runtime.sources import Chunk, FileSource, FolderSource
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(tiny_bundle(), threads=1)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle(), tmp_path / "bundle"))
+
+
+def streamed(engine: Engine, chunks: list[Chunk]) -> Session:
+    session = Session(engine)
+    for chunk in chunks:
+        session.push(chunk.video, chunk.samples)
+    return session
+
+
+# A bundle that is not what was exported.
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+def test_one_byte_flipped_in_any_file_is_refused_by_its_name(place: float, bundle: Path) -> None:
+    for file in sorted(bundle.iterdir()):
+        content = file.read_bytes()
+        damaged = bytearray(content)
+        damaged[int(place * len(content))] ^= 1
+        file.write_bytes(damaged)
+        with pytest.raises(MirasolError, match=re.escape(file.name)):
+            Engine(bundle)
+        file.write_bytes(content)
+    Engine(bundle)
+
+
+def test_any_missing_file_is_named(bundle: Path) -> None:
+    for file in sorted(bundle.iterdir()):
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(MirasolError, match=re.escape(file.name)):
+            Engine(bundle)
+        file.write_bytes(content)
+
+
+def test_a_contract_of_another_version_says_both(bundle: Path) -> None:
+    text = (bundle / CONTRACT_FILE).read_text()
+    version = read_contract(bundle).version
+    (bundle / CONTRACT_FILE).write_text(text.replace(f'"version": {version}', '"version": 99'))
+    with pytest.raises(MirasolError, match=rf"contract version 99, but this mirasol reads version {version}"):
+        Engine(bundle)
+
+
+def test_a_truncated_contract(bundle: Path) -> None:
+    os.truncate(bundle / CONTRACT_FILE, 500)
+    with pytest.raises(MirasolError, match=r"contract\.json is damaged"):
+        Engine(bundle)
+
+
+# A stream that does what it should not.
+
+
+@pytest.mark.parametrize("what", ["too many frames", "too large", "too long", "nothing of it"])
+def test_an_oversized_chunk_is_refused_and_the_stream_goes_on(what: str, engine: Engine) -> None:
+    frames, samples = random_chunk(0)
+    wrong = {
+        "too many frames": (np.concatenate([frames, frames]), samples),
+        "too large": (np.zeros((CLIP.frames_per_chunk, 4320, 2880), np.uint8), samples),
+        "too long": (frames, np.zeros(10_000_000, np.float32)),
+        "nothing of it": (frames[:0], samples[:0]),
+    }[what]
+    session, other = Session(engine), Session(engine)
+    with pytest.raises(ValueError, match="expected"):
+        session.push(*wrong)
+    assert np.array_equal(session.push(*random_chunk(1)).h, other.push(*random_chunk(1)).h)
+
+
+def test_chunks_that_do_not_come_keep_their_place_in_time(engine: Engine) -> None:
+    session = Session(engine)
+    for present in (True, False, False, True):
+        session.push(*(random_chunk(1) if present else (None, None)))
+    combined = engine.contract.model.combined
+    assert session.chunks == 4
+    assert session.memory[1][0, -4 * combined :: combined].tolist() == [True, False, False, True]
+
+
+def test_a_stream_that_stays_away_longer_than_the_memory_has_nothing_to_say_and_returns(engine: Engine) -> None:
+    session = Session(engine)
+    session.push(*random_chunk(0))
+    for _ in range(engine.contract.model.max_chunks):
+        session.push(None, None)
+    with pytest.raises(MirasolError, match="nothing to ask about"):
+        session.ask(QUESTION)
+    session.push(*random_chunk(1))
+    assert isinstance(session.ask(QUESTION), str)
+
+
+def test_a_session_restored_into_another_bundle_is_refused_and_stays(engine: Engine) -> None:
+    snapshot = streamed(Engine(tiny_bundle("ttm"), threads=1), [Chunk(0, 0.5, *random_chunk(0))]).snapshot()
+    session = Session(engine)
+    session.push(*random_chunk(3))
+    before = session.snapshot()
+    with pytest.raises(MirasolError, match="not taken over the bundle"):
+        session.restore(snapshot)
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+@pytest.mark.parametrize("name", ["memory", "latent_step/keys_values", "features/past", "chunks"])
+def test_a_snapshot_with_an_array_of_another_shape_is_refused(name: str, engine: Engine) -> None:
+    session = Session(engine)
+    snapshot = session.snapshot()
+    assert name in snapshot
+    with pytest.raises(MirasolError, match=f"snapshot's {name} is missing or has another shape"):
+        session.restore({**snapshot, name: np.zeros((2, 2), np.float32)})
+
+
+# A file that does what it should not.
+
+
+def test_sound_that_is_not_finite_is_silence(tmp_path: Path, engine: Engine) -> None:
+    path, samples = tmp_path / "nan.wav", tone(2.0)
+    samples[2000:2100], samples[9000] = np.nan, np.inf
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("pcm_f32le", rate=8000, layout="mono")
+        block = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+        block.sample_rate, block.time_base = 8000, Fraction(1, 8000)
+        container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+    chunks = list(FileSource(path, CLIP))
+    found = np.concatenate([chunk.samples for chunk in chunks if chunk.samples is not None])
+    assert not found[2000:2100].any()
+    assert np.abs(found[2100:9000] - samples[2100:9000]).max() <= 1 / 32768
+    assert isinstance(answer(path, QUESTION, tiny_bundle(), threads=1), str)
+
+
+def test_a_stream_that_stops_and_returns_holds_its_picture_and_is_silent(tmp_path: Path, engine: Engine) -> None:
+    times = (*(i / 8 for i in range(8)), *(4 + i / 8 for i in range(8)))  # three seconds of nothing
+    path = write_media(tmp_path / "gap.mkv", frames=16, times=times, size=(16, 16))
+    chunks = list(FileSource(path, CLIP))
+    assert [chunk.video is not None for chunk in chunks] == [True] * 10
+    frames = np.concatenate([chunk.video for chunk in chunks if chunk.video is not None])
+    assert shown(frames) == [*range(8), *[7] * 24, *range(8, 16)]
+    assert streamed(engine, chunks).chunks == 10
+
+
+def test_a_change_of_the_frame_rate_changes_nothing_of_the_time(tmp_path: Path) -> None:
+    slow = [i / 8 for i in range(8)]
+    fast = [1 + i / 32 for i in range(32)]  # from one second on, four times as many
+    path = write_media(tmp_path / "rates.mkv", frames=40, times=(*slow, *fast), size=(16, 16))
+    frames = np.concatenate([chunk.video for chunk in FileSource(path, CLIP) if chunk.video is not None])
+    assert shown(frames) == [*range(8), *((8 + 4 * i) % 16 for i in range(8))]
+
+
+def test_a_change_of_the_picture_size_within_a_stream(tmp_path: Path) -> None:
+    first = write_media(tmp_path / "1.ts", frames=8, size=(16, 16))
+    second = write_media(tmp_path / "2.ts", frames=8, size=(64, 32))
+    chunks = list(FolderSource(tmp_path, CLIP))
+    assert [chunk.index for chunk in chunks] == list(range(4))
+    assert all(chunk.video is not None and chunk.video.shape[1:] == (24, 16) for chunk in chunks), (first, second)
+
+
+def test_time_stamps_that_jump_by_days_are_an_error_and_no_memory(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "jump.mkv", frames=9, times=(*(i / 8 for i in range(8)), 200_000.0), size=(16, 16))
+    with pytest.raises(MediaError, match=r"jump\.mkv: the time stamps of the pictures jump by \d+ s at 1\.0 s"):
+        list(FileSource(path, CLIP))
+
+
+def test_a_file_that_ends_within_a_frame_gives_what_it_holds(tmp_path: Path, engine: Engine) -> None:
+    path = write_media(tmp_path / "cut.mkv", frames=32, sound=tone(4.0), size=(16, 16))
+    os.truncate(path, path.stat().st_size * 3 // 4)
+    chunks = list(FileSource(path, CLIP))
+    assert 1 <= len(chunks) < 8
+    assert streamed(engine, chunks).ask(QUESTION) is not None
