@@ -174,7 +174,7 @@ class _Reader:
 
     def __init__(self, path: Path, begin: float, make_sink: Any, kind: str) -> None:
         self.sink: Any = None
-        self._frames: Any = iter(())
+        self._frames: Any = None
         self.ended = False
         self.wrong = ""  # what could not be decoded
         self._container = open_media(path)
@@ -211,7 +211,8 @@ class _Reader:
 
     def close(self) -> None:
         """Close the file, and let go of the decoder now: its generator holds this object, and this object it."""
-        self._frames.close()
+        if self._frames is not None:
+            self._frames.close()
         self._container.close()
         del self._frames, self._container, self.sink
 
