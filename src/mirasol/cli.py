@@ -16,6 +16,7 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine de
 BUNDLE, FINETUNE = Path("build/bundle"), Path("build/finetune")
 WordNet = Annotated[Path, typer.Option(help="folder of WordNet's database files, for nextqa-oe")]
 WORDNET = Path("/usr/share/wordnet")  # of Debian's wordnet-base
+SERVICE = ("fastapi", "pydantic", "starlette", "uvicorn", "websockets", "prometheus_client")
 EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
 
 app = typer.Typer(
@@ -214,6 +215,27 @@ def stream(
 
 
 @app.command()
+def serve(
+    bundle: Bundle = BUNDLE,
+    host: Annotated[str, typer.Option(help="where to listen; by default no other machine can reach it")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    sessions: Annotated[int, typer.Option(min=1, max=256, help="at once")] = 8,
+    max_upload: Annotated[int, typer.Option(min=1, help="MiB of one file")] = 256,
+    idle: Annotated[float, typer.Option(min=1, help="seconds until a session that nobody uses is ended")] = 120.0,
+    threads: Threads = 0,
+) -> None:
+    """Serve the model over HTTP and WebSockets, with a page to drop a video or open the camera on; without PyTorch.
+
+    If the environment variable MIRASOL_TOKEN is set, clients must send it. docs/streaming.md describes the service.
+
+    Example:  mirasol serve
+    """
+    from mirasol.commands.serve import serve as run_serve
+
+    run_serve(bundle, host, port, sessions, max_upload, idle, threads)
+
+
+@app.command()
 def workspace(
     name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")],
     params: Annotated[Path | None, typer.Option(help="a params file for it, such as recipes/*.yaml")] = None,
@@ -292,7 +314,7 @@ def main() -> None:
         package = (error.name or "").split(".")[0]
         if package in ("", "mirasol", "flows"):
             raise
-        extra = {"onnxruntime": "runtime", "prefect": "flows"}.get(package, "train")
+        extra = {"onnxruntime": "runtime", "prefect": "flows", **dict.fromkeys(SERVICE, "serve")}.get(package, "train")
         say.error(f"this needs the package {package}: `make setup`, or `pip install 'mirasol[{extra}]'`")
     except OSError as error:
         mendable = disk_error(error, Path(error.filename or "."))
