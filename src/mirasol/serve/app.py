@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -134,7 +134,12 @@ def _pages(app: FastAPI, hub: Hub) -> None:
             raise HTTPException(503, f"the engine has been busy for {READY_SECONDS:g} s") from None
         return Ready(sessions=len(hub.visits), most=hub.limits.sessions)
 
-    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse, responses=refusals())
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        response_class=Response,
+        responses=refusals() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def metrics() -> Response:
         """Counts and times in Prometheus' format."""
         return Response(hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,8 +1,9 @@
 """Which chunks an answer rests on: each is taken out of the text model's memory, and the answer is scored again.
 
-The text graph gives no attention weights, and weights are no proof of use. What is measured here is an effect:
-log p(token | all chunks) - log p(token | all but one), in nats. Later chunks may carry on what an earlier one held
-(their latents have seen it, P 3.3), so that a chunk's influence is what the text model read from its own features.
+The text graph gives no attention weights, and weights are no proof of use. What is measured here is an effect: how
+much the log-odds of each token, log p - log(1 - p) in nats, fall when one chunk is gone. (Where a model is sure, log p
+alone hardly moves.) Later chunks may carry on what an earlier one held (their latents have seen it, P 3.3), so that a
+chunk's influence is what the text model read from its own features and from nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mirasol.runtime.engine import Engine
 
 
 def answer_tokens(engine: Engine, question: str, memory: Array, valid: Array) -> tuple[list[int], list[float]]:
-    """The greedy answer's tokens without its end mark, and the log-probability of each.
+    """The greedy answer's tokens without its end mark, and the log-odds of each.
 
     Args:
         memory: h of the remembered chunks [1, R*m, d].
@@ -32,7 +33,7 @@ def answer_tokens(engine: Engine, question: str, memory: Array, valid: Array) ->
         if token == engine.contract.tokenizer.eos:
             break
         ids.append(token)
-        scores.append(_log_p(logits, token))
+        scores.append(_log_odds(logits, token))
         if len(prompt) + len(ids) >= model.max_text:
             break
         out, states = engine.text(token, memory, valid, states)
@@ -58,7 +59,7 @@ def influences(
         logits, states = _prompt(engine, prompt, memory, without)
         losses = []
         for i, (token, score) in enumerate(zip(ids, scores, strict=True)):
-            losses.append(score - _log_p(logits, token))
+            losses.append(score - _log_odds(logits, token))
             if i + 1 < len(ids):
                 out, states = engine.text(token, memory, without, states)
                 logits = np.asarray(out)[0]
@@ -72,7 +73,8 @@ def _prompt(engine: Engine, prompt: list[int], memory: Array, valid: Array) -> t
     return np.asarray(logits)[0], states
 
 
-def _log_p(logits: Array, token: int) -> float:
+def _log_odds(logits: Array, token: int) -> float:
     values = np.asarray(logits, np.float64)
-    top = values.max()
-    return float(values[token] - top - np.log(np.exp(values - top).sum()))
+    others = np.delete(values, token)
+    top = others.max()
+    return float(values[token] - top - np.log(np.exp(others - top).sum()))
