@@ -21,7 +21,7 @@ from mirasol.runtime.engine import Engine
 from mirasol.serve.app import make_app
 from mirasol.serve.hub import Hub
 from mirasol.serve.limits import Limits
-from mirasol.serve.live import message_bytes
+from mirasol.serve.run import config_of
 
 
 @dataclass
@@ -65,21 +65,19 @@ class Service:
 def running(limits: Limits | None = None, **settings: Any) -> Iterator[Service]:
     """The service over the tiny bundle."""
     app = make_app(Engine(tiny_bundle(), threads=1), limits, **settings)
-    hub = app.state.hub
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, log_level="critical", ws_max_size=message_bytes(hub), timeout_graceful_shutdown=1, ws_ping_interval=None
-    )
+    config = config_of(app)
+    config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     until(lambda: server.started)
     try:
-        yield Service(listening.getsockname()[1], hub)
+        yield Service(listening.getsockname()[1], app.state.hub)
     finally:
         server.should_exit = True
         thread.join(20)
-        assert not hub.folder.exists(), "uploads were left behind"
+        assert not app.state.hub.folder.exists(), "uploads were left behind"
 
 
 def until(true: Callable[[], Any], seconds: float = 30.0) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
@@ -18,6 +20,34 @@ from mirasol.serve.live import message_bytes
 
 TOKEN = "MIRASOL_TOKEN"  # an environment variable: arguments can be read by every user of the machine
 GOODBYE_SECONDS = 5
+
+
+class Http(H11Protocol):
+    """HTTP that lets nothing but a whole handshake become a WebSocket.
+
+    uvicorn 0.54 hands over whatever asks for it, and never answers where the method is not GET or a body follows: the
+    connection stays for ever. Those are ordinary requests here, which no path answers.
+    """
+
+    def _should_upgrade(self) -> bool:
+        headers = dict(self.headers)
+        body = headers.keys() & {b"content-length", b"transfer-encoding"}
+        whole = self.scope["method"] == "GET" and b"sec-websocket-key" in headers and not body
+        return whole and self._get_upgrade() == b"websocket"
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How the service of ``make_app`` is run."""
+    return uvicorn.Config(
+        app,
+        http=Http,
+        ws="websockets-sansio",
+        log_level="error",
+        access_log=False,  # paths hold the sessions' names
+        server_header=False,
+        ws_max_size=message_bytes(app.state.hub),
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
+    )
 
 
 def serve(
@@ -41,21 +71,12 @@ def serve(
     """
     local, token = host in LOCAL, os.environ.get(TOKEN, "")
     app = make_app(Engine(bundle, threads=threads), limits, token=token, local=local)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,  # paths hold the sessions' names
-        server_header=False,
-        ws_max_size=message_bytes(app.state.hub),
-        ws_max_queue=4,
-        timeout_graceful_shutdown=GOODBYE_SECONDS,
-    )
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}")
         if not local:
             say(_warning(bool(token)))
-        uvicorn.Server(config).run([listening])
+        uvicorn.Server(config_of(app)).run([listening])
 
 
 def _warning(token: bool) -> str:
