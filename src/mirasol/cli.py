@@ -198,20 +198,29 @@ def answer(
 
 @app.command()
 def stream(
-    source: Annotated[Path, typer.Argument(help="a media file, or a folder of them in order")],
+    source: Annotated[
+        str, typer.Argument(help="a media file, a folder of them, synthetic, a camera (/dev/video0), or rtsp://…")
+    ],
     ask: Annotated[str, typer.Option(help="the question, asked again and again")],
-    every: Annotated[float, typer.Option(min=0.01, help="seconds of the stream between two answers")] = 2.0,
+    every: Annotated[str, typer.Option(help="time of the stream between two answers, like 2s or 500ms")] = "2s",
     fast: Annotated[bool, typer.Option("--fast", help="as fast as it goes, instead of at the source's speed")] = False,
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
 ) -> None:
-    """Stream a video chunk by chunk and answer while it runs, without PyTorch.
+    """Stream a video chunk by chunk and answer while it runs, without PyTorch. Ctrl-C ends it.
 
     Example:  mirasol stream clip.mp4 --ask 'which sound is heard first?'
+
+    Example:  mirasol stream rtsp://camera/live --ask 'what happens?' --every 5s
     """
+    from mirasol.runtime.live import seconds_of
     from mirasol.runtime.stream import stream as run_stream
 
-    run_stream(source, bundle, ask, every, wait=not fast, threads=threads)
+    try:
+        seconds = seconds_of(every)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--every") from None
+    run_stream(source, bundle, ask, seconds, wait=not fast, threads=threads)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Where chunks come from: a file, read as its presentation time goes, or a folder of files in order.
+"""Where chunks come from: a file, read as its presentation time goes, a folder of files in order, or a built-in world.
 
 Memory is bounded whatever the length: a source decodes no further than the chunk that is asked for. The
 picture and the sound are read through two handles, so that a file that interleaves them badly costs
@@ -7,8 +7,10 @@ reading and not memory.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +23,13 @@ from mirasol.data.decode import probe
 from mirasol.data.features import chunk_edge
 from mirasol.data.media import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
 from mirasol.data.spec import ClipSpec
+from mirasol.data.world_media import encode
+from mirasol.data.world_scene import sample_clip
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
-FULL_SCALE = 32768.0  # shards hold 16-bit sound, and the model has heard no other
+FULL_SCALE = 32768.0
+SYNTHETIC = "synthetic"
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 
 
@@ -102,8 +107,7 @@ class FileSource:
             if video.read_until(lambda sink: sink.ready()):
                 frames = video.sink.take()
             if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
-                samples = np.clip(np.rint(audio.sink.take(low, high) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
-                samples = (samples / FULL_SCALE).astype(np.float32)
+                samples = sixteen_bits(audio.sink.take(low, high))
             if frames is None and samples is None:
                 break
             if index == 0:
@@ -148,25 +152,69 @@ class FolderSource:
             raise MirasolError(f"{folder}: holds no media file (looked for {', '.join(sorted(SUFFIXES))})")
 
     def __iter__(self) -> Iterator[Chunk]:
-        index = 0
-        for file in self.files:
-            for chunk in FileSource(file, self.clip):
-                wanted = chunk_edge(index + 1, self.chunk_seconds, self.clip.sample_rate)
-                wanted -= chunk_edge(index, self.chunk_seconds, self.clip.sample_rate)
-                samples = chunk.samples  # a sample more or less, where chunks are no whole number of samples
-                if samples is not None:
-                    samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
-                yield replace(chunk, index=index, end=(index + 1) * self.chunk_seconds, samples=samples)
-                index += 1
+        return _joined(self.files, self.clip)
 
 
-def open_source(path: str | Path, clip: ClipSpec) -> Source:
-    """A file or a folder as a source.
+class SyntheticSource:
+    """Clips of the built-in world one after another, without an end: something to stream where there is nothing.
+
+    They are written and read as files, so that everything but a camera takes part.
 
     Raises:
-        MirasolError: it is neither, or holds nothing that can be decoded.
+        MirasolError: the model spreads its chunks over a whole file.
     """
-    return FolderSource(path, clip) if Path(path).is_dir() else FileSource(path, clip)
+
+    def __init__(self, clip: ClipSpec, seed: int = 0) -> None:
+        self.clip, self.seed = clip, seed
+        self.chunk_seconds = clip.chunk_seconds
+        if clip.sampling == "spread":
+            raise MirasolError("synthetic: the model looks at chunks that are spread over a whole file: name one file")
+
+    def __iter__(self) -> Iterator[Chunk]:
+        with tempfile.TemporaryDirectory(prefix="mirasol-synthetic-") as folder:
+            yield from _joined(self._files(Path(folder) / "clip.mp4"), self.clip)
+
+    def _files(self, path: Path) -> Iterator[Path]:
+        for index in itertools.count():
+            path.write_bytes(encode(sample_clip(self.seed, "test", index)))
+            yield path
+
+
+def _joined(files: Iterable[Path], clip: ClipSpec) -> Iterator[Chunk]:
+    """The chunks of ``files`` as those of one stream."""
+    index = 0
+    for file in files:
+        for chunk in FileSource(file, clip):
+            low, high = (chunk_edge(i, clip.chunk_seconds, clip.sample_rate) for i in (index, index + 1))
+            samples = fit(chunk.samples, high - low)
+            yield replace(chunk, index=index, end=(index + 1) * clip.chunk_seconds, samples=samples)
+            index += 1
+
+
+def fit(samples: Samples | None, wanted: int) -> Samples | None:
+    """A sample more or less, where chunks are no whole number of samples."""
+    return None if samples is None else np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+
+
+def sixteen_bits(samples: Samples) -> Samples:
+    """Rounded as shards store them: the model has heard no other."""
+    rounded: Samples = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+    return np.asarray(rounded / FULL_SCALE, np.float32)
+
+
+def open_source(source: str | Path, clip: ClipSpec) -> Source:
+    """What ``source`` names: a file, a folder, ``synthetic``, a camera device, or an RTSP address.
+
+    Raises:
+        MirasolError: it is none of these, cannot be opened, or holds nothing that can be decoded.
+    """
+    from mirasol.runtime import live  # which builds on this module
+
+    if str(source) == SYNTHETIC:
+        return SyntheticSource(clip)
+    if live.is_live(str(source)):
+        return live.LiveSource(str(source), clip)
+    return FolderSource(source, clip) if Path(source).is_dir() else FileSource(source, clip)
 
 
 class _Reader:

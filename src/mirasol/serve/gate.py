@@ -29,6 +29,9 @@ HEADERS = [
 ]
 
 
+CLOSE = (b"connection", b"close")  # else the server would read on, to throw away what comes
+
+
 class Gate:
     """Middleware that needs nothing of the service itself.
 
@@ -58,7 +61,8 @@ class Gate:
             return
         self._flying += 1
         try:
-            await self.app(scope, _Body(scope, receive, self.limits), self._counted(scope, send))
+            body = _Body(scope, receive, self.limits)
+            await self.app(scope, body, self._counted(scope, body, send))
         finally:
             self._flying -= 1
 
@@ -81,10 +85,12 @@ class Gate:
                 return 413, "size", f"the body is larger than the {most} bytes that may be sent here"
         return None
 
-    def _counted(self, scope: MutableMapping[str, Any], send: Send) -> Send:
+    def _counted(self, scope: MutableMapping[str, Any], body: _Body, send: Send) -> Send:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
+                if body.refused:
+                    message["headers"].append(CLOSE)
                 method = scope["method"] if scope["method"] in ("GET", "POST", "PUT", "DELETE") else "other"
                 self.metrics.requests.labels(method, message["status"]).inc()
             await send(message)
@@ -98,6 +104,7 @@ class _Body:
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, limits: Limits) -> None:
         self._receive, self._most, self._stall = receive, allowed(scope, limits), limits.stall_seconds
         self._size, self._more = 0, True
+        self.refused = False
 
     async def __call__(self) -> Message:
         if not self._more:
@@ -105,10 +112,12 @@ class _Body:
         try:
             message = await asyncio.wait_for(self._receive(), self._stall)
         except TimeoutError:
+            self.refused = True
             raise HTTPException(408, f"nothing came for {self._stall:g} s: send the body faster") from None
         self._size += len(message.get("body", b""))
         self._more = bool(message.get("more_body", False))
         if self._size > self._most:
+            self.refused = True
             raise HTTPException(413, f"the body is larger than the {self._most} bytes that may be sent here")
         return message
 
@@ -128,7 +137,7 @@ def _name(host: str) -> str:
 
 async def _deny(send: Send, status: int, text: str) -> None:
     body = json.dumps({"error": text}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS, CLOSE]
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
     headers += [(b"retry-after", b"1")] if status == 503 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})

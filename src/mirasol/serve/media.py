@@ -99,7 +99,9 @@ class Media:
         self.path.unlink(missing_ok=True)
 
     async def _call(self, function: Callable[..., R], *arguments: Any) -> R:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, self._work, function, arguments)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self._ready)  # a busy machine is slow at it: no fault of the file
+        future = loop.run_in_executor(self._threads, self._work, function, arguments)
         done, _ = await asyncio.wait({future}, timeout=self._limits.stall_seconds)
         if not done:
             self._kill()
@@ -114,11 +116,15 @@ class Media:
             log.exception("decoding failed")
             raise MediaError("the decoder was ended before it had a result") from error
 
-    def _work(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
+    def _ready(self) -> None:
         if self._guard is None or not self._guard.alive:
             self._guard = Guard()
-        if self._closed:
+        if self._closed:  # meanwhile
             self._guard.close()
+
+    def _work(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
+        if self._guard is None or self._closed:
+            raise MediaError("the session has ended")
         result: R = self._guard.call(function, arguments, {})
         return result
 
