@@ -27,6 +27,7 @@ from mirasol.runtime.sources import Chunk, fit, sixteen_bits
 
 SCHEMES = ("rtsp://", "rtsps://")
 PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"
+ANALYSED = "1000000"  # microseconds of an address that FFmpeg looks at before it gives anything: they come at once
 READ_SECONDS = 5.0  # without a packet: the connection is given up and made anew
 RETRY_SECONDS = 2.0  # between two attempts
 PATIENCE = 60.0  # seconds without a connection until the stream has ended
@@ -259,7 +260,7 @@ def shown(address: str) -> str:
 def _open(address: str) -> Any:
     limits = decoder_options()
     if address.startswith(SCHEMES):
-        options = limits | {"rtsp_transport": "tcp", "protocol_whitelist": PROTOCOLS}
+        options = limits | {"rtsp_transport": "tcp", "protocol_whitelist": PROTOCOLS, "analyzeduration": ANALYSED}
         return av.open(address, options=options, timeout=READ_SECONDS, metadata_errors="ignore")
     return av.open(address, format="v4l2", options=limits, timeout=READ_SECONDS)
 

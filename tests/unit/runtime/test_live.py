@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from support.media import TINY_CLIP, shown, tone, write_media
+from support.rtsp import serving
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime import live
@@ -66,6 +67,21 @@ def test_an_unbroken_stream_gives_the_file_s_chunks(media: Path) -> None:
         assert np.array_equal(chunk.video, expected.video)
         assert np.array_equal(chunk.samples, expected.samples)
     assert sum(chunk.video is not None for chunk in found) == 8
+
+
+def test_an_rtsp_address_is_streamed_and_taken_up_again(tmp_path: Path) -> None:
+    sound = tone(2.0, rate=16000)
+    path = write_media(tmp_path / "clip.ts", frames=16, size=(64, 64), sound=sound, rate=16000, codec="mp2")
+    with serving(path, 2.0) as address:
+        chunks = iter(open_source(address, TINY_CLIP))
+        found = [chunk for chunk, _ in zip(chunks, range(24), strict=False)]
+        chunks.close()
+    both = [chunk for chunk in found if chunk.video is not None and chunk.samples is not None]
+    first, second = shown(both[2].video)
+    assert (first in range(3, 6), second - first) == (True, 1)
+    assert np.abs(both[2].samples).max() > 0.1
+    assert [shown(chunk.video)[0] for chunk in both].count(0) >= 2, "the server plays from the beginning again"
+    assert [chunk.index for chunk in found] == list(range(24))
 
 
 def test_a_stream_that_returns_goes_on_after_the_gap(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
