@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 import pytest
 from support import guarded
-from support.bundle import CLIP, QUESTION, tiny_bundle
+from support.bundle import CLIP, tiny_bundle
 from support.fuzz import Fuzzed, requests
 from support.media import tone, write_media
-from support.service import Service, camera_chunk, events, running, until
+from support.service import QUESTION, Service, camera_chunk, events, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from mirasol.runtime.answer import answer

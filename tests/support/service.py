@@ -23,6 +23,8 @@ from mirasol.serve.hub import Hub
 from mirasol.serve.limits import Limits
 from mirasol.serve.run import config_of
 
+QUESTION = "first bell"  # the tiny model has something to say to it
+
 
 @dataclass
 class Service:

@@ -1,14 +1,17 @@
-"""A camera or an RTSP address as a source: it is late, it stops, it comes back, and the stream goes on.
+"""Sources without an end: a camera or an RTSP address, and the built-in world.
 
-A thread reads and decodes, so that nothing waits for the model; what the model has no time for is dropped, oldest
-first, and counted. Frames and sound are placed by their time stamps with the loader's rules, whatever the frame rate
-does. Where a chunk does not come, an empty one takes its place in time.
+A camera is late, it stops, it comes back, and the stream goes on. A thread reads and decodes, so that nothing waits
+for the model; what the model has no time for is dropped, oldest first, and counted. Frames and sound are placed by
+their time stamps with the loader's rules, whatever the frame rate does. Where a chunk does not come, an empty one takes
+its place in time.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +25,12 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.features import chunk_edge
 from mirasol.data.media import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
 from mirasol.data.spec import ClipSpec
+from mirasol.data.world_media import encode
+from mirasol.data.world_scene import sample_clip
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
-from mirasol.runtime.sources import Chunk, fit, sixteen_bits
+from mirasol.runtime.sources import Chunk, Source, fit, joined, open_source, sixteen_bits
 
+SYNTHETIC = "synthetic"
 SCHEMES = ("rtsp://", "rtsps://")
 PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"
 ANALYSED = "1000000"  # microseconds of an address that FFmpeg looks at before it gives anything: they come at once
@@ -245,6 +251,42 @@ class _Cutter:
         taken = self.sound.take(low, high) if self.sound is not None else None
         self.given += 1
         return video, sixteen_bits(taken) if sound and taken is not None else None
+
+
+class SyntheticSource:
+    """Clips of the built-in world one after another, without an end: something to stream where there is nothing.
+
+    They are written and read as files, so that everything but a camera takes part.
+
+    Raises:
+        MirasolError: the model spreads its chunks over a whole file.
+    """
+
+    def __init__(self, clip: ClipSpec, seed: int = 0) -> None:
+        self.clip, self.seed = clip, seed
+        self.chunk_seconds = clip.chunk_seconds
+        if clip.sampling == "spread":
+            raise MirasolError("synthetic: the model looks at chunks that are spread over a whole file: name one file")
+
+    def __iter__(self) -> Iterator[Chunk]:
+        with tempfile.TemporaryDirectory(prefix="mirasol-synthetic-") as folder:
+            yield from joined(self._files(Path(folder) / "clip.mp4"), self.clip)
+
+    def _files(self, path: Path) -> Iterator[Path]:
+        for index in itertools.count():
+            path.write_bytes(encode(sample_clip(self.seed, "test", index)))
+            yield path
+
+
+def open_stream(source: str | Path, clip: ClipSpec) -> Source:
+    """What ``source`` names: a file, a folder, ``synthetic``, a camera device, or an RTSP address.
+
+    Raises:
+        MirasolError: it is none of these, cannot be opened, or holds nothing that can be decoded.
+    """
+    if str(source) == SYNTHETIC:
+        return SyntheticSource(clip)
+    return LiveSource(str(source), clip) if is_live(str(source)) else open_source(source, clip)
 
 
 def is_live(source: str) -> bool:

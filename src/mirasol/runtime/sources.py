@@ -1,4 +1,4 @@
-"""Where chunks come from: a file, read as its presentation time goes, a folder of files in order, or a built-in world.
+"""Where chunks come from: a file, read as its presentation time goes, or a folder of files in order.
 
 Memory is bounded whatever the length: a source decodes no further than the chunk that is asked for. The
 picture and the sound are read through two handles, so that a file that interleaves them badly costs
@@ -7,9 +7,7 @@ reading and not memory.
 
 from __future__ import annotations
 
-import itertools
 import math
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +21,10 @@ from mirasol.data.decode import probe
 from mirasol.data.features import chunk_edge
 from mirasol.data.media import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
 from mirasol.data.spec import ClipSpec
-from mirasol.data.world_media import encode
-from mirasol.data.world_scene import sample_clip
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
 FULL_SCALE = 32768.0
-SYNTHETIC = "synthetic"
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 
 
@@ -152,35 +147,10 @@ class FolderSource:
             raise MirasolError(f"{folder}: holds no media file (looked for {', '.join(sorted(SUFFIXES))})")
 
     def __iter__(self) -> Iterator[Chunk]:
-        return _joined(self.files, self.clip)
+        return joined(self.files, self.clip)
 
 
-class SyntheticSource:
-    """Clips of the built-in world one after another, without an end: something to stream where there is nothing.
-
-    They are written and read as files, so that everything but a camera takes part.
-
-    Raises:
-        MirasolError: the model spreads its chunks over a whole file.
-    """
-
-    def __init__(self, clip: ClipSpec, seed: int = 0) -> None:
-        self.clip, self.seed = clip, seed
-        self.chunk_seconds = clip.chunk_seconds
-        if clip.sampling == "spread":
-            raise MirasolError("synthetic: the model looks at chunks that are spread over a whole file: name one file")
-
-    def __iter__(self) -> Iterator[Chunk]:
-        with tempfile.TemporaryDirectory(prefix="mirasol-synthetic-") as folder:
-            yield from _joined(self._files(Path(folder) / "clip.mp4"), self.clip)
-
-    def _files(self, path: Path) -> Iterator[Path]:
-        for index in itertools.count():
-            path.write_bytes(encode(sample_clip(self.seed, "test", index)))
-            yield path
-
-
-def _joined(files: Iterable[Path], clip: ClipSpec) -> Iterator[Chunk]:
+def joined(files: Iterable[Path], clip: ClipSpec) -> Iterator[Chunk]:
     """The chunks of ``files`` as those of one stream."""
     index = 0
     for file in files:
@@ -202,19 +172,13 @@ def sixteen_bits(samples: Samples) -> Samples:
     return np.asarray(rounded / FULL_SCALE, np.float32)
 
 
-def open_source(source: str | Path, clip: ClipSpec) -> Source:
-    """What ``source`` names: a file, a folder, ``synthetic``, a camera device, or an RTSP address.
+def open_source(path: str | Path, clip: ClipSpec) -> Source:
+    """A file or a folder as a source.
 
     Raises:
-        MirasolError: it is none of these, cannot be opened, or holds nothing that can be decoded.
+        MirasolError: it is neither, or holds nothing that can be decoded.
     """
-    from mirasol.runtime import live  # which builds on this module
-
-    if str(source) == SYNTHETIC:
-        return SyntheticSource(clip)
-    if live.is_live(str(source)):
-        return live.LiveSource(str(source), clip)
-    return FolderSource(source, clip) if Path(source).is_dir() else FileSource(source, clip)
+    return FolderSource(path, clip) if Path(path).is_dir() else FileSource(path, clip)
 
 
 class _Reader:

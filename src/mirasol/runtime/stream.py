@@ -19,9 +19,9 @@ from rich.text import Text
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
-from mirasol.runtime.live import LiveSource, shown
+from mirasol.runtime.live import LiveSource, open_stream, shown
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Source, open_source
+from mirasol.runtime.sources import Source
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_CHUNKS, SHOWN_ANSWERS = 48, 6
@@ -116,7 +116,7 @@ def stream(
         raise MirasolError(f"--every is {every:g} s, expected more than 0")
     engine = Engine(bundle, threads=threads)
     check_question(engine, ask)
-    chunks = open_source(source, engine.contract.clip)
+    chunks = open_stream(source, engine.contract.clip)
     view = View(shown(str(source)), ask, chunks.chunk_seconds, wait)
     console = console or Console()
     running = moments(Session(engine, chunks.chunk_seconds), chunks, ask, every, wait=wait)

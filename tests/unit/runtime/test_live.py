@@ -17,8 +17,8 @@ from support.rtsp import serving
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime import live
-from mirasol.runtime.live import LiveSource, is_live, seconds_of
-from mirasol.runtime.sources import Chunk, FileSource, SyntheticSource, open_source
+from mirasol.runtime.live import LiveSource, SyntheticSource, is_live, open_stream, seconds_of
+from mirasol.runtime.sources import Chunk, FileSource
 
 CHUNK = TINY_CLIP.chunk_seconds  # 0.25 s
 
@@ -73,7 +73,7 @@ def test_an_rtsp_address_is_streamed_and_taken_up_again(tmp_path: Path) -> None:
     sound = tone(2.0, rate=16000)
     path = write_media(tmp_path / "clip.ts", frames=16, size=(64, 64), sound=sound, rate=16000, codec="mp2")
     with serving(path, 2.0) as address:
-        chunks = iter(open_source(address, TINY_CLIP))
+        chunks = iter(open_stream(address, TINY_CLIP))
         found = [chunk for chunk, _ in zip(chunks, range(24), strict=False)]
         chunks.close()
     both = [chunk for chunk in found if chunk.video is not None and chunk.samples is not None]
@@ -149,7 +149,7 @@ def test_a_reader_that_nobody_listens_to_ends(media: Path) -> None:
 @pytest.mark.parametrize("address", ["/dev/video99", "rtsp://user:secret@127.0.0.1:9/live"])
 def test_what_cannot_be_opened_is_named_without_its_password(address: str) -> None:
     with pytest.raises(MirasolError, match="cannot be opened") as error:
-        open_source(address, TINY_CLIP)
+        open_stream(address, TINY_CLIP)
     assert "secret" not in str(error.value)
 
 
@@ -157,11 +157,11 @@ def test_a_model_of_whole_files_takes_no_camera() -> None:
     spread = dataclasses.replace(TINY_CLIP, sampling="spread")
     for source in ("synthetic", "/dev/video0"):
         with pytest.raises(MirasolError, match="name one file"):
-            open_source(source, spread)
+            open_stream(source, spread)
 
 
 def test_the_synthetic_source_goes_on() -> None:
-    source = open_source("synthetic", TINY_CLIP)
+    source = open_stream("synthetic", TINY_CLIP)
     assert isinstance(source, SyntheticSource)
     found = [chunk for chunk, _ in zip(source, range(20), strict=False)]  # two clips and a half
     assert [chunk.index for chunk in found] == list(range(20))

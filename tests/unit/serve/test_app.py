@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bundle import CLIP, QUESTION, tiny_bundle
+from support.bundle import CLIP, tiny_bundle
 from support.media import tone, write_media
-from support.service import Service, camera_chunk, events, running
+from support.service import QUESTION, Service, camera_chunk, events, running
 
 from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
@@ -67,6 +67,7 @@ def test_an_answer_over_the_socket_is_streamed_and_explained(service: Service, u
         socket.send(json.dumps({"type": "ask", "question": QUESTION, "influence": True}))
         found = events(socket, "influence")
     expected = answer(media, QUESTION, tiny_bundle())
+    assert expected
     assert "".join(event["text"] for event in found if event["type"] == "piece") == expected
     assert found[-2]["answer"] == "".join(found[-1]["tokens"]) == expected
     assert [chunk["index"] for chunk in found[-1]["chunks"]] == [2, 3, 4, 5, 6]
