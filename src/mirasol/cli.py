@@ -16,6 +16,7 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine de
 BUNDLE, FINETUNE = Path("build/bundle"), Path("build/finetune")
 WordNet = Annotated[Path, typer.Option(help="folder of WordNet's database files, for nextqa-oe")]
 WORDNET = Path("/usr/share/wordnet")  # of Debian's wordnet-base
+SERVICE = ("fastapi", "pydantic", "starlette", "uvicorn", "websockets", "prometheus_client")
 EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
 
 app = typer.Typer(
@@ -226,20 +227,50 @@ def answer(
 
 @app.command()
 def stream(
-    source: Annotated[Path, typer.Argument(help="a media file, or a folder of them in order")],
+    source: Annotated[
+        str, typer.Argument(help="a media file, a folder of them, synthetic, a camera (/dev/video0), or rtsp://…")
+    ],
     ask: Annotated[str, typer.Option(help="the question, asked again and again")],
-    every: Annotated[float, typer.Option(min=0.01, help="seconds of the stream between two answers")] = 2.0,
+    every: Annotated[str, typer.Option(help="time of the stream between two answers, like 2s or 500ms")] = "2s",
     fast: Annotated[bool, typer.Option("--fast", help="as fast as it goes, instead of at the source's speed")] = False,
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
 ) -> None:
-    """Stream a video chunk by chunk and answer while it runs, without PyTorch.
+    """Stream a video chunk by chunk and answer while it runs, without PyTorch. Ctrl-C ends it.
 
     Example:  mirasol stream clip.mp4 --ask 'which sound is heard first?'
+
+    Example:  mirasol stream rtsp://camera/live --ask 'what happens?' --every 5s
     """
+    from mirasol.runtime.live import seconds_of
     from mirasol.runtime.stream import stream as run_stream
 
-    run_stream(source, bundle, ask, every, wait=not fast, threads=threads)
+    try:
+        seconds = seconds_of(every)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--every") from None
+    run_stream(source, bundle, ask, seconds, wait=not fast, threads=threads)
+
+
+@app.command()
+def serve(
+    bundle: Bundle = BUNDLE,
+    host: Annotated[str, typer.Option(help="where to listen; by default no other machine can reach it")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    sessions: Annotated[int, typer.Option(min=1, max=256, help="at once")] = 8,
+    max_upload: Annotated[int, typer.Option(min=1, help="MiB of one file")] = 256,
+    idle: Annotated[float, typer.Option(min=1, help="seconds until a session that nobody uses is ended")] = 120.0,
+    threads: Threads = 0,
+) -> None:
+    """Serve the model over HTTP and WebSockets, with a page to drop a video or open the camera on; without PyTorch.
+
+    If the environment variable MIRASOL_TOKEN is set, clients must send it. docs/streaming.md describes the service.
+
+    Example:  mirasol serve
+    """
+    from mirasol.commands.serve import serve as run_serve
+
+    run_serve(bundle, host, port, sessions, max_upload, idle, threads)
 
 
 @app.command()
@@ -321,7 +352,7 @@ def main() -> None:
         package = (error.name or "").split(".")[0]
         if package in ("", "mirasol", "flows"):
             raise
-        extra = {"onnxruntime": "runtime", "prefect": "flows"}.get(package, "train")
+        extra = {"onnxruntime": "runtime", "prefect": "flows", **dict.fromkeys(SERVICE, "serve")}.get(package, "train")
         say.error(f"this needs the package {package}: `make setup`, or `pip install 'mirasol[{extra}]'`")
     except OSError as error:
         mendable = disk_error(error, Path(error.filename or "."))

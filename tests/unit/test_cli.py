@@ -44,6 +44,7 @@ COMMANDS = {
     "report": {"out", "markdown"},
     "run": {"stages", "push", "workspace"},
     "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet"},
+    "serve": {"bundle", "host", "port", "sessions", "max_upload", "idle", "threads"},
     "stage": {"name"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},

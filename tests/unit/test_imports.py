@@ -13,10 +13,16 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "mirasol"
 # From top to bottom: a room may import itself and what stands below it.
 ORDER = (
-    "flows", "cli", "ops", "stages", "params", "evaluation", "training", "export", "runtime", "data", "model", "core",
+    "flows", "cli", "ops", "stages", "params", "evaluation", "training", "export", "serve", "runtime",
+    "data", "model", "core",
 )  # fmt: skip
 # What a room may import of its own project where that is narrower than "all below".
-NARROW = {"flows": {"flows", "ops", "core"}, "model": {"model", "core"}, "core": {"core"}}
+NARROW = {
+    "flows": {"flows", "ops", "core"},
+    "serve": {"serve", "runtime", "data", "core"},
+    "model": {"model", "core"},
+    "core": {"core"},
+}
 WITHOUT_TORCH = (
     "mirasol.cli",
     *(f"mirasol.data.{name}" for name in ("spec", "manifest", "decode", "features", "tokenizer")),
@@ -25,7 +31,8 @@ WITHOUT_TORCH = (
     *(f"mirasol.evaluation.{name}" for name in ("compare", "paired", "score", "wordnet", "protocols.table")),
     *sorted(
         ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
-        for path in (SOURCE / "runtime").rglob("*.py")
+        for room in ("runtime", "serve")
+        for path in (SOURCE / room).rglob("*.py")
         if path.name != "__init__.py" and "tensorrt" not in path.name
     ),
 )

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
 PINS = {canonicalize_name(n): v for n, v in (line.split("==") for line in LOCK if line and not line.startswith("#"))}
-INSTALLED = ("runtime", "train", "flows", "cloud", "dask", "dev")  # the extras that `make setup` brings
+INSTALLED = ("runtime", "serve", "train", "flows", "cloud", "dask", "dev")  # the extras that `make setup` brings
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ reading and not memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from mirasol.data.spec import ClipSpec
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
-FULL_SCALE = 32768.0  # shards hold 16-bit sound, and the model has heard no other
+FULL_SCALE = 32768.0
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 
 
@@ -102,8 +102,12 @@ class FileSource:
             if video.read_until(lambda sink: sink.ready()):
                 frames = video.sink.take()
             if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
+<<<<<<< HEAD
                 samples = np.rint(np.nan_to_num(audio.sink.take(low, high), posinf=1, neginf=-1) * FULL_SCALE)
                 samples = (np.clip(samples, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
+=======
+                samples = sixteen_bits(audio.sink.take(low, high))
+>>>>>>> h-srv
             if frames is None and samples is None:
                 break
             if index == 0:
@@ -148,16 +152,29 @@ class FolderSource:
             raise MirasolError(f"{folder}: holds no media file (looked for {', '.join(sorted(SUFFIXES))})")
 
     def __iter__(self) -> Iterator[Chunk]:
-        index = 0
-        for file in self.files:
-            for chunk in FileSource(file, self.clip):
-                wanted = chunk_edge(index + 1, self.chunk_seconds, self.clip.sample_rate)
-                wanted -= chunk_edge(index, self.chunk_seconds, self.clip.sample_rate)
-                samples = chunk.samples  # a sample more or less, where chunks are no whole number of samples
-                if samples is not None:
-                    samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
-                yield replace(chunk, index=index, end=(index + 1) * self.chunk_seconds, samples=samples)
-                index += 1
+        return joined(self.files, self.clip)
+
+
+def joined(files: Iterable[Path], clip: ClipSpec) -> Iterator[Chunk]:
+    """The chunks of ``files`` as those of one stream."""
+    index = 0
+    for file in files:
+        for chunk in FileSource(file, clip):
+            low, high = (chunk_edge(i, clip.chunk_seconds, clip.sample_rate) for i in (index, index + 1))
+            samples = fit(chunk.samples, high - low)
+            yield replace(chunk, index=index, end=(index + 1) * clip.chunk_seconds, samples=samples)
+            index += 1
+
+
+def fit(samples: Samples | None, wanted: int) -> Samples | None:
+    """A sample more or less, where chunks are no whole number of samples."""
+    return None if samples is None else np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+
+
+def sixteen_bits(samples: Samples) -> Samples:
+    """Rounded as shards store them: the model has heard no other."""
+    rounded: Samples = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+    return np.asarray(rounded / FULL_SCALE, np.float32)
 
 
 def open_source(path: str | Path, clip: ClipSpec) -> Source:

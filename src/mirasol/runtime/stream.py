@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from rich.text import Text
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.live import LiveSource, open_stream, shown
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Source, open_source
+from mirasol.runtime.sources import Source
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_CHUNKS, SHOWN_ANSWERS = 48, 6
@@ -41,23 +43,27 @@ class Moment:
     answer_ms: float
 
 
-def moments(session: Session, source: Source, ask: str, every: float, *, wait: bool = True) -> Iterator[Moment]:
+def moments(session: Session, source: Source, ask: str, every: float, *, wait: bool = True) -> Generator[Moment]:
     """Stream ``source`` through ``session``; ask every ``every`` seconds of stream time, and after the last chunk.
 
-    With ``wait`` a chunk is taken in when a camera would have completed it. No chunk is ever dropped: a
-    machine that is too slow falls behind, and says so.
+    With ``wait`` a chunk is taken in when a camera would have completed it. No chunk of a file is ever dropped: a
+    machine that is too slow falls behind, and says so. A live source has its own pace, and drops what comes too fast.
     """
+    live = isinstance(source, LiveSource)
     began, asked = time.perf_counter(), 0.0
     chunks = iter(source)
     last: Moment | None = None
     while True:
-        if wait:
+        if wait and not live:
             complete = began + (source.chunk_seconds if last is None else last.seconds + source.chunk_seconds)
             time.sleep(max(0.0, complete - time.perf_counter()))
         start = time.perf_counter()
         chunk = next(chunks, None)
         if chunk is None:
             break
+        if live:  # waiting for it was no work
+            start = time.perf_counter()
+            began = start - chunk.end if last is None else began
         session.push(chunk.video, chunk.samples)
         done = time.perf_counter()
         moment = Moment(
@@ -89,10 +95,10 @@ def stream(
     threads: int = 0,
     console: Console | None = None,
 ) -> str:
-    """Stream a file or a folder through a bundle and show, live, what it costs and what it answers.
+    """Stream a source through a bundle and show, live, what it costs and what it answers; Ctrl-C ends it.
 
     Args:
-        source: a media file, or a folder of them.
+        source: a media file, a folder of them, ``synthetic``, a camera device or an RTSP address.
         bundle: the folder that `mirasol stage export` wrote.
         ask: the question.
         every: seconds of stream time between two answers; the last chunk is followed by one in any case.
@@ -101,7 +107,7 @@ def stream(
         console: where to show it, standard output by default. On a terminal a live view, else a line per answer.
 
     Returns:
-        The last answer.
+        The last answer; empty if it was stopped before there was one.
 
     Raises:
         MirasolError: the source or the bundle cannot be used, or the question is too long or empty.
@@ -110,22 +116,26 @@ def stream(
         raise MirasolError(f"--every is {every:g} s, expected more than 0")
     engine = Engine(bundle, threads=threads)
     check_question(engine, ask)
-    chunks = open_source(source, engine.contract.clip)
-    view = View(str(source), ask, chunks.chunk_seconds, wait)
+    chunks = open_stream(source, engine.contract.clip)
+    view = View(shown(str(source)), ask, chunks.chunk_seconds, wait)
     console = console or Console()
     running = moments(Session(engine, chunks.chunk_seconds), chunks, ask, every, wait=wait)
-    if console.is_terminal:
-        with Live(view.render(), console=console, refresh_per_second=12) as live:
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(running):
+        if console.is_terminal:
+            with Live(view.render(), console=console, refresh_per_second=12) as live:
+                for moment in running:
+                    view.add(moment)
+                    live.update(view.render())
+        else:
             for moment in running:
                 view.add(moment)
-                live.update(view.render())
-    else:
-        for moment in running:
-            view.add(moment)
-            if moment.answer is not None:
-                console.print(view.line(moment), markup=False, highlight=False, soft_wrap=True)
+                if moment.answer is not None:
+                    console.print(view.line(moment), markup=False, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
         console.print(view.summary(), markup=False, highlight=False, soft_wrap=True)
-    return view.answers[-1][1]
+    if isinstance(chunks, LiveSource) and chunks.dropped:
+        console.print(f"{chunks.dropped} chunks came faster than they could be taken in and were dropped")
+    return view.answers[-1][1] if view.answers else ""
 
 
 class View:

@@ -1,0 +1,1 @@
+"""A small HTTP and WebSocket service over one loaded engine."""

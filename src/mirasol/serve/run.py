@@ -1,0 +1,98 @@
+"""Start the service and keep it until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mirasol.core.errors import MirasolError
+from mirasol.runtime.engine import Engine
+from mirasol.serve.app import make_app
+from mirasol.serve.gate import LOCAL
+from mirasol.serve.limits import Limits
+from mirasol.serve.live import message_bytes
+
+TOKEN = "MIRASOL_TOKEN"  # an environment variable: arguments can be read by every user of the machine
+GOODBYE_SECONDS = 5
+
+
+class Http(H11Protocol):
+    """HTTP that lets nothing but a whole handshake become a WebSocket.
+
+    uvicorn 0.54 hands over whatever asks for it, and never answers where the method is not GET or a body follows: the
+    connection stays for ever. Those are ordinary requests here, which no path answers.
+    """
+
+    def _should_upgrade(self) -> bool:
+        headers = dict(self.headers)
+        body = headers.keys() & {b"content-length", b"transfer-encoding"}
+        whole = self.scope["method"] == "GET" and b"sec-websocket-key" in headers and not body
+        return whole and self._get_upgrade() == b"websocket"
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How the service of ``make_app`` is run."""
+    return uvicorn.Config(
+        app,
+        http=Http,
+        ws="websockets-sansio",
+        log_level="error",
+        access_log=False,  # paths hold the sessions' names
+        server_header=False,
+        ws_max_size=message_bytes(app.state.hub),
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
+    )
+
+
+def serve(
+    bundle: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    threads: int = 0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve ``bundle`` until Ctrl-C or SIGTERM.
+
+    Args:
+        host: the address to listen at; other machines reach the service only if it is another than the default.
+        port: its port; 0 for any that is free.
+        say: told the address, and a warning where other machines reach it.
+
+    Raises:
+        MirasolError: the bundle cannot be used, or the address is taken or none of this machine.
+    """
+    local, token = host in LOCAL, os.environ.get(TOKEN, "")
+    app = make_app(Engine(bundle, threads=threads), limits, token=token, local=local)
+    with _listen(host, port) as listening:
+        name = f"[{host}]" if ":" in host else host
+        say(f"http://{name}:{listening.getsockname()[1]}")
+        if not local:
+            say(_warning(bool(token)))
+        uvicorn.Server(config_of(app)).run([listening])
+
+
+def _warning(token: bool) -> str:
+    if token:
+        return "warning: other machines reach this address, and nothing is encrypted: put a proxy with TLS before it"
+    return (
+        "warning: other machines reach this address and nobody is asked who they are. Set the environment variable "
+        f"{TOKEN} to a secret that clients must send, and put a proxy with TLS before it"
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MirasolError(f"cannot listen at {host} port {port}: {reason}. Choose --host or --port") from error
+    return listening

@@ -1,0 +1,99 @@
+"""What goes over the wire as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shape(BaseModel):
+    """Fields that are not known are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Refusal(Shape):
+    """Why a request was refused, and what to do."""
+
+    error: str
+
+
+class LimitsView(Shape):
+    """What a client must keep to."""
+
+    upload_bytes: int
+    question_characters: int
+    idle_seconds: float
+
+
+class SessionView(Shape):
+    """A session, and how its model wants a chunk."""
+
+    id: str = Field(description="Cannot be guessed; whoever knows it may use the session.")
+    chunk_seconds: float = Field(description="Length of a chunk of a camera's stream.")
+    frames_per_chunk: int = Field(description="K")
+    size: int = Field(description="Height and width of a frame in pixels.")
+    sample_rate: int = Field(description="Samples of mono sound per second.")
+    mels: int = Field(description="Rows of a spectrogram.")
+    audio_columns: int = Field(description="Columns of a chunk's spectrogram.")
+    max_chunks: int = Field(description="How many chunks the text model remembers.")
+    live: bool = Field(description="Whether chunks can be pushed; else the model spreads its chunks over a whole file.")
+    chunks: int = Field(description="Chunks that the stream has taken in.")
+    media: MediaView | None = Field(description="The upload, if there is one.")
+    limits: LimitsView
+
+
+class MediaView(Shape):
+    """An upload that can be played."""
+
+    chunk_seconds: float
+    seconds: float | None = Field(description="As the file states it; null where it does not.")
+    has_video: bool
+    has_audio: bool
+
+
+class Question(Shape):
+    """A question, in the words of the training questions."""
+
+    question: str = Field(min_length=1, max_length=100_000, examples=["Which sound came first?"])
+
+
+class Answer(Shape):
+    """An answer about the last `max_chunks` of `chunks` chunks."""
+
+    answer: str
+    chunks: int
+    seconds: float = Field(description="Where the stream stood, from its beginning.")
+
+
+class Health(Shape):
+    """The service lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(Shape):
+    """The engine computes; how many sessions there are and may be."""
+
+    status: Literal["ready"] = "ready"
+    sessions: int
+    most: int
+
+
+class Play(Shape):
+    """Over the WebSocket: stream the upload from its beginning."""
+
+    type: Literal["play"]
+    pace: Literal["live", "fast"] = "live"
+
+
+class Ask(Question):
+    """Over the WebSocket: a question about what the stream has shown so far."""
+
+    type: Literal["ask"]
+    influence: bool = Field(False, description="Score the answer again without each chunk.")
+
+
+Order = Annotated[Play | Ask, Field(discriminator="type")]
+SessionView.model_rebuild()
