@@ -102,12 +102,7 @@ class FileSource:
             if video.read_until(lambda sink: sink.ready()):
                 frames = video.sink.take()
             if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
-<<<<<<< HEAD
-                samples = np.rint(np.nan_to_num(audio.sink.take(low, high), posinf=1, neginf=-1) * FULL_SCALE)
-                samples = (np.clip(samples, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
-=======
                 samples = sixteen_bits(audio.sink.take(low, high))
->>>>>>> h-srv
             if frames is None and samples is None:
                 break
             if index == 0:
@@ -172,8 +167,9 @@ def fit(samples: Samples | None, wanted: int) -> Samples | None:
 
 
 def sixteen_bits(samples: Samples) -> Samples:
-    """Rounded as shards store them: the model has heard no other."""
-    rounded: Samples = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+    """Rounded as shards store them: the model has heard no other. What is no number is silence."""
+    finite = np.nan_to_num(samples, posinf=1, neginf=-1)
+    rounded: Samples = np.clip(np.rint(finite * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     return np.asarray(rounded / FULL_SCALE, np.float32)
 
 
