@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +76,12 @@ class Lattice:
         missing = [max(0, n - have) for n, have in zip(need, x.shape[-3:], strict=True)]
         if any(missing):  # behind the last tube its stride may not be complete
             x = F.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
-        lead = x.shape[:-4]
-        x = x[..., : need[0], : need[1], : need[2]].reshape(-1, x.shape[-4], *need)
+        *lead, channels = x.shape[:-3]  # sizes are named: none can be told from a batch without elements
+        x = x[..., : need[0], : need[1], : need[2]].reshape(math.prod(lead), channels, *need)
         (nt, nh, nw), (st, sh, sw), (t, h, w) = self.counts, self.stride, self.shape
-        x = x.reshape(*x.shape[:2], nt, st, nh, sh, nw, sw)  # 8 dimensions: TensorRT takes no more
+        x = x.reshape(math.prod(lead), channels, nt, st, nh, sh, nw, sw)  # 8 dimensions: TensorRT takes no more
         x = x[..., :t, :, :h, :, :w].permute(0, 2, 4, 6, 1, 3, 5, 7)
-        return x.reshape(*lead, nt * nh * nw, -1)
+        return x.reshape(*lead, nt * nh * nw, channels * t * h * w)
 
 
 def chunk_lattices(config: ModelConfig) -> list[Lattice]:
