@@ -143,15 +143,31 @@ BENCHMARKS: dict[str, Any] = {
     "vggsound": {"headline": {"metric": "top1", "value": 0.31, "n": 100}, "questions": {"published": 15446}},
     "msvd-qa": {"headline": {"metric": "exact_match", "value": 0.3, "ci95": [0.28, 0.32], "n": 13157}},
 }
+
+
+def ablation_row(name: str, score: float, against: tuple[float, str] | None = None) -> dict[str, Any]:
+    """A row as `mirasol ablate` writes it, held against the baseline with a difference and a verdict."""
+    row: dict[str, Any] = {"row": name, "paper": 43.2, "score": {"mean": score, "ci95": [score - 2, score + 2]}}
+    if against:
+        difference = {"mean": against[0], "ci95": [against[0] - 3, against[0] + 3]}
+        row["against"] = {"row": "baseline", "paper": 1.7, "difference": difference, "verdict": against[1]}
+    return row
+
+
 ABLATIONS: dict[str, Any] = {
     "5a": {
         "table": "5a",
         "rows": [
-            {"name": "+ AR", "paper": 1.7, "ours": 0.031, "ci95": [0.012, 0.05], "verdict": "same direction"},
-            {"name": "+ <b>", "paper": 0.6, "ours": -0.02, "ci95": [-0.03, -0.01], "verdict": "opposite"},
-            {"name": "+ nothing"},
+            ablation_row("baseline", 53.0),
+            ablation_row("+ AR", 70.1, (17.1, "same direction")),
+            ablation_row("+ <b>", 40.0, (-13.0, "opposite")),
         ],
-    }
+    },
+    "longer": {
+        "table": "longer",
+        "title": "Looked into",
+        "rows": [ablation_row("TTM", 61.0, (8.0, "same direction"))],
+    },
 }
 
 

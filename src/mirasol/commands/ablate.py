@@ -7,13 +7,14 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mirasol.commands.say import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.evaluation.ablation_tables import Cell, Grid, Table, cells_of, read_tables
+from mirasol.evaluation.ablation_tables import NO_PAPER, Cell, Grid, Table, cells_of, read_tables
 from mirasol.params.errors import nearest
 
 REPORTS = Path("reports", "ablations")
@@ -25,7 +26,7 @@ def show_list() -> None:
     grid = read_tables()
     rows: list[tuple[str, ...]] = [("table", "paper", "rows", "what")]
     rows += [(t.name, t.source, str(len(t.rows)), t.title) for t in grid.tables.values()]
-    rows.append((MATTERS, "no table of the paper", "", "sound, picture and time taken away from the recipe's model"))
+    rows.append((MATTERS, NO_PAPER, "", "sound, picture and time taken away from the recipe's model"))
     table(rows, right=(2,))
 
 
@@ -45,8 +46,13 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
     from mirasol.ops.ablate import run_cells
 
     home = run_cells(Path().resolve(), cells, grid, jobs, note)
+    counted: Counter[str] = Counter()
     for one in tables:
-        _report(one, seeds, jobs, home)
+        found = _report(one, seeds, jobs, home)
+        if one.source != NO_PAPER:
+            counted.update(row["against"]["verdict"] for row in found if "against" in row)
+    if counted:
+        print("Rows of the paper: " + ", ".join(f"{n} {verdict}" for verdict, n in counted.most_common()))
     if name in (ALL, MATTERS):
         _report_matters(base, seeds, home)
 
@@ -83,7 +89,7 @@ def _about(seeds: int, jobs: int, home: Path) -> dict[str, Any]:
     }
 
 
-def _report(one: Table, seeds: int, jobs: int, home: Path) -> None:
+def _report(one: Table, seeds: int, jobs: int, home: Path) -> list[dict[str, Any]]:
     from mirasol.evaluation.ablation_report import compare, draw, lines
     from mirasol.ops.ablate import CELLS
 
@@ -93,6 +99,7 @@ def _report(one: Table, seeds: int, jobs: int, home: Path) -> None:
     write_json(REPORTS / f"{one.name}.json", head | about | {"rows": rows})
     draw(one, rows, REPORTS / f"{one.name}.svg")
     lines(one, rows, print)
+    return rows
 
 
 def _report_matters(cells: list[Cell], seeds: int, home: Path) -> None:

@@ -17,6 +17,7 @@ from mirasol.core.errors import MirasolError
 TABLES = Path("ablations", "tables.yaml")
 SWITCHES = ("pretrain", "permute")  # of cell.yaml
 CHANCE = "chance"  # what a row is held against that is no other row
+NO_PAPER = "no table of the paper"  # the source of a table whose verdicts are not counted
 SAME = 0.1  # points: the paper's rows that differ by less do not differ
 ROW_KEYS = {"name", "paper", "set", "against", "condition"}
 

@@ -17,41 +17,56 @@ COMMAND = "mirasol ablate TABLE"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of an ablation, in points (per cent); what is not known is ``None``."""
+    """One row of reports/ablations/TABLE.json, in per cent and points; what is not known is ``None``."""
 
     name: str
     paper: float | None
     ours: float | None
     ci95: tuple[float, float] | None
-    verdict: str
+    against: str = ""  # the row that it is held against, and what came of it
+    paper_difference: float | None = None
+    difference: float | None = None
+    difference_ci95: tuple[float, float] | None = None
+    verdict: str = ""
 
 
 def ablation_rows(report: Mapping[str, Any]) -> list[Row]:
-    """The rows of a reports/ablations/TABLE.json that can be read.
-
-    The paper's figures are as printed, in points. Ours are shares where none is larger than 1, or where the file's
-    ``unit`` is "share".
-    """
+    """The rows of a report of `mirasol ablate` that can be read."""
     given = report.get("rows")
     rows = [row for row in given if isinstance(row, Mapping)] if isinstance(given, Sequence) else []
-    ours = [row.get("ours") for row in rows] + [end for row in rows for end in _ends(row)]
-    small = all(abs(value) <= 1 for value in ours if is_number(value))
-    scale = 100 if report.get("unit", "share" if small else "points") == "share" else 1
-    return [
-        Row(
-            str(row.get("name", "")),
-            float(row["paper"]) if is_number(row.get("paper")) else None,
-            scale * float(row["ours"]) if is_number(row.get("ours")) else None,
-            (scale * ends[0], scale * ends[1]) if len(ends := _ends(row)) == 2 else None,
-            str(row.get("verdict") or ""),
-        )
-        for row in rows
-    ]
+    return [_read(row) for row in rows if row.get("row")]
 
 
-def _ends(row: Mapping[str, Any]) -> list[float]:
-    ends = row.get("ci95")
-    return [float(end) for end in ends if is_number(end)] if isinstance(ends, list) else []
+def _read(row: Mapping[str, Any]) -> Row:
+    against = _mapping(row.get("against"))
+    ours, ends = _estimate(row.get("score"))
+    difference, reach = _estimate(against.get("difference"))
+    return Row(
+        name=str(row["row"]),
+        paper=_figure(row.get("paper")),
+        ours=ours,
+        ci95=ends,
+        against=str(against.get("row") or ""),
+        paper_difference=_figure(against.get("paper")),
+        difference=difference,
+        difference_ci95=reach,
+        verdict=str(against.get("verdict") or ""),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _figure(value: object) -> float | None:
+    return float(value) if is_number(value) else None
+
+
+def _estimate(value: object) -> tuple[float | None, tuple[float, float] | None]:
+    """Mean and ends of an interval."""
+    told = _mapping(value)
+    ends = [float(end) for end in told.get("ci95") or () if is_number(end)]
+    return _figure(told.get("mean")), (ends[0], ends[1]) if len(ends) == 2 else None
 
 
 def tables(project: Project) -> dict[str, tuple[Mapping[str, Any], list[Row]]]:
@@ -70,8 +85,10 @@ def _key(table: object) -> str:
 
 
 def verdicts(project: Project) -> Counter[str]:
-    """How often each verdict stands in the tables."""
-    return Counter(row.verdict for _, rows in tables(project).values() for row in rows if row.verdict)
+    """How often each verdict stands in the paper's tables; tables that are not the paper's do not count."""
+    known = {_key(table["table"]) for table in paper_tables()["ablations"]}
+    found = [row for key, (_, rows) in tables(project).items() if key in known for row in rows]
+    return Counter(row.verdict for row in found if row.verdict)
 
 
 def ablations_section(project: Project) -> str:
@@ -114,18 +131,15 @@ def _card(heading: str, rows: Sequence[Row]) -> str:
     body = "".join(_row(row, low, high) for row in rows)
     legend = (
         '<p class="legend"><span><i class="dot"></i>ours, 95 % interval</span><span><i class="diamond"></i>paper</span>'
-        f"<span>from {number(low)} to {number(high)}, per cent or points</span></p>"
+        f"<span>from {number(low)} to {number(high)} %</span></p>"
     )
     return f'<div class="card"><h3>{heading}</h3>{legend}<div class="effects">{body}</div></div>'
 
 
 def _axis(rows: Sequence[Row]) -> tuple[float, float]:
-    """Round ends of the axis, around all that is drawn. 0 is among them where there are differences."""
+    """Round ends of the axis, around all that is drawn."""
     values = [v for row in rows for v in (row.paper, row.ours, *(row.ci95 or ())) if v is not None]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    if low <= 0 or high < 20:  # differences, not accuracies
-        low, high = min(low, 0.0), max(high, 0.0)
-    ends = ticks(low, high)
+    ends = ticks(min(values, default=0.0), max(values, default=1.0))
     return ends[0], ends[-1]
 
 
@@ -133,7 +147,7 @@ def _row(row: Row, low: float, high: float) -> str:
     def place(value: float) -> float:
         return 100 * (value - low) / (high - low)
 
-    marks = f'<i class="zero" style="left:{place(0):.2f}%"></i>' if low < 0 < high else ""
+    marks = ""
     if row.ci95:
         left, right = place(row.ci95[0]), place(row.ci95[1])
         marks += f'<i class="range" style="left:{left:.2f}%;width:{max(right - left, 0.4):.2f}%"></i>'
@@ -148,8 +162,21 @@ def _row(row: Row, low: float, high: float) -> str:
     return (
         f'<div class="effect"><span class="name">{text(row.name)}</span>{verdict}'
         f'<span class="axis" aria-hidden="true">{marks}</span>'
-        f"<span>ours <b>{ours}</b>{interval}</span><span>paper <b>{paper}</b></span></div>"
+        f"<span>ours <b>{ours}</b>{interval}</span><span>paper <b>{paper}</b></span>{_held_against(row)}</div>"
     )
+
+
+def _held_against(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    ends = f" ({signed(row.difference_ci95[0])} to {signed(row.difference_ci95[1])})" if row.difference_ci95 else ""
+    paper = "" if row.paper_difference is None else f"; paper {signed(row.paper_difference)}"
+    return f"<small>against {text(row.against)}: {signed(row.difference)}{ends}{paper}</small>"
+
+
+def signed(value: float) -> str:
+    """A difference in points, with its sign."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def tone(verdict: str) -> str:

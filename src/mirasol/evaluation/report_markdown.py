@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.evaluation.report_ablations import tables, verdicts
+from mirasol.evaluation.report_ablations import Row, signed, tables, verdicts
 from mirasol.evaluation.report_answers import ordered_families
 from mirasol.evaluation.report_charts import number
 from mirasol.evaluation.report_data import Project, previous, read_project
@@ -15,6 +15,7 @@ from mirasol.evaluation.report_paper import OWN, key_of, paper_tables, printed, 
 from mirasol.evaluation.report_sections import realtime
 
 CONDITIONS = ("muted", "blanked", "swapped")
+ABLATION = ("table", "row", "paper", "ours", "ci95", "against", "difference", "verdict")
 
 
 def markdown(folder: Path) -> str:
@@ -121,12 +122,28 @@ def _ablations(project: Project) -> str:
     if not counted:
         return ""
     rows = [
-        [key, row.name, _number(row.paper), _number(row.ours), _ends(row.ci95), row.verdict]
+        [
+            key,
+            row.name,
+            _number(row.paper),
+            _number(row.ours),
+            _ends(row.ci95),
+            row.against,
+            _difference(row),
+            row.verdict,
+        ]
         for key, (_, found) in tables(project).items()
         for row in found
     ]
     said = ", ".join(f"{n} {verdict}" for verdict, n in counted.most_common())
-    return f"Ablations: {said}\n\n{_table(('table', 'row', 'paper', 'ours', 'ci95', 'verdict'), rows)}"
+    return f"Ablations: {said}\n\n{_table(ABLATION, rows)}"
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    ends = row.difference_ci95
+    return signed(row.difference) + (f" ({signed(ends[0])} to {signed(ends[1])})" if ends else "")
 
 
 def _number(value: float | None) -> str:

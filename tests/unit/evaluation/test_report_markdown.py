@@ -77,4 +77,4 @@ def test_benchmarks_and_ablations_stand_in_tables(project: Path) -> None:
     assert "50.42 (Table 1)" in text
     assert "not comparable: it is wups" in text
     assert "Ablations: 1 same direction, 1 opposite" in text
-    assert "| 5a | + AR | 1.7 | 3.1 | 1.2 to 5 | same direction |" in text
+    assert "| 5a | + AR | 43.2 | 70.1 | 68.1 to 72.1 | baseline | +17.1 (+14.1 to +20.1) | same direction |" in text

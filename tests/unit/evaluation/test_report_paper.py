@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,10 @@ from support.reporting import ABLATIONS, BENCHMARKS, finish, page_of, write_benc
 from support.scratch import REPOSITORY
 
 from mirasol.core.files import write_json
+from mirasol.evaluation.ablation_cell import MARKS
+from mirasol.evaluation.ablation_report import compare
+from mirasol.evaluation.ablation_tables import Row as AblationRow
+from mirasol.evaluation.ablation_tables import Table
 from mirasol.evaluation.report_ablations import ablation_rows, tone
 from mirasol.evaluation.report_data import Project, read_project
 from mirasol.evaluation.report_paper import paper_tables, printed, results
@@ -99,7 +104,7 @@ def test_the_page_shows_ours_beside_the_paper(project: Path) -> None:
     assert "72,821 questions, 1 missing (counted wrong)" in page.text
 
 
-@pytest.mark.parametrize("broken", [{"rows": 3}, {"rows": [3, {}]}, {"rows": [{"ours": "a", "ci95": [1]}]}])
+@pytest.mark.parametrize("broken", [{"rows": 3}, {"rows": [3, {}]}, {"rows": [{"row": "a", "score": {"ci95": [1]}}]}])
 def test_a_broken_ablation_never_breaks_the_page(project: Path, broken: dict[str, Any]) -> None:
     finish(project)
     (project / "reports/ablations").mkdir()
@@ -109,22 +114,33 @@ def test_a_broken_ablation_never_breaks_the_page(project: Path, broken: dict[str
     assert "cannot be shown" not in text
 
 
-def test_differences_are_points_whether_given_as_shares_or_points() -> None:
-    shares = {"rows": [{"name": "a", "paper": 1.7, "ours": 0.03, "ci95": [0.01, 0.05]}]}
-    points = {"rows": [{"name": "a", "paper": 1.7, "ours": 3.0, "ci95": [1.0, 5.0]}], "unit": "points"}
-    (a,), (b,) = ablation_rows(shares), ablation_rows(points)
-    assert (a.paper, a.ours, a.ci95) == (b.paper, b.ours, b.ci95) == (1.7, 3.0, (1.0, 5.0))
-
-
-def test_small_differences_in_points_need_their_unit() -> None:
-    row = {"name": "a", "ours": 0.3, "ci95": [-0.1, 0.7]}
-    assert ablation_rows({"rows": [row]})[0].ours == 30
-    assert ablation_rows({"rows": [row], "unit": "points"})[0].ours == 0.3
+def test_rows_are_read_as_mirasol_ablate_writes_them(tmp_path: Path) -> None:
+    marks = {"1": [1, 1, 1, 0], "2": [0, 1, 0, 0]}
+    better, base = (("finetune.lr", 0.1),), ()
+    for changes, given in ((better, marks["1"]), (base, marks["2"])):
+        for cell in AblationRow("", changes).cells(3):
+            (tmp_path / cell.name).mkdir()
+            write_json(tmp_path / cell.name / "cell.json", {"parameters": 1, "wall": 1, "commit": "c"})
+            rows = [{"id": f"q{i}", "group": f"g{i}", "family": "f", "full": m} for i, m in enumerate(given)]
+            (tmp_path / cell.name / MARKS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = Table(
+        "5a", "", "", "", (AblationRow("baseline", base, 41.5), AblationRow("+ AR", better, 43.2, against="baseline"))
+    )
+    baseline, row = ablation_rows({"rows": compare(table, 3, tmp_path, {})})
+    assert (baseline.ours, baseline.verdict, baseline.difference) == (25.0, "", None)
+    assert (row.paper, row.ours, row.against, row.paper_difference, row.difference) == (
+        43.2,
+        75.0,
+        "baseline",
+        1.7,
+        50.0,
+    )
+    assert row.verdict in ("same direction", "no difference seen")
 
 
 def test_the_page_shows_verdicts_and_what_was_not_run(project: Path) -> None:
     page, text = page_of(write_benchmarks(finish(project)))
-    assert page.classes.count("effect") == len(ABLATIONS["5a"]["rows"])
+    assert page.classes.count("effect") == sum(len(table["rows"]) for table in ABLATIONS.values())
     assert "6 of 7 not run yet" in page.text
     assert "<b>1</b> same direction, <b>1</b> opposite" in text
     assert "+ <b>" in page.text
