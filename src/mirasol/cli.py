@@ -13,6 +13,12 @@ from mirasol.commands import bench, data, model, params, say, weights
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="who computes: cpu; on an NVIDIA GPU cuda, tensorrt, tensorrt-native; auto: cuda if it is there, else cpu"
+    ),
+]
 BUNDLE, FINETUNE = Path("build/bundle"), Path("build/finetune")
 WordNet = Annotated[Path, typer.Option(help="folder of WordNet's database files, for nextqa-oe")]
 WORDNET = Path("/usr/share/wordnet")  # of Debian's wordnet-base
@@ -215,6 +221,7 @@ def answer(
     question: Annotated[str, typer.Argument(help="in the words of the training questions")],
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
+    provider: Provider = "cpu",
 ) -> None:
     """Answer a question about a video, without PyTorch.
 
@@ -222,7 +229,7 @@ def answer(
     """
     from mirasol.runtime.answer import answer as run_answer
 
-    print(run_answer(file, question, bundle, threads=threads))
+    print(run_answer(file, question, bundle, threads=threads, provider=provider))
 
 
 @app.command()
@@ -235,6 +242,7 @@ def stream(
     fast: Annotated[bool, typer.Option("--fast", help="as fast as it goes, instead of at the source's speed")] = False,
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
+    provider: Provider = "cpu",
 ) -> None:
     """Stream a video chunk by chunk and answer while it runs, without PyTorch. Ctrl-C ends it.
 
@@ -249,7 +257,7 @@ def stream(
         seconds = seconds_of(every)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--every") from None
-    run_stream(source, bundle, ask, seconds, wait=not fast, threads=threads)
+    run_stream(source, bundle, ask, seconds, wait=not fast, threads=threads, provider=provider)
 
 
 @app.command()
@@ -261,6 +269,7 @@ def serve(
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one file")] = 256,
     idle: Annotated[float, typer.Option(min=1, help="seconds until a session that nobody uses is ended")] = 120.0,
     threads: Threads = 0,
+    provider: Provider = "cpu",
 ) -> None:
     """Serve the model over HTTP and WebSockets, with a page to drop a video or open the camera on; without PyTorch.
 
@@ -270,7 +279,7 @@ def serve(
     """
     from mirasol.commands.serve import serve as run_serve
 
-    run_serve(bundle, host, port, sessions, max_upload, idle, threads)
+    run_serve(bundle, host, port, sessions, max_upload, idle, threads, provider)
 
 
 @app.command()

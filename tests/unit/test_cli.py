@@ -26,7 +26,7 @@ SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "ablate": {"table", "seeds", "jobs", "list_", "dry_run"},
-    "answer": {"file", "question", "bundle", "threads"},
+    "answer": {"file", "question", "bundle", "threads", "provider"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out"},
@@ -44,9 +44,9 @@ COMMANDS = {
     "report": {"out", "markdown"},
     "run": {"stages", "push", "workspace"},
     "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet"},
-    "serve": {"bundle", "host", "port", "sessions", "max_upload", "idle", "threads"},
+    "serve": {"bundle", "host", "port", "sessions", "max_upload", "idle", "threads", "provider"},
     "stage": {"name"},
-    "stream": {"source", "ask", "every", "fast", "bundle", "threads"},
+    "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
     "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
     "world": {"out", "clips", "seed", "workers", "hard", "force"},

@@ -10,7 +10,7 @@ from mirasol.runtime.session import Session
 from mirasol.runtime.sources import open_source
 
 
-def answer(file: str | Path, question: str, bundle: str | Path, *, threads: int = 0) -> str:
+def answer(file: str | Path, question: str, bundle: str | Path, *, threads: int = 0, provider: str = "cpu") -> str:
     """Watch ``file`` from its beginning to its end and answer ``question`` about it.
 
     A file longer than the model's memory is answered from its last ``max_chunks`` chunks.
@@ -20,11 +20,12 @@ def answer(file: str | Path, question: str, bundle: str | Path, *, threads: int 
         question: as the model was trained to be asked.
         bundle: the folder that `mirasol stage export` wrote.
         threads: CPU threads; 0 leaves the choice to the engine.
+        provider: who computes, as :class:`Engine` knows it.
 
     Raises:
-        MirasolError: the file or the bundle cannot be used, or the question is too long or empty.
+        MirasolError: the file, the bundle or the provider cannot be used, or the question is too long or empty.
     """
-    engine = Engine(bundle, threads=threads)
+    engine = Engine(bundle, threads=threads, provider=provider)
     check_question(engine, question)
     source = open_source(file, engine.contract.clip)
     session = Session(engine, source.chunk_seconds)

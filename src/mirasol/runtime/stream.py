@@ -93,6 +93,7 @@ def stream(
     *,
     wait: bool = True,
     threads: int = 0,
+    provider: str = "cpu",
     console: Console | None = None,
 ) -> str:
     """Stream a source through a bundle and show, live, what it costs and what it answers; Ctrl-C ends it.
@@ -104,17 +105,18 @@ def stream(
         every: seconds of stream time between two answers; the last chunk is followed by one in any case.
         wait: play at the source's own speed; else as fast as possible.
         threads: CPU threads; 0 leaves the choice to the engine.
+        provider: who computes, as :class:`Engine` knows it.
         console: where to show it, standard output by default. On a terminal a live view, else a line per answer.
 
     Returns:
         The last answer; empty if it was stopped before there was one.
 
     Raises:
-        MirasolError: the source or the bundle cannot be used, or the question is too long or empty.
+        MirasolError: the source, the bundle or the provider cannot be used, or the question is too long or empty.
     """
     if every <= 0:
         raise MirasolError(f"--every is {every:g} s, expected more than 0")
-    engine = Engine(bundle, threads=threads)
+    engine = Engine(bundle, threads=threads, provider=provider)
     check_question(engine, ask)
     chunks = open_stream(source, engine.contract.clip)
     view = View(shown(str(source)), ask, chunks.chunk_seconds, wait)

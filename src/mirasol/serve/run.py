@@ -57,6 +57,7 @@ def serve(
     port: int = 8000,
     limits: Limits | None = None,
     threads: int = 0,
+    provider: str = "cpu",
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve ``bundle`` until Ctrl-C or SIGTERM.
@@ -64,13 +65,14 @@ def serve(
     Args:
         host: the address to listen at; other machines reach the service only if it is another than the default.
         port: its port; 0 for any that is free.
+        provider: who computes, as :class:`Engine` knows it.
         say: told the address, and a warning where other machines reach it.
 
     Raises:
-        MirasolError: the bundle cannot be used, or the address is taken or none of this machine.
+        MirasolError: the bundle or the provider cannot be used, or the address is taken or none of this machine.
     """
     local, token = host in LOCAL, os.environ.get(TOKEN, "")
-    app = make_app(Engine(bundle, threads=threads), limits, token=token, local=local)
+    app = make_app(Engine(bundle, threads=threads, provider=provider), limits, token=token, local=local)
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}")

@@ -106,6 +106,14 @@ def test_bad_input_is_one_clear_error(case: str, media: Path, tmp_path: Path) ->
         answer(**arguments)
 
 
+@pytest.mark.parametrize("command", ["answer", "stream", "serve"])
+def test_a_provider_that_does_not_exist_is_one_clear_error(command: str, media: Path) -> None:
+    asked = {"answer": (media, QUESTION), "stream": (media, "--ask", QUESTION), "serve": ("--port", "0")}[command]
+    done = mirasol(command, *asked, "--bundle", tiny_bundle(), "--provider", "coreml", folder=media.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the provider 'coreml' does not exist: one of auto, cpu, cuda, tensorrt, tens")
+
+
 def test_bad_input_exits_with_status_2_and_no_traceback(media: Path) -> None:
     done = mirasol("answer", media.parent / "nowhere.mp4", QUESTION, "--bundle", tiny_bundle(), folder=media.parent)
     assert done.returncode == 2
