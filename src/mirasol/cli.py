@@ -221,7 +221,7 @@ def answer(
     question: Annotated[str, typer.Argument(help="in the words of the training questions")],
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
-    provider: Provider = "cpu",
+    provider: Provider = "auto",
 ) -> None:
     """Answer a question about a video, without PyTorch.
 
@@ -242,7 +242,7 @@ def stream(
     fast: Annotated[bool, typer.Option("--fast", help="as fast as it goes, instead of at the source's speed")] = False,
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
-    provider: Provider = "cpu",
+    provider: Provider = "auto",
 ) -> None:
     """Stream a video chunk by chunk and answer while it runs, without PyTorch. Ctrl-C ends it.
 
@@ -269,7 +269,7 @@ def serve(
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one file")] = 256,
     idle: Annotated[float, typer.Option(min=1, help="seconds until a session that nobody uses is ended")] = 120.0,
     threads: Threads = 0,
-    provider: Provider = "cpu",
+    provider: Provider = "auto",
 ) -> None:
     """Serve the model over HTTP and WebSockets, with a page to drop a video or open the camera on; without PyTorch.
 

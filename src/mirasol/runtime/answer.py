@@ -10,7 +10,7 @@ from mirasol.runtime.session import Session
 from mirasol.runtime.sources import open_source
 
 
-def answer(file: str | Path, question: str, bundle: str | Path, *, threads: int = 0, provider: str = "cpu") -> str:
+def answer(file: str | Path, question: str, bundle: str | Path, *, threads: int = 0, provider: str = "auto") -> str:
     """Watch ``file`` from its beginning to its end and answer ``question`` about it.
 
     A file longer than the model's memory is answered from its last ``max_chunks`` chunks.

@@ -93,7 +93,7 @@ def stream(
     *,
     wait: bool = True,
     threads: int = 0,
-    provider: str = "cpu",
+    provider: str = "auto",
     console: Console | None = None,
 ) -> str:
     """Stream a source through a bundle and show, live, what it costs and what it answers; Ctrl-C ends it.

@@ -57,7 +57,7 @@ def serve(
     port: int = 8000,
     limits: Limits | None = None,
     threads: int = 0,
-    provider: str = "cpu",
+    provider: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve ``bundle`` until Ctrl-C or SIGTERM.
