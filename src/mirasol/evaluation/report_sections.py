@@ -110,6 +110,7 @@ TAKEN_AWAY = {
     "muted": ("Without sound", "digital silence"),
     "blanked": ("Without picture", "black frames"),
     "swapped": ("With a wrong sound", "that of another clip"),
+    "shuffled": ("In another order", "chunks shuffled, picture and sound together"),
 }
 SUN = (
     '<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="4.4"/>'
