@@ -50,12 +50,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _families(report: Mapping[str, Any]) -> str:
+    conditions = [c for c in CONDITIONS[1:] if c in report]  # an earlier version had fewer
     rows = []
     for name in ordered_families(report):
         cell = report["families"][name]
-        lost = [percent(report[c]["families"][name]["exact_match"]) for c in CONDITIONS[1:]]
+        lost = [percent(report[c]["families"][name]["exact_match"]) for c in conditions]
         rows.append([name, percent(cell["exact_match"]), interval(cell), percent(cell["chance"]), *lost])
-    return _table(("family", "exact_match", "ci95", "chance", *CONDITIONS[1:]), rows)
+    return _table(("family", "exact_match", "ci95", "chance", *conditions), rows)
 
 
 def _matters(report: Mapping[str, Any]) -> str:

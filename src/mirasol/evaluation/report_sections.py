@@ -90,7 +90,7 @@ def headline(report: Mapping[str, Any]) -> str:
     cells = [("All questions", "the clip as it is", report["overall"])]
     if report.get("novel"):
         cells.append(("Never-seen combinations", "of colours, shapes and sounds", report["novel"]))
-    cells += [(name, words, report[c]["overall"]) for c, (name, words) in TAKEN_AWAY.items()]
+    cells += [(name, words, report[c]["overall"]) for c, (name, words) in TAKEN_AWAY.items() if c in report]
     rows = "".join(
         f'<tr><th scope="row">{text(name)}'
         f"<small>{text(words)}; {cell['n']:,} questions, {cell['clips']:,} clips</small></th>"
