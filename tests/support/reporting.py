@@ -79,7 +79,7 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
                     "family": e.family,
                     "prompt": e.prompt,
                     "answers": list(e.answers),
-                    "predicted": {"full": right, "muted": "bell", "blanked": "red", "swapped": None},
+                    "predicted": {"full": right, "muted": "bell", "blanked": "red", "swapped": None, "shuffled": right},
                 }
             )
     return rows

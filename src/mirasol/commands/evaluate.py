@@ -160,14 +160,15 @@ def _conditions(split: str, weights: Path, data: Path, out: Path) -> None:
         weights, SHARDS, TOKENIZER, data, spec, out, training.threads, CACHE, training.accelerator, training.max_damaged
     )
     write_json(out / SCORES, report)
-    rows: list[Row] = [("", "exact match", "95 % interval", "chance", "muted", "blanked", "n")]
+    conditions = ("muted", "blanked", "swapped", "shuffled")
+    rows: list[Row] = [("", "exact match", "95 % interval", "chance", *conditions, "n")]
     for name in ("overall", *report["families"]):
-        full, muted, blanked = (_cell(part, name) for part in (report, report["muted"], report["blanked"]))
+        full, *others = (_cell(part, name) for part in (report, *(report[c] for c in conditions)))
         low, high = full["ci95"]
-        right, without_sound, without_picture = (f"{cell['exact_match']:.3f}" for cell in (full, muted, blanked))
+        right, *left = (f"{cell['exact_match']:.3f}" for cell in (full, *others))
         interval, chance = f"{low:.3f} to {high:.3f}", f"{full['chance']:.3f}"
-        rows.append((name, right, interval, chance, without_sound, without_picture, f"{full['n']:,}"))
-    table(rows, right=(1, 2, 3, 4, 5, 6))
+        rows.append((name, right, interval, chance, *left, f"{full['n']:,}"))
+    table(rows, right=tuple(range(1, 9)))
     print(out / SCORES)
 
 

@@ -53,13 +53,6 @@ DRIFT = 4  # pixels that an object moves while it is seen
 SEED = 7  # apart from the draws of the demo's world of the same seed
 
 
-@dataclass(frozen=True)
-class HardFamily(Family):
-    """A kind of question, with what can be answered right where the chunks come in an unknown order."""
-
-    shuffled: float
-
-
 _C = 1 / len(HARD_COLOURS)
 _S = 1 / len(HARD_SOUNDS)
 _N = 1 / COUNTED
@@ -67,18 +60,18 @@ _ONE = 1 / EVENTS
 _NEXT = 1 / (len(HARD_COLOURS) - 1)  # never the colour, or the sound, that the question names
 _V, _A, _T = "video", "audio", "time"
 HARD_FAMILIES = {
-    "gone": HardFamily("memory", (_V,), _C, 1.0, _C, 1.0),
-    "nth_colour": HardFamily("order", (_V, _T), _C, 1.0, _C, _ONE),
-    "next_colour": HardFamily("order", (_V, _T), _NEXT, 1.0, _NEXT, 1 / (EVENTS - 1)),
-    "count_seen": HardFamily("count", (_V,), _N, 1.0, _N, 1.0),
-    "nth_sound": HardFamily("order", (_A, _T), _S, _S, 1.0, _ONE),
-    "next_sound": HardFamily("order", (_A, _T), _NEXT, _NEXT, 1.0, 1 / (EVENTS - 1)),
-    "count_heard": HardFamily("count", (_A,), _N, _N, 1.0, 1.0),
+    "gone": Family("memory", (_V,), _C, 1.0, _C, 1.0),
+    "nth_colour": Family("order", (_V, _T), _C, 1.0, _C, _ONE),
+    "next_colour": Family("order", (_V, _T), _NEXT, 1.0, _NEXT, 1 / (EVENTS - 1)),
+    "count_seen": Family("count", (_V,), _N, 1.0, _N, 1.0),
+    "nth_sound": Family("order", (_A, _T), _S, _S, 1.0, _ONE),
+    "next_sound": Family("order", (_A, _T), _NEXT, _NEXT, 1.0, 1 / (EVENTS - 1)),
+    "count_heard": Family("count", (_A,), _N, _N, 1.0, 1.0),
     # Who does not hear chooses among the four that are seen, who does not see among the four that are heard.
-    "colour_of_sound": HardFamily("audio-visual", (_A, _V), _C, _ONE, _C, 1.0),
-    "sound_of_colour": HardFamily("audio-visual", (_A, _V), _S, _S, _ONE, 1.0),
+    "colour_of_sound": Family("audio-visual", (_A, _V), _C, _ONE, _C, 1.0),
+    "sound_of_colour": Family("audio-visual", (_A, _V), _S, _S, _ONE, 1.0),
     # The last colour and the last sound. Of five chunks in any order one that has both is last in one of five.
-    "classify": HardFamily("audio-visual", (_A, _V, _T), _C * _S, _S, _C, 1 / 5),
+    "classify": Family("audio-visual", (_A, _V, _T), _C * _S, _S, _C, 1 / 5),
 }
 
 

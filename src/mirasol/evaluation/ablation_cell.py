@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mirasol.core.files import atomic_write
@@ -20,7 +19,7 @@ from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
-from mirasol.evaluation.generate import blanked, muted
+from mirasol.evaluation.generate import blanked, muted, shuffled
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
@@ -35,8 +34,7 @@ from mirasol.training.validation import score_texts
 MARKS = "marks.jsonl"
 CONDITIONS = ("full", "muted", "blanked", "shuffled")
 TASKS = ("qa",)
-PERMUTE = 0x5045  # draws of their own: those that shuffle labels, and those that shuffle chunks
-SHUFFLE = 0x5348
+PERMUTE = 0x5045  # draws of their own: those that shuffle labels
 
 
 class PermutedFeed(Feed):
@@ -89,23 +87,6 @@ def train_cell(
         made_by["settings"]["before"] = [dataclasses.asdict(c) for n, c in phases if n != name]
         fit(name, network, feed, config, training, made_by, folder)
     return network.eval()
-
-
-def shuffled(batch: Batch, seed: int) -> Batch:
-    """Each clip's chunks, picture and sound together, in an order drawn by ``seed`` and the clip's key."""
-    clips, chunks = batch.video.shape[:2]
-    orders = np.stack([_order(chunks, seed, key) for key in batch.keys])
-    index = torch.from_numpy(orders).to(batch.video.device)
-    rows = torch.arange(clips, device=index.device)[:, None]
-    parts = ("video", "audio", "video_present", "audio_present")
-    return dataclasses.replace(batch, **{name: getattr(batch, name)[rows, index] for name in parts})
-
-
-def _order(chunks: int, seed: int, key: str) -> np.ndarray:
-    if chunks == 1:
-        return np.zeros(1, np.int64)
-    number = int.from_bytes(key.encode()[-7:], "big")
-    return other_draws(seed, SHUFFLE, number).permutation(chunks)
 
 
 def mark(

@@ -15,6 +15,7 @@ from mirasol.core.files import atomic_write
 from mirasol.evaluation.ablation_cell import MARKS
 from mirasol.evaluation.ablation_statistics import Estimate, Floats, estimate, verdict
 from mirasol.evaluation.ablation_tables import CHANCE, Cell, Row, Table
+from mirasol.evaluation.matters import Share, judge
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,11 @@ def _share(right: Floats) -> float:
     return _percent(float(right.mean()))
 
 
-CHECKED = {"muted": "audio", "blanked": "video", "shuffled": "time"}
-WITHIN = 0.02  # what a family may move by that does not need what was taken away
+CHECKED = ("muted", "blanked", "shuffled")
 
 
 def matters(cells: list[Cell], folder: Path, families: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether each question family needs what it is made to need: sound, picture, the order of chunks.
-
-    A family that needs what was taken away must fall to what is left to guess: its interval holds that or lies below.
-    Any other must stay within ``WITHIN``. A family that the model answers no better than chance is not judged, and so
-    is none whose score without it is not known to be chance.
-    """
+    """Whether each question family needs what it is made to need: :func:`mirasol.evaluation.matters.judge`."""
     marks = read_marks(folder, cells)
     out: dict[str, Any] = {}
     for family, about in families.items():
@@ -134,15 +129,11 @@ def matters(cells: list[Cell], folder: Path, families: Mapping[str, Mapping[str,
 
         full = of("full")
         entry: dict[str, Any] = {"needs": list(about["needs"]), "chance": about["chance"], "full": told(full)}
-        for condition, need in CHECKED.items():
+        whole = Share(full.mean, full.low, about["chance"])
+        for condition in CHECKED:
             cell = of(condition)
-            entry[condition] = told(cell) | {"chance": about[condition]}
-            if full.low <= about["chance"]:
-                entry[condition]["holds"] = None
-            elif need in about["needs"]:
-                entry[condition]["holds"] = cell.low <= about[condition]
-            else:
-                entry[condition]["holds"] = abs(cell.mean - full.mean) <= WITHIN
+            finding = judge(whole, Share(cell.mean, cell.low, about[condition]))
+            entry[condition] = told(cell) | {"chance": about[condition]} | finding._asdict()
         out[family] = entry
     return out
 

@@ -16,5 +16,5 @@ class EvaluateSpec:
     max_answer: int = param(8, "longest answer in tokens", ge=1)
     beam: int = param(1, "hypotheses at a time when an answer is generated; 1 is greedy", ge=1, le=64)
     resamples: int = param(2000, "bootstrap resamples of the interval, over groups", ge=100)
-    seed: int = param(7, "seed of the bootstrap and of the swapped sound", ge=0)
+    seed: int = param(7, "seed of the bootstrap, of the swapped sound and of the order of shuffled chunks", ge=0)
     gallery: int = param(12, "clips shown in the report", ge=0, le=200)

@@ -135,7 +135,7 @@ def _answer(
     model = load_with(weights, words, device)
     with torch_threads(threads), Progress("evaluate", len(shard_set) - len(damaged), "clips") as progress:
         batches = ((a.to(device), b and b.to(device)) for a, b in _batches(shard_set, damaged, words, spec))
-        return answer_all(model, batches, words, spec.max_answer, progress, spec.beam)
+        return answer_all(model, batches, words, spec.max_answer, progress, spec.beam, spec.seed)
 
 
 def load_with(weights: Path, words: Tokenizer, device: torch.device) -> Mirasol:

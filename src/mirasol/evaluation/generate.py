@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mirasol.core.progress import Progress
+from mirasol.data.augment import other_draws
 from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.data.tokenizer import BOS, PAD, Tokenizer
 from mirasol.model.batch import Batch
@@ -22,6 +25,7 @@ from mirasol.model.mirasol import Encoded, Mirasol, check_clips
 
 Answers = dict[str, dict[str, str]]  # example id -> condition -> answer
 CLIPS = ("video", "audio", "video_present", "audio_present")  # what a batch holds besides texts
+SHUFFLE = 0x5348  # draws of their own
 
 
 def muted(batch: Batch) -> Batch:
@@ -34,6 +38,22 @@ def blanked(batch: Batch) -> Batch:
     video = torch.full_like(batch.video, BLACK_UV)
     video[..., : batch.video.shape[-1], :] = BLACK_Y
     return dataclasses.replace(batch, video=video)
+
+
+def shuffled(batch: Batch, seed: int) -> Batch:
+    """Each clip's chunks, picture and sound together, in an order drawn by ``seed`` and the clip's key."""
+    clips, chunks = batch.video.shape[:2]
+    orders = np.stack([_order(chunks, seed, key) for key in batch.keys])
+    index = torch.from_numpy(orders).to(batch.video.device)
+    rows = torch.arange(clips, device=index.device)[:, None]
+    return dataclasses.replace(batch, **{name: getattr(batch, name)[rows, index] for name in CLIPS})
+
+
+def _order(chunks: int, seed: int, key: str) -> NDArray[np.int64]:
+    if chunks == 1:
+        return np.zeros(1, np.int64)
+    number = int.from_bytes(key.encode()[-7:], "big")
+    return other_draws(seed, SHUFFLE, number).permutation(chunks)
 
 
 def prompts_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -88,19 +108,21 @@ def answer_all(
     max_answer: int,
     progress: Progress,
     beam: int = 1,
+    seed: int = 0,
 ) -> Answers:
     """The answers to every question of ``batches`` under every condition.
 
     Args:
         batches: each with the same clips under another clip's sound, ``None`` where there is no other sound.
         max_answer, beam: as of :func:`answer`.
+        seed: of the order of shuffled chunks.
 
     Raises:
         ValueError: a tensor of a batch does not fit the model.
     """
     answers: Answers = {}
     for batch, swapped in batches:
-        for condition, encoded in conditions(model, batch, swapped):
+        for condition, encoded in conditions(model, batch, swapped, seed):
             texts = answer(model, batch, tokenizer, max_answer, beam, encoded)
             for ids, row in zip(batch.example_ids, texts, strict=True):
                 for example, text in zip(ids, row, strict=True):
@@ -110,11 +132,14 @@ def answer_all(
     return answers
 
 
-def conditions(model: Mirasol, batch: Batch, swapped: Batch | None) -> Iterator[tuple[str, Encoded]]:
-    """The latents under every condition. Features of a modality that a condition leaves alone are computed once.
+def conditions(model: Mirasol, batch: Batch, swapped: Batch | None, seed: int = 0) -> Iterator[tuple[str, Encoded]]:
+    """The latents under every condition, each computed when it is asked for.
+
+    Features of a modality that a condition leaves alone are computed once.
 
     Args:
         swapped: the same clips under another clip's sound, ``None`` where there is no other sound.
+        seed: of the order of shuffled chunks, which come last.
 
     Raises:
         ValueError: a tensor of a batch does not fit the model.
@@ -132,3 +157,4 @@ def conditions(model: Mirasol, batch: Batch, swapped: Batch | None) -> Iterator[
     else:
         check_clips(swapped, model.config, model.audio.project.weight)
         yield "swapped", model.join(video, model.audio_features(swapped), swapped)
+    yield "shuffled", model.encode(shuffled(batch, seed))

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
+from mirasol.evaluation.matters import Share, judge
 from mirasol.evaluation.normalise import VERSION, exact_match, exact_match_raw, normalise
 from mirasol.evaluation.statistics import cluster_bootstrap
 
-#: What the model is given: the clip itself, without its sound, without its picture, with another clip's sound.
-CONDITIONS = ("full", "muted", "blanked", "swapped")
+#: What the model is given: the clip itself, without its sound, without its picture, with another clip's sound, with
+#: its chunks in another order.
+CONDITIONS = ("full", "muted", "blanked", "swapped", "shuffled")
 NOVEL = "novel-"  # how the group of a combination never seen in training begins
 # The best that a guesser can do: another clip's sound tells as much about this clip as silence does.
-_CHANCE_OF = {"full": "chance", "muted": "muted", "blanked": "blanked", "swapped": "muted"}
-_NEEDED_BY = {"muted": "audio", "blanked": "video", "swapped": "audio"}
-TOLERANCE = 0.03  # a family that does not need what was taken away may move by this much
+_CHANCE_OF = {"full": "chance", "muted": "muted", "blanked": "blanked", "swapped": "muted", "shuffled": "shuffled"}
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ def score(
     Args:
         predictions: one mapping per question with ``clip``, ``group``, ``family``, ``prompt``, ``answers`` and
             ``predicted`` (condition -> text, or ``None`` where the clip could not be read: counted wrong).
-        families: what ``data/families.json`` knows of a family (``chance``, ``muted``, ``blanked``: the best
-            that can be done by guessing, without sound, without picture; ``kind``). Families that it does not
-            name get the score of ``constant``.
+        families: what ``data/families.json`` knows of a family (``chance``, ``muted``, ``blanked``, ``shuffled``:
+            the best that can be done by guessing, without sound, without picture, without the order of chunks;
+            ``kind``). What it does not name gets the score of ``constant``.
         constant: the guesser that sees the prompt only.
         resamples, seed: of the bootstrap over groups.
 
     Returns:
         ``overall``, ``families`` (by name) and ``novel`` (``None`` without such groups), each a cell of
-        ``exact_match``, ``exact_match_raw``, ``chance``, ``ci95``, ``n``, ``clips``; and the same three under
-        ``muted``, ``blanked`` and ``swapped``.
+        ``exact_match``, ``exact_match_raw``, ``chance``, ``ci95``, ``n``, ``clips``; the same three under
+        ``muted``, ``blanked``, ``swapped`` and ``shuffled``; and ``matters``, what each family needs.
 
     Raises:
         ValueError: there is no prediction.
@@ -85,6 +85,7 @@ def score(
             report.update(part)
         else:
             report[condition] = part
+    report["matters"] = _matters(report, families)
     return report
 
 
@@ -142,27 +143,25 @@ def _cell(rows: Sequence[_Marked], resamples: int, seed: int) -> dict[str, Any]:
     }
 
 
-def verdicts(report: Mapping[str, Any]) -> dict[str, dict[str, bool | None]]:
-    """Whether each family uses the modalities it needs and no other: family -> condition -> yes, no.
-
-    A family that needs what was taken away must fall to chance: its interval contains the chance of that
-    condition or lies below it. Any other must stay within ``TOLERANCE`` of the untouched clip. ``None`` where
-    nothing can be said: ``data/families.json`` does not know the family's needs, or the model does no better than
-    chance on the untouched clip.
-    """
-    result: dict[str, dict[str, bool | None]] = {}
+def _matters(
+    report: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Family -> condition -> its score there, and what that says: :func:`mirasol.evaluation.matters.judge`."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, full in report["families"].items():
-        needs = full.get("needs")
-        result[name] = {}
-        for condition, modality in _NEEDED_BY.items():
+        known = families.get(name, {})
+        found[name] = {}
+        for condition in CONDITIONS[1:]:
             cell = report[condition]["families"][name]
-            if needs is None or full["ci95"][0] <= full["chance"]:
-                result[name][condition] = None
-            elif modality in needs:
-                result[name][condition] = cell["ci95"][0] <= cell["chance"]
-            else:
-                result[name][condition] = abs(cell["exact_match"] - full["exact_match"]) <= TOLERANCE
-    return result
+            finding = judge(_share(full, "chance" in known), _share(cell, _CHANCE_OF[condition] in known))
+            kept = {key: cell[key] for key in ("exact_match", "ci95", "chance")}
+            found[name][condition] = kept | finding._asdict()
+    return found
+
+
+def _share(cell: Mapping[str, Any], known: bool) -> Share:
+    """A cell as it is judged; a chance that was measured is none that a family must fall to."""
+    return Share(cell["exact_match"], cell["ci95"][0], cell["chance"] if known else None)
 
 
 def read_families(data: Path) -> dict[str, dict[str, Any]]:
@@ -177,12 +176,12 @@ def read_families(data: Path) -> dict[str, dict[str, Any]]:
     try:
         families = json.loads(path.read_text(encoding="utf-8"))
         for name, family in families.items():
-            for key in ("chance", "muted", "blanked"):
+            for key in ("chance", "muted", "blanked", "shuffled"):
                 if not 0 <= family.get(key, 0) <= 1:
                     raise ValueError(f"{name}.{key} is {family[key]!r}, expected 0 to 1")
     except (ValueError, TypeError, AttributeError) as error:
         raise MirasolError(
-            f'{path}: expected {{"family": {{"kind": …, "needs": […], "chance": 0 to 1, "muted": …, "blanked": …}}}}: '
-            f"{error}. Mend it, or delete it to measure chance by the best constant answer"
+            f'{path}: expected {{"family": {{"kind": …, "needs": […], "chance": 0 to 1, "muted": …, "blanked": …, '
+            f'"shuffled": …}}}}: {error}. Mend it, or delete it to measure chance by the best constant answer'
         ) from error
     return dict(families)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mirasol.evaluation.metrics import CONDITIONS, TOLERANCE, verdicts
+from mirasol.evaluation.matters import WITHIN
+from mirasol.evaluation.metrics import CONDITIONS
 from mirasol.evaluation.normalise import exact_match
 from mirasol.evaluation.report_data import Looked
 from mirasol.evaluation.report_html import Album, chips, interval, missing, percent, section, text, title
@@ -16,8 +17,9 @@ CONDITION_WORDS = {
     "muted": "sound muted",
     "blanked": "picture blanked",
     "swapped": "another clip's sound",
+    "shuffled": "chunks shuffled",
 }
-SHORT_WORDS = {"muted": "muted", "blanked": "blanked", "swapped": "other sound"}
+SHORT_WORDS = {"muted": "muted", "blanked": "blanked", "swapped": "other sound", "shuffled": "shuffled"}
 KINDS = ("seen", "heard", "audio-visual", "order", "memory", "count")  # this order, then any other
 
 LOOKED_LEGEND = (
@@ -67,12 +69,12 @@ def families_section(report: Mapping[str, Any] | None) -> str:
 
 
 def modalities_section(report: Mapping[str, Any] | None) -> str:
-    """The same questions with sound or picture taken away."""
+    """The same questions with sound, picture or the order of time taken away, and what that says of each family."""
     heading = "Does it really look and listen?"
     if report is None:
         body = missing("Scores without sound or picture", "dvc repro evaluate")
         return section("modalities", heading, "", body)
-    judged = verdicts(report)
+    judged = report["matters"]
     head = "".join(f'<th scope="col">{text(CONDITION_WORDS[c])}</th>' for c in CONDITIONS)
     rows = []
     for name in ordered_families(report):
@@ -81,23 +83,36 @@ def modalities_section(report: Mapping[str, Any] | None) -> str:
         cells = [_heat(report["families"][name], None, False)]
         for condition in CONDITIONS[1:]:
             cell = report[condition]["families"][name]
-            taken = "video" if condition == "blanked" else "audio"
-            cells.append(_heat(cell, judged[name][condition], needs is not None and taken in needs))
+            cells.append(_heat(cell, judged[name][condition]["holds"], needs is not None and cell["chance"] < 1))
         rows.append(f'<tr><th scope="row">{title(name)}{uses}</th>{"".join(cells)}</tr>')
     overall = [report["overall"], *(report[c]["overall"] for c in CONDITIONS[1:])]
     rows.append('<tr class="total"><th scope="row">All questions</th>')
     rows.append("".join(_heat(cell, None, False) for cell in overall) + "</tr>")
-    known = [held for row in judged.values() for held in row.values() if held is not None]
-    lead = "The same questions about the same clips, with one sense taken away."
+    known = [cell["holds"] for row in judged.values() for cell in row.values() if cell["holds"] is not None]
+    lead = "The same questions about the same clips, with sound, picture or the order of time taken away."
     if known:
         lead += (
-            f" A question that needs the lost sense must fall to chance (its interval reaches it), any other must stay "
-            f"within {TOLERANCE * 100:.0f} points: <b>{sum(known)} of {len(known)}</b> cells do."
+            f" A question that needs what is lost must fall to chance (its interval reaches it), any other must stay "
+            f"within {WITHIN * 100:.0f} points: <b>{sum(known)} of {len(known)}</b> cells do."
         )
     body = f'<table class="heat"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     if known:
         body += '<p class="legend">Small figures are the chance that remains. ✓ and ✗: as it should be, or not.</p>'
+        body += f"<details><summary>What needs what</summary>{_needs(report)}</details>"
     return section("modalities", heading, lead, f'<div class="card">{body}</div>')
+
+
+def _needs(report: Mapping[str, Any]) -> str:
+    """For each family and condition in words: what became of it, with its interval."""
+    head = "".join(f'<th scope="col">{text(SHORT_WORDS[c])}</th>' for c in CONDITIONS[1:])
+    rows = []
+    for name in ordered_families(report):
+        cells = (report["matters"][name][c] for c in CONDITIONS[1:])
+        words = "".join(
+            f"<td>{text(cell['found'] or 'not judged')}<small>{interval(cell)}</small></td>" for cell in cells
+        )
+        rows.append(f'<tr><th scope="row">{title(name)}</th>{words}</tr>')
+    return f'<table class="heat"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _heat(cell: Mapping[str, Any], held: bool | None, needed: bool) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mirasol.evaluation.metrics import CONDITIONS
 from mirasol.evaluation.report_ablations import Row, signed, tables, verdicts
 from mirasol.evaluation.report_answers import ordered_families
 from mirasol.evaluation.report_charts import number
@@ -14,7 +15,6 @@ from mirasol.evaluation.report_html import interval, percent
 from mirasol.evaluation.report_paper import OWN, key_of, paper_tables, printed, results
 from mirasol.evaluation.report_sections import realtime
 
-CONDITIONS = ("muted", "blanked", "swapped")
 ABLATION = ("table", "row", "paper", "ours", "ci95", "against", "difference", "verdict")
 
 
@@ -25,7 +25,7 @@ def markdown(folder: Path) -> str:
     parts = [_headline(report) if report else "No score yet: run `dvc repro evaluate`."]
     parts.append(_engine(project))
     if report:
-        parts += [_families(report), _changes(project, report)]
+        parts += [_families(report), _matters(report), _changes(project, report)]
     parts += [_benchmarks(project), _ablations(project), _origin(project)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -52,12 +52,31 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _families(report: Mapping[str, Any]) -> str:
+    conditions = [c for c in CONDITIONS[1:] if c in report]  # an earlier version had fewer
     rows = []
     for name in ordered_families(report):
         cell = report["families"][name]
-        lost = [percent(report[c]["families"][name]["exact_match"]) for c in CONDITIONS]
+        lost = [percent(report[c]["families"][name]["exact_match"]) for c in conditions]
         rows.append([name, percent(cell["exact_match"]), interval(cell), percent(cell["chance"]), *lost])
-    return _table(("family", "exact_match", "ci95", "chance", *CONDITIONS), rows)
+    return _table(("family", "exact_match", "ci95", "chance", *conditions), rows)
+
+
+def _matters(report: Mapping[str, Any]) -> str:
+    """What needs what, where data/families.json knows."""
+    found = report.get("matters", {})
+    known = [cell["holds"] for row in found.values() for cell in row.values() if cell["holds"] is not None]
+    if not known:
+        return ""
+    rows = [[name, *(_finding(found[name][c]) for c in CONDITIONS[1:])] for name in ordered_families(report)]
+    said = f"What needs what: {sum(known)} of {len(known)} as it must be, **bold** the others"
+    return f"{said}\n\n{_table(('family', *CONDITIONS[1:]), rows)}"
+
+
+def _finding(cell: Mapping[str, Any]) -> str:
+    if cell["holds"] is None:
+        return ""
+    words = cell["found"] if cell["holds"] else f"**{cell['found']}**"
+    return f"{words} ({interval(cell)}; chance {percent(cell['chance'])})"
 
 
 def _changes(project: Project, report: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def headline(report: Mapping[str, Any]) -> str:
     cells = [("All questions", "the clip as it is", report["overall"])]
     if report.get("novel"):
         cells.append(("Never-seen combinations", "of colours, shapes and sounds", report["novel"]))
-    cells += [(name, words, report[c]["overall"]) for c, (name, words) in TAKEN_AWAY.items()]
+    cells += [(name, words, report[c]["overall"]) for c, (name, words) in TAKEN_AWAY.items() if c in report]
     rows = "".join(
         f'<tr><th scope="row">{text(name)}'
         f"<small>{text(words)}; {cell['n']:,} questions, {cell['clips']:,} clips</small></th>"
@@ -110,6 +110,7 @@ TAKEN_AWAY = {
     "muted": ("Without sound", "digital silence"),
     "blanked": ("Without picture", "black frames"),
     "swapped": ("With a wrong sound", "that of another clip"),
+    "shuffled": ("In another order", "chunks shuffled, picture and sound together"),
 }
 SUN = (
     '<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="4.4"/>'

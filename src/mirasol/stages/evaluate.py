@@ -9,7 +9,7 @@ from mirasol.stages.paths import CACHE, DATA, EVALUATE, FINETUNE, REPORTS, SHARD
 
 
 def main(params: Params) -> None:
-    """Score whole clips, and the same muted, blanked and with another clip's sound."""
+    """Score whole clips, and the same muted, blanked, with another clip's sound and with their chunks shuffled."""
     spec, training = params.evaluate, params.training
     report = evaluate(
         FINETUNE,

@@ -59,7 +59,7 @@ def test_groups_of_novel_clips_say_so(made: Path) -> None:
 def test_every_family_of_the_manifest_is_described(made: Path) -> None:
     families = json.loads((made / "families.json").read_text())
     assert set(families) == set(FAMILIES)
-    assert all(set(f) == {"kind", "needs", "chance", "muted", "blanked"} for f in families.values())
+    assert all(set(f) == {"kind", "needs", "chance", "muted", "blanked", "shuffled"} for f in families.values())
     assert {r.family for r in read_manifest(made / "manifest.jsonl")} <= set(families) | {""}
 
 

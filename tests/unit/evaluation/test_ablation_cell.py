@@ -18,9 +18,9 @@ from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.data.texts import Text
 from mirasol.data.tokenizer import Tokenizer, train_tokenizer
 from mirasol.data.world import make_world
-from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell, shuffled
+from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.evaluation.config import EvaluateSpec
-from mirasol.evaluation.generate import answer
+from mirasol.evaluation.generate import answer, shuffled
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol

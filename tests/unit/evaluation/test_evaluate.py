@@ -49,7 +49,7 @@ def test_every_question_has_a_prediction_in_the_order_of_the_manifest(project: P
     rows = predictions(project)
     assert [row["example_id"] for row in rows] == [e.id for e in asked]
     assert set(rows[0]) == {"example_id", "clip", "group", "family", "prompt", "answers", "predicted"}
-    assert set(rows[0]["predicted"]) == {"full", "muted", "blanked", "swapped"}
+    assert set(rows[0]["predicted"]) == {"full", "muted", "blanked", "swapped", "shuffled"}
 
 
 def test_the_report_counts_every_question(project: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_report_counts_every_question(project: Path) -> None:
 
 def test_conditions_change_what_the_model_says(project: Path) -> None:
     run(project)
-    for condition in ("muted", "blanked", "swapped"):
+    for condition in ("muted", "blanked", "swapped", "shuffled"):
         assert any(row["predicted"][condition] != row["predicted"]["full"] for row in predictions(project)), condition
 
 

@@ -10,7 +10,7 @@ from mirasol.core.progress import Progress
 from mirasol.data.loader import eval_loader
 from mirasol.data.shardset import ShardSet
 from mirasol.data.tokenizer import ANSWER, BOS, PAD, Tokenizer
-from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of
+from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of, shuffled
 from mirasol.model.batch import Batch
 from mirasol.training.weights import load_model
 
@@ -52,10 +52,11 @@ def test_all_conditions_are_answered_as_each_by_itself(made_project: Path, beam:
     model = load_model(made_project / "build/finetune").eval()
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     batch, swapped = batch_of(made_project), batch_of(made_project, "swapped")
-    found = answer_all(model, [(batch, swapped)], words, 6, Progress("evaluate", 5, "clips"), beam)
+    found = answer_all(model, [(batch, swapped)], words, 6, Progress("evaluate", 5, "clips"), beam, seed=3)
     changed = {"full": batch, "muted": muted(batch), "blanked": blanked(batch), "swapped": swapped}
+    changed["shuffled"] = shuffled(batch, 3)
     for condition, clips in changed.items():
         expected = answer(model, clips, words, 6, beam)
         for ids, row in zip(batch.example_ids, expected, strict=True):
             assert [found[example][condition] if example else "" for example in ids] == row, condition
-    assert len({tuple(a[c] for a in found.values()) for c in changed}) == 4
+    assert len({tuple(a[c] for a in found.values()) for c in changed}) == 5

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from mirasol.evaluation.metrics import Constant, score, verdicts
+from mirasol.evaluation.metrics import CONDITIONS, Constant, score
 
 FAMILIES = {
-    "sound": {"kind": "heard", "needs": ["audio"], "chance": 0.25, "muted": 0.25, "blanked": 1.0},
-    "colour": {"kind": "seen", "needs": ["video"], "chance": 0.5, "muted": 1.0, "blanked": 0.5},
+    "sound": {"kind": "heard", "needs": ["audio"], "chance": 0.25, "muted": 0.25, "blanked": 1.0, "shuffled": 1.0},
+    "colour": {"kind": "seen", "needs": ["video"], "chance": 0.5, "muted": 1.0, "blanked": 0.5, "shuffled": 0.75},
 }
 
 
@@ -22,7 +22,7 @@ def row(clip: int, family: str, answer: str, group: str = "", **predicted: str |
         "family": family,
         "prompt": f"Which {family}?",
         "answers": [answer],
-        "predicted": {"full": full, "muted": full, "blanked": full, "swapped": full} | predicted,
+        "predicted": {"full": full, "muted": full, "blanked": full, "swapped": full, "shuffled": full} | predicted,
     }
 
 
@@ -42,7 +42,9 @@ def test_chance_is_the_mean_of_what_families_know() -> None:
     assert report["families"]["sound"]["chance"] == 0.25
 
 
-@pytest.mark.parametrize(("condition", "chance"), [("muted", 0.25), ("blanked", 1.0), ("swapped", 0.25)])
+@pytest.mark.parametrize(
+    ("condition", "chance"), [("muted", 0.25), ("blanked", 1.0), ("swapped", 0.25), ("shuffled", 1.0)]
+)
 def test_each_condition_has_its_own_chance(condition: str, chance: float) -> None:
     report = scored([row(1, "sound", "bell", full="bell")])
     assert report[condition]["families"]["sound"]["chance"] == chance
@@ -73,7 +75,7 @@ def test_questions_without_family_count_overall_only() -> None:
 
 def test_missing_clips_are_wrong_under_every_condition() -> None:
     report = scored([row(1, "sound", "bell", full=None), row(2, "sound", "bell", full="bell")])
-    assert [report[c]["overall"]["exact_match"] for c in ("muted", "blanked", "swapped")] == [0.5] * 3
+    assert [report[c]["overall"]["exact_match"] for c in CONDITIONS[1:]] == [0.5] * 4
     assert report["overall"]["exact_match"] == 0.5
 
 
@@ -87,34 +89,23 @@ def test_equal_predictions_give_equal_reports() -> None:
     assert scored(rows) == scored(rows[::-1])
 
 
-def _asked(muted: str, blanked: str) -> dict[str, Any]:
-    rows = [
-        row(i, "sound", "bell", full="bell", muted=muted if i % 4 else "bell", blanked=blanked, swapped="buzz")
-        for i in range(40)
-    ]
-    return verdicts(scored(rows))["sound"]
+def test_a_report_says_what_each_family_needs() -> None:
+    rows = [row(i, "sound", "bell", full="bell", muted="buzz", blanked="buzz", swapped="buzz") for i in range(40)]
+    report = scored(rows)
+    found = report["matters"]["sound"]
+    assert {c: (f["found"], f["holds"]) for c, f in found.items()} == {
+        "muted": ("falls to chance", True),
+        "blanked": ("neither", False),
+        "swapped": ("falls to chance", True),
+        "shuffled": ("stays within 2 points", True),
+    }
+    assert found["muted"]["ci95"] == report["muted"]["families"]["sound"]["ci95"]
 
 
-def test_a_model_that_listens_passes() -> None:
-    assert _asked(muted="buzz", blanked="bell") == {"muted": True, "blanked": True, "swapped": True}
-
-
-def test_a_model_that_guesses_right_without_sound_fails() -> None:
-    assert _asked(muted="bell", blanked="bell")["muted"] is False
-
-
-def test_a_model_that_is_led_by_what_it_does_not_need_fails() -> None:
-    assert _asked(muted="buzz", blanked="buzz")["blanked"] is False
-
-
-def test_a_model_that_knows_nothing_proves_nothing() -> None:
-    rows = [row(i, "sound", "bell", full="buzz") for i in range(40)]
-    assert verdicts(scored(rows))["sound"] == {"muted": None, "blanked": None, "swapped": None}
-
-
-def test_unknown_needs_give_no_verdict() -> None:
-    report = scored([row(1, "x", "drum", full="drum")], {})
-    assert verdicts(report)["x"] == {"muted": None, "blanked": None, "swapped": None}
+@pytest.mark.parametrize("known", [{}, {"sound": {"kind": "heard", "needs": ["audio"], "chance": 0.25}}])
+def test_what_families_do_not_know_is_not_judged(known: dict[str, Any]) -> None:
+    report = scored([row(i, "sound", "bell", full="bell", muted="buzz") for i in range(40)], known)
+    assert all(f["found"] is None and f["holds"] is None for f in report["matters"]["sound"].values())
 
 
 def test_the_constant_answer_is_the_commonest_of_its_prompt() -> None:

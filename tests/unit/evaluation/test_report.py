@@ -56,6 +56,14 @@ def test_headline_figures_are_shown(finished: Path) -> None:
     assert "0123abcd.dir" in page.text
 
 
+def test_what_needs_what_is_told_of_each_family_and_condition(finished: Path) -> None:
+    page, _ = page_of(finished)
+    report = json.loads((finished / "reports/eval.json").read_text())
+    told = [cell["found"] or "not judged" for row in report["matters"].values() for cell in row.values()]
+    table = page.text.split("What needs what")[1]
+    assert {words: table.count(words) for words in set(told)} == {words: told.count(words) for words in set(told)}
+
+
 def test_texts_are_escaped(finished: Path) -> None:
     page, text = page_of(finished)
     assert "nonsense <b>" in page.text

@@ -78,3 +78,20 @@ def test_benchmarks_and_ablations_stand_in_tables(project: Path) -> None:
     assert "not comparable: it is wups" in text
     assert "Ablations: 1 same direction, 1 opposite" in text
     assert "| 5a | + AR | 43.2 | 70.1 | 68.1 to 72.1 | baseline | +17.1 (+14.1 to +20.1) | same direction |" in text
+
+
+def test_what_needs_what_stands_in_a_table(project: Path) -> None:
+    """Blanked, each of these answers is "red": the first sound, which needs no picture, is marked."""
+    text = markdown(finish(project))
+    rows = [line for line in text.splitlines() if line.startswith("| first_sound |")]
+    assert len(rows) == 2
+    assert rows[1].count("**neither**") == 1
+
+
+def test_a_score_of_before_chunks_were_shuffled_is_shown(project: Path) -> None:
+    path = finish(project) / "reports/eval.json"
+    report = json.loads(path.read_text())
+    write_json(path, {key: value for key, value in report.items() if key not in ("shuffled", "matters")})
+    text = markdown(project)
+    assert "swapped |" in text
+    assert "shuffled" not in text
