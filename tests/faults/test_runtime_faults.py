@@ -16,6 +16,7 @@ from support.media import shown, tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.media import MediaError
+from mirasol.runtime import collect
 from mirasol.runtime.answer import answer
 from mirasol.runtime.contract import CONTRACT_FILE, read_contract
 from mirasol.runtime.engine import Engine
@@ -181,9 +182,55 @@ def test_a_change_of_the_picture_size_within_a_stream(tmp_path: Path) -> None:
     assert all(chunk.video is not None and chunk.video.shape[1:] == (24, 16) for chunk in chunks), (first, second)
 
 
-def test_time_stamps_that_jump_by_days_are_an_error_and_no_memory(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "jump.mkv", frames=9, times=(*(i / 8 for i in range(8)), 200_000.0), size=(16, 16))
-    with pytest.raises(MediaError, match=r"jump\.mkv: the time stamps of the pictures jump by \d+ s at 1\.0 s"):
+def recorded(path: Path, *times: float, pictures: bool = True, sound: bool = True) -> Path:
+    """A recorder's file: seconds that begin at ``times``, in the order in which they were written."""
+    part, shifted = path.with_suffix(".part.ts"), path.with_suffix(".shifted.ts")
+    write_media(part, frames=8, size=(16, 16), sound=tone(1.0, rate=16000), rate=16000, codec="mp2")
+    with path.open("wb") as file:
+        for time in times:
+            with av.open(str(part)) as source, av.open(str(shifted), "w") as target:
+                used = [*(source.streams.video if pictures else ()), *(source.streams.audio if sound else ())]
+                streams = {stream.index: target.add_stream_from_template(stream) for stream in used}
+                for packet in source.demux(used):
+                    if packet.dts is not None:
+                        later = round(time / packet.time_base)
+                        packet.dts, packet.pts = packet.dts + later, packet.pts + later
+                        packet.stream = streams[packet.stream.index]
+                        target.mux(packet)
+            file.write(shifted.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("kept", [{}, {"sound": False}, {"pictures": False}])
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        ((0, 1, 7200, 7201), "jump by 719[78] s at 2.0 s"),
+        ((100, 101, 70, 71), r"go back by 3[012] s at 2.\d s"),
+    ],
+)
+def test_time_stamps_that_jump_are_an_error_after_what_was_good(
+    times: tuple[float, ...], says: str, kept: dict[str, bool], tmp_path: Path
+) -> None:
+    chunks = iter(FileSource(recorded(tmp_path / "jump.ts", *times, **kept), CLIP))
+    seen = [next(chunks) for _ in range(3)]
+    with pytest.raises(MediaError, match=rf"jump\.ts: the time stamps of the (pictures|sound) {says}, at most"):
+        seen += (chunk for chunk, _ in zip(chunks, range(4), strict=False))
+    assert len(seen) <= 5
+
+
+def test_pictures_go_on_through_hours_without_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "LONGEST_GAP", 1.0)
+    path = write_media(tmp_path / "late.mkv", frames=24, size=(16, 16), sound=tone(1.0), sound_from=2.0)
+    assert sum(chunk.video is not None for chunk in FileSource(path, CLIP)) == 6
+
+
+def test_sound_that_is_told_again_and_again_does_not_wait_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "MOST_WAITING", 2.0)
+    path = recorded(tmp_path / "again.ts", *(0, 1) * 4, pictures=False)
+    with pytest.raises(MediaError, match=r"again\.ts: the time stamps of the sound go back again and again at 2\.0 s"):
         list(FileSource(path, CLIP))
 
 

@@ -100,6 +100,26 @@ def status_of(raw: socket.socket) -> int:
     return int(raw.makefile("rb").readline().split()[1])
 
 
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("POST", ("Sec-WebSocket-Key: x",)),
+        ("GET", ()),
+        ("GET", ("Sec-WebSocket-Key: x", "Content-Length: 4")),
+        ("GET", ("Sec-WebSocket-Key: x", "Transfer-Encoding: chunked")),
+    ],
+)
+def test_half_a_handshake_is_refused_and_its_connection_closed(
+    method: str, headers: tuple[str, ...], service: Service
+) -> None:
+    asks = ("Host: localhost", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    with service.raw() as raw:
+        raw.sendall("\r\n".join((f"{method} /healthz HTTP/1.1", *asks, *headers, "", "")).encode())
+        answer = raw.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert set(json.loads(answer.partition(b"\r\n\r\n")[2])) == {"error"}
+
+
 def test_an_upload_that_says_it_is_too_large_is_refused_before_it_is_sent(service: Service) -> None:
     with service.raw() as raw:
         raw.sendall(upload_head(service.session(), f"Content-Length: {2 << 30}"))

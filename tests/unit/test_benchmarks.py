@@ -26,6 +26,7 @@ CLAIMS = {
     "export": {
         *("parity_1000", "parity_1000_transformer", "parity_1000_ttm", "ort_vs_eager", "ort_ttm_flat", "bound_vs_run"),
     },
+    "large": {"large_disk", "large_memory"},
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
     "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
@@ -35,7 +36,7 @@ CLAIMS = {
     "train": {"train_mfu"},
     "training_loop": {"trainer_over_bare_loop"},
 }
-SLOW = ("combiner", "dvc_layout", "export", "load", "stream", "training_loop")
+SLOW = ("combiner", "dvc_layout", "export", "large", "load", "stream", "training_loop")
 NEEDS_FFMPEG = pytest.mark.skipif(
     not (shutil.which("ffmpeg") or importlib.util.find_spec("imageio_ffmpeg")),
     reason="needs an ffmpeg executable: `pip install imageio-ffmpeg`",

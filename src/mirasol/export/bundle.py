@@ -25,7 +25,7 @@ from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import ANSWER, BOS, Tokenizer
 from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
-from mirasol.export.onnx import ATTENTION_OPSET, write_onnx
+from mirasol.export.onnx import ATTENTION_OPSET, Weights, write_onnx
 from mirasol.export.signature import StepGraph, audio_graph, step_graphs
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.contract import (
@@ -98,9 +98,11 @@ def export_bundle(
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         opsets = (spec.opset, ATTENTION_OPSET)
         with Progress("export", len(graphs) * len(opsets), "graphs") as progress:
-            for graph, opset in itertools.product(graphs, opsets):
-                write_onnx(graph, opset, temporary / _file(graph, opset, spec))
-                progress.advance()
+            for graph in graphs:
+                weights = Weights(temporary / f"{graph.spec.file}.data")
+                for opset in opsets:
+                    write_onnx(graph, opset, temporary / _file(graph, opset, spec), weights)
+                    progress.advance()
         shutil.copyfile(tokenizer, temporary / TOKENIZER_FILE)
         licence = Path(project) / LICENCE_FILE
         text = licence.read_text(encoding="utf-8") if licence.is_file() else NO_LICENCE

@@ -16,7 +16,8 @@ class ExportSpec:
     clips: int = param(32, "clips of the scored split on which the exported graphs are compared with torch", ge=1)
     precisions: str = param(
         "int8",
-        "bundles made beside float32, separated by spaces: `float16`, `int8` (dynamic, CPU), `qdq` (static int8, GPU)",
+        "bundles made beside float32, separated by spaces: `float16`, `bfloat16` (needs a GPU to be measured), "
+        "`int8` (dynamic, CPU), `qdq` (static int8, GPU)",
     )
     max_loss: float = param(
         0.01, "exact match that a precision may lose against float32; one that loses more is not kept", ge=0, le=1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from onnx import external_data_helper as helper
+from onnxscript import ir
 
 from mirasol.core.errors import MirasolError
 from mirasol.export.rewrite import cast_at_the_edges, full_masks
@@ -18,6 +23,8 @@ from mirasol.runtime.contract import TensorSpec
 
 ATTENTION_OPSET = 23  # from here on attention is one operator; TensorRT-RTX reads opsets up to 21
 EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB; half of it leaves room for what the exporter folds
+SMALL = 1024  # bytes: shapes and scalars, which engines read when they load a graph, stay in it
+ALIGNED = 64  # bytes: weights are read where they lie, without a copy
 _DTYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "bool",
     onnx.TensorProto.UINT8: "uint8",
@@ -45,8 +52,37 @@ def to_onnx(graph: StepGraph, opset: int) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def write_onnx(graph: StepGraph, opset: int, file: Path) -> None:
-    """Write ``file``; weights that are too large for one protobuf go to ``file``.data beside it.
+class Weights:
+    """A file of weights beside the graphs of all opsets: equal tensors lie there once, and none is copied in memory."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._places: dict[tuple[bytes, int], int] = {}  # SHA-256 and length of the bytes: where they begin
+
+    def take(self, model: ir.Model) -> None:
+        """Move what is large out of ``model``."""
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            # pixels become floats (cast_at_the_edges)
+            if tensor is not None and tensor.nbytes >= SMALL and tensor.dtype != ir.DataType.UINT8:
+                shape = ir.Shape(tensor.shape.numpy())
+                offset = self._place(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+                value.const_value = ir.ExternalTensor(
+                    self.file.name, offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
+                )
+
+    def _place(self, content: memoryview) -> int:
+        key = (hashlib.sha256(content).digest(), len(content))
+        if key not in self._places:
+            with self.file.open("ab") as file:
+                file.write(bytes(-file.tell() % ALIGNED))
+                self._places[key] = file.tell()
+                file.write(content)
+        return self._places[key]
+
+
+def write_onnx(graph: StepGraph, opset: int, file: Path, weights: Weights) -> None:
+    """Write ``file``; weights that are too large for one protobuf go to ``weights`` in the same folder.
 
     Raises:
         MirasolError: as :func:`to_onnx`.
@@ -54,12 +90,26 @@ def write_onnx(graph: StepGraph, opset: int, file: Path) -> None:
     if sum(tensor.nbytes for tensor in graph.module.state_dict().values()) < EXTERNAL_BYTES:
         file.write_bytes(to_onnx(graph, opset))
         return
-    _program(graph, opset).save(str(file), external_data=True)
-    model = onnx.load(file, load_external_data=False)  # the weights stay where they are
+    program = _program(graph, opset)
+    weights.take(program.model)
+    model = program.model_proto
     _finish(model, opset)
     file.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(file), full_check=True)
     _check_graph(model, graph, opset)
+
+
+def save_model(model: onnx.ModelProto, file: Path) -> None:
+    """Write a graph whose weights are in memory; those too large for one protobuf go to ``file``.data."""
+    if sum(tensor_bytes(tensor) for tensor in model.graph.initializer) >= EXTERNAL_BYTES:
+        helper.convert_model_to_external_data(model, location=f"{file.name}.data", size_threshold=SMALL)
+        helper.write_external_data_tensors(model, str(file.parent))
+    file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """How much its values take, wherever they lie."""
+    return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _program(graph: StepGraph, opset: int) -> torch.onnx.ONNXProgram:

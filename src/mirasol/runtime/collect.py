@@ -19,7 +19,9 @@ from mirasol.data.spec import ClipSpec
 
 Frames = NDArray[np.uint8]
 Samples = NDArray[np.float32]
-LONGEST_GAP = 3600.0  # seconds for which a picture is held; a longer jump of the time stamps is an error
+LONGEST_GAP = 3600.0  # seconds for which a picture is held, or silence is heard; a longer jump forward is an error
+LONGEST_RETURN = 5.0  # seconds by which time stamps may go back: what comes again takes no time, but is decoded
+MOST_WAITING = 60.0  # seconds of sound, or a chunk and this: more of it can only be time stamps that go back
 HELD_BACK = 0.1  # seconds: what the resampler may still hold when a later frame has been pushed
 
 
@@ -46,6 +48,18 @@ class StreamPictures(Pictures):
         """Nothing more is wanted."""
         return self.given >= self.most and self.covered >= self.settled
 
+    def push(self, frame: Any, origin: float) -> None:
+        """Place the next frame.
+
+        Raises:
+            MediaError: as the loader's, or the time stamps jump too far.
+        """
+        if frame.time is not None and self._shown is not None:
+            back = self._shown[1] - (frame.time - origin - self.begin)
+            if back > LONGEST_RETURN:
+                raise jump(self.path, "pictures", -back, self.begin + self.covered)
+        super().push(frame, origin)
+
     def finish(self) -> None:
         """The source has ended: hold the last frame to the end of the last chunk that is covered by half."""
         self.finished = True
@@ -70,11 +84,7 @@ class StreamPictures(Pictures):
     def _give(self, until: float) -> None:
         gap = min(until, self.last) - self.given * self.interval
         if math.isfinite(gap) and gap > LONGEST_GAP:  # every frame that is held waits in memory
-            place = self.begin + self.covered
-            raise MediaError(
-                f"{self.path}: the time stamps of the pictures jump by {gap:.0f} s at {place:.1f} s, "
-                f"at most {LONGEST_GAP:.0f} s can be bridged: cut the file there and stream the parts as a folder"
-            )
+            raise jump(self.path, "pictures", gap, self.begin + self.covered)
         while self.given < self.most and min(self.given * self.interval, self.last) + SAME_TIME < until:
             assert self._shown is not None
             if self._square is None:
@@ -86,16 +96,42 @@ class StreamPictures(Pictures):
 class StreamSound(Sound):
     """The sound of a stream, handed out chunk by chunk."""
 
-    def __init__(self, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
+    def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
         """``length`` in seconds from ``begin``, infinite when nobody knows."""
         super().__init__(begin, 0.0, chunk_seconds, clip)
-        self.end_time = length
+        self.path, self.end_time = path, length
         self.blocks: list[tuple[int, Samples]] = []  # (position of the first sample, samples)
+        self.silent = (0.0, 0.0)  # from and to: hours for which the time stamps say that there is none
+        self.waiting, self.most_waiting = 0, round((chunk_seconds + MOST_WAITING) * self.rate)
 
     @property
     def done(self) -> bool:
         """Nothing more is wanted."""
         return self.ready_at(self.end_time)
+
+    def push(self, frame: Any, origin: float) -> None:
+        """Place the next frame.
+
+        Raises:
+            MediaError: the time stamps go back too far.
+        """
+        if frame.time is not None:
+            gap = min(frame.time - origin - self.begin, self.end_time) - self._expected
+            if self.came and gap < -LONGEST_RETURN:
+                raise jump(self.path, "sound", gap, self.begin + self.covered)
+            if gap > LONGEST_GAP:
+                self.silent = (self._expected, self._expected + gap)
+        super().push(frame, origin)
+
+    def check_silence(self, low: int) -> None:
+        """What begins with sample ``low`` is no part of a silence that nobody would want to hear to its end.
+
+        Raises:
+            MediaError: it is.
+        """
+        begin, end = self.silent
+        if begin <= low / self.rate < end:
+            raise jump(self.path, "sound", end - begin, self.begin + begin)
 
     def ready(self, until: int) -> bool:
         """Whether all samples before ``until`` are there."""
@@ -113,6 +149,7 @@ class StreamSound(Sound):
             if last > first:
                 samples[first - low : last - low] = block[first - position : last - position]
         self.blocks = [(position, block) for position, block in self.blocks if position + len(block) > high]
+        self.waiting = sum(len(block) for _, block in self.blocks)
         return samples
 
     def _place(self, *blocks: NDArray[Any]) -> None:
@@ -121,5 +158,21 @@ class StreamSound(Sound):
                 block = block[: max(0, round(self.end_time * self.rate) - self._position)]
             if len(block):
                 self.blocks.append((self._position, np.asarray(block, np.float32)))
+                self.waiting += len(block)
                 self.covered = max(self.covered, (self._position + len(block)) / self.rate)
             self._position += len(block)
+        if self.waiting > self.most_waiting:
+            place = self.begin + self.covered
+            raise MediaError(
+                f"{self.path}: the time stamps of the sound go back again and again at {place:.1f} s: "
+                "write the file anew with times that rise"
+            )
+
+
+def jump(path: Path, kind: str, gap: float, place: float) -> MediaError:
+    """An error: time stamps jump by ``gap`` seconds, ``place`` seconds into the file."""
+    way, most = ("jump", LONGEST_GAP) if gap > 0 else ("go back", LONGEST_RETURN)
+    return MediaError(
+        f"{path}: the time stamps of the {kind} {way} by {abs(gap):.0f} s at {place:.1f} s, "
+        f"at most {most:.0f} s can be bridged: cut the file there and stream the parts as a folder"
+    )

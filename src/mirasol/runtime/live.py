@@ -182,8 +182,8 @@ class _Cutter:
 
     def __init__(self, source: LiveSource, video: Any, audio: Any) -> None:
         self.clip, self.seconds = source.clip, source.chunk_seconds
-        everything = (0.0, float("inf"), self.seconds, self.clip)
-        self.pictures = StreamPictures(Path(source.name), *everything) if video is not None else None
+        everything = (Path(source.name), 0.0, float("inf"), self.seconds, self.clip)
+        self.pictures = StreamPictures(*everything) if video is not None else None
         self.sound = StreamSound(*everything) if audio is not None else None
         if self.pictures is not None:
             self.pictures.rate = video.average_rate or video.guessed_rate

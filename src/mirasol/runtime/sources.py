@@ -84,8 +84,8 @@ class FileSource:
             )
 
     def __iter__(self) -> Iterator[Chunk]:
-        arguments = (self.begin, self.length, self.chunk_seconds, self.clip)
-        video = _Reader(self.path, self.begin, lambda: StreamPictures(self.path, *arguments), "video")
+        arguments = (self.path, self.begin, self.length, self.chunk_seconds, self.clip)
+        video = _Reader(self.path, self.begin, lambda: StreamPictures(*arguments), "video")
         audio = _Reader(self.path, self.begin, lambda: StreamSound(*arguments), "audio")
         try:
             yield from self._chunks(video, audio)
@@ -101,6 +101,8 @@ class FileSource:
             frames = samples = None
             if video.read_until(lambda sink: sink.ready()):
                 frames = video.sink.take()
+            elif audio.sink is not None:
+                audio.sink.check_silence(low)
             if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
                 samples = sixteen_bits(audio.sink.take(low, high))
             if frames is None and samples is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
@@ -22,26 +22,43 @@ TOKEN = "MIRASOL_TOKEN"  # an environment variable: arguments can be read by eve
 GOODBYE_SECONDS = 5
 
 
-class Http(H11Protocol):
-    """HTTP that lets nothing but a whole handshake become a WebSocket.
+REFUSED = b'{"error": "this is no whole handshake of a WebSocket: expected GET, Sec-WebSocket-Key and no body"}'
+HEAD = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 
-    uvicorn 0.54 hands over whatever asks for it, and never answers where the method is not GET or a body follows: the
-    connection stays for ever. Those are ordinary requests here, which no path answers.
+
+class WholeHandshakes(WebSocketsSansIOProtocol):
+    """WebSockets for those who ask for one as they should.
+
+    uvicorn 0.54 hands over every request that names the protocol, its head in one piece. It never answers where the
+    method is not GET or a body follows, and the connection stays for ever. Such a request is refused here.
     """
 
-    def _should_upgrade(self) -> bool:
-        headers = dict(self.headers)
-        body = headers.keys() & {b"content-length", b"transfer-encoding"}
-        whole = self.scope["method"] == "GET" and b"sec-websocket-key" in headers and not body
-        return whole and self._get_upgrade() == b"websocket"
+    checked = False
+
+    def data_received(self, data: bytes) -> None:
+        """What the client has sent, the request's head first."""
+        if not (self.checked or whole_handshake(data)):
+            self.transport.write(HEAD.format(len(REFUSED)).encode() + REFUSED)
+            self.transport.close()
+            return
+        self.checked = True
+        super().data_received(data)
+
+
+def whole_handshake(head: bytes) -> bool:
+    """Whether a request's head can begin a WebSocket."""
+    request, *lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    names = {line.partition(b":")[0].strip().lower() for line in lines}
+    body = names & {b"content-length", b"transfer-encoding"}
+    return request.startswith(b"GET ") and b"sec-websocket-key" in names and not body
 
 
 def config_of(app: FastAPI) -> uvicorn.Config:
     """How the service of ``make_app`` is run."""
     return uvicorn.Config(
         app,
-        http=Http,
-        ws="websockets-sansio",
+        http="h11",
+        ws=WholeHandshakes,
         log_level="error",
         access_log=False,  # paths hold the sessions' names
         server_header=False,

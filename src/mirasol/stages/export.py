@@ -22,6 +22,7 @@ def main(params: Params) -> None:
     report = check_parity(model, BUNDLE, SHARDS, params.export, split=split, max_answer=limit)
     write_json(REPORTS / "parity.json", report)
     require_parity(report)
+    del model  # a large one fills half of the memory that lowering its graphs takes
     report["precisions"] = export_precisions(
         BUNDLE, SHARDS, params.export, split=split, correct=exact_match, evaluation=scores
     )

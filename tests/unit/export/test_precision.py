@@ -9,17 +9,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.bundle import CLIP, tiny_bundle
+from onnx.reference import ReferenceEvaluator
+from support.bundle import CLIP, bundle_model, export_tiny, tiny_bundle
 from support.media import example, tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.spec import ShardsSpec
+from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
-from mirasol.export.precision import precisions_of
+from mirasol.export.precision import lower, precisions_of
 from mirasol.export.precision_gate import export_precisions
-from mirasol.runtime.engine import Engine
+from mirasol.export.signature import StepGraph, step_graphs
+from mirasol.runtime.backends import NoKernelError
+from mirasol.runtime.backends.onnxruntime import available, load
+from mirasol.runtime.contract import AUDIO
+from mirasol.runtime.engine import Engine, relative
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle(), tmp_path / "bundle"))
+
+
+def ones(graph: StepGraph) -> dict[str, np.ndarray]:
+    return {tensor.name: np.ones(tensor.shape, tensor.dtype) for tensor in graph.spec.inputs}
 
 
 def always(_: str | None, __: Iterable[str]) -> bool:
@@ -67,6 +77,74 @@ def test_norms_stay_in_float32(bundle: Path, shards: Path) -> None:
     assert nodes["LayerNormalization"]
     assert {weights[node.input[1]] for node in nodes["Gemm"]} == {onnx.TensorProto.FLOAT16}
     assert {casts[node.input[0]] for node in nodes["LayerNormalization"]} == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8", "qdq"])
+def test_weights_in_files_of_their_own_give_the_same_graph(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = step_graphs(bundle_model())[1]
+    feeds = ones(graph)
+    lower(precision, tiny_bundle() / "latent_step.onnx", tmp_path / "inside.onnx", [feeds])
+    monkeypatch.setattr(exporter, "EXTERNAL_BYTES", 1)
+    exporter.write_onnx(graph, 18, tmp_path / "large.onnx", exporter.Weights(tmp_path / "large.onnx.data"))
+    lower(precision, tmp_path / "large.onnx", tmp_path / "outside.onnx", [feeds])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("inside.onnx", "large.onnx", "large.onnx.data", "outside.onnx", "outside.onnx.data")
+    }
+    assert (tmp_path / "outside.onnx").stat().st_size < (tmp_path / "inside.onnx").stat().st_size
+    inside, outside = (load(tmp_path / f"{name}.onnx", graph.spec, 1)(feeds)["h"] for name in ("inside", "outside"))
+    assert np.array_equal(inside, outside)
+
+
+def test_a_bundle_with_weights_in_files_of_their_own_is_lowered(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "EXTERNAL_BYTES", 1)
+    bundle = export_tiny(tmp_path)
+    spec = ExportSpec(precisions="int8", clips=1)
+    report = export_precisions(bundle, shards, spec, split="test", correct=always)
+    contract = Engine(bundle / "int8").contract
+    assert {f"{graph.file}.data" for name, graph in contract.graphs.items() if name != AUDIO} < set(contract.files)
+    assert report["int8"]["bytes"] < report["float32"]["bytes"]
+
+
+def test_bfloat16_is_not_shipped_where_nothing_can_measure_it(bundle: Path, shards: Path) -> None:
+    (bundle / "bfloat16").mkdir()  # of an earlier export
+    spec = ExportSpec(precisions="bfloat16", clips=1)
+    report = export_precisions(bundle, shards, spec, split="test", correct=always)
+    if "cuda" in available():
+        pytest.skip("onnxruntime of this machine may compute it")
+    assert set(report["bfloat16"]) == {"shipped", "not_measured"}
+    assert not report["bfloat16"]["shipped"]
+    assert "Could not find an implementation for" in report["bfloat16"]["not_measured"]
+    assert not [path for path in bundle.iterdir() if path.is_dir()]
+
+
+def test_products_are_in_bfloat16_and_nothing_else(tmp_path: Path) -> None:
+    graph = step_graphs(bundle_model())[1]
+    lower("bfloat16", tiny_bundle() / "latent_step.onnx", tmp_path / "h.onnx", [])
+    model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "h.onnx"), strict_mode=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
+    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    half = {
+        node.op_type: {types[name] for name in node.output}
+        for node in model.graph.node
+        if onnx.TensorProto.BFLOAT16 in {types.get(name) for name in node.input}
+    }
+    bfloat16, float32 = {onnx.TensorProto.BFLOAT16}, {onnx.TensorProto.FLOAT}
+    assert half == {"Gemm": bfloat16, "MatMul": bfloat16, "Cast": float32}
+    assert types["h"] == onnx.TensorProto.FLOAT
+    feeds = ones(graph)
+    expected = load(tiny_bundle() / "latent_step.onnx", graph.spec, 1)(feeds)["h"]
+    found = ReferenceEvaluator(model).run(["h"], feeds)[0]
+    assert 0 < relative(found, expected) < 0.02
+
+
+def test_an_engine_without_the_kernel_says_so(tmp_path: Path) -> None:
+    lower("bfloat16", tiny_bundle() / "latent_step.onnx", tmp_path / "latent_step.onnx", [])
+    with pytest.raises(NoKernelError, match=r"latent_step\.onnx: the provider 'cpu' cannot compute it: .*Use a GPU"):
+        load(tmp_path / "latent_step.onnx", step_graphs(bundle_model())[1].spec, 1)
 
 
 def test_one_that_loses_too_much_is_not_shipped(bundle: Path, shards: Path) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mirasol.core.errors import MirasolError
+
 Array = NDArray[np.generic]
+
+
+class NoKernelError(MirasolError):
+    """A graph is sound, but the engine cannot compute one of its operators in its type; ``reason`` says which."""
+
+    def __init__(self, file: Path, provider: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{file}: the provider {provider!r} cannot compute it: {reason}. Use a GPU, or another bundle")
 
 
 class Bound(Protocol):

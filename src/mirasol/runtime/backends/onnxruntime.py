@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.runtime.backends import Array, Step
+from mirasol.runtime.backends import Array, NoKernelError, Step
 from mirasol.runtime.contract import GraphSpec
 
 try:
@@ -66,9 +66,14 @@ def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> S
     options.log_severity_level = 3
     # Between two chunks of a live stream there is nothing to do: threads that spin would burn a core each.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if any(file.parent.glob(f"{file.name.partition('.')[0]}.*data")):  # a large model, see docs/decisions/0057
+        options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay where they are mapped
+        options.enable_mem_pattern = False  # what a step computes lies in memory once, not twice
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=list(PROVIDERS[provider]))
     except Exception as error:  # onnxruntime's errors have no common base
+        if type(error).__name__ == "NotImplemented":
+            raise NoKernelError(file, provider, str(error)) from error
         raise MirasolError(f"{file}: onnxruntime cannot load it: {error}. Export the bundle again") from error
     if PROVIDERS[provider][0] not in session.get_providers():  # it says so in its log and takes the CPU
         raise MirasolError(
