@@ -23,6 +23,10 @@ BUNDLE, FINETUNE = Path("build/bundle"), Path("build/finetune")
 WordNet = Annotated[Path, typer.Option(help="folder of WordNet's database files, for nextqa-oe")]
 WORDNET = Path("/usr/share/wordnet")  # of Debian's wordnet-base
 SERVICE = ("fastapi", "pydantic", "starlette", "uvicorn", "websockets", "prometheus_client")
+PROTOCOLS = (
+    "msrvtt-qa, msvd-qa, activitynet-qa, nextqa-mc, nextqa-oe, vggsound, epic-sounds, kinetics-sounds, generic "
+    "(your own questions) or world"
+)
 EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
 
 app = typer.Typer(
@@ -113,7 +117,7 @@ def run(
 
 @app.command()
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="of the questions in data: world, msrvtt-qa, …")] = "world",
+    benchmark: Annotated[str, typer.Argument(help=f"of the questions in data: {PROTOCOLS}")] = "world",
     split: Annotated[str | None, typer.Option(help="default: val of the world, else the one that is published")] = None,
     weights: Annotated[Path, typer.Option(help="folder of a trained model")] = FINETUNE,
     data: Annotated[Path, typer.Option(help="the data folder that build/shards were made from")] = Path("data"),
@@ -122,6 +126,7 @@ def evaluate(
 ) -> None:
     """Answer and score a benchmark with any weights, outside the pipeline; reports/eval.json stays as it is.
 
+    First bring the questions with `mirasol data import BENCHMARK` and pack them with `mirasol stage shards`.
     docs/evaluation.md says how each benchmark is scored.
 
     Example:  mirasol evaluate msrvtt-qa --weights build/finetune
@@ -133,8 +138,8 @@ def evaluate(
 
 @app.command()
 def score(
-    benchmark: Annotated[str, typer.Argument(help="msrvtt-qa, nextqa-mc, vggsound, …, generic or world")],
-    predictions: Annotated[Path, typer.Argument(help="a line a question: {'id': …, 'predicted': …}")],
+    benchmark: Annotated[str, typer.Argument(help=PROTOCOLS)],
+    predictions: Annotated[Path, typer.Argument(help='lines of JSON: {"id": …, "predicted": …}')],
     annotations: Annotated[Path | None, typer.Option(help="folder with the set's own files: all is asked")] = None,
     data: Annotated[Path | None, typer.Option(help="or a data folder: its manifest is asked; default data")] = None,
     split: Annotated[str | None, typer.Option(help="default: the one that figures are published for")] = None,
@@ -145,6 +150,9 @@ def score(
     wordnet: WordNet = WORDNET,
 ) -> None:
     """Score anybody's predictions by a benchmark's protocol, without a model and without PyTorch.
+
+    A line is like {"id": "msvd-37348", "predicted": "someone"}, with null where the video could not be read; ids are
+    those of `mirasol data import`. docs/evaluation.md lists them, and says how each benchmark is scored.
 
     Example:  mirasol score msvd-qa predictions.jsonl --annotations ~/msvd-qa
     """

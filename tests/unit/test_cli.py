@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from mirasol.cli import app
 from mirasol.commands import model
 from mirasol.commands.bench import BENCHMARKS
 from mirasol.core.errors import MirasolError
+from mirasol.evaluation.protocols.table import PROTOCOLS
 from mirasol.params.docs import render
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,14 @@ COMMANDS = {
     "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
     "world": {"out", "clips", "seed", "workers", "hard", "force"},
 }
+
+
+@pytest.mark.parametrize("command", ["evaluate", "score"])
+def test_help_names_every_benchmark(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        app([command, "--help"], standalone_mode=False)
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [name for name in PROTOCOLS if name not in words] == []
 
 
 def leaves(command: Any, path: str = "") -> dict[str, Any]:
@@ -190,7 +200,9 @@ def test_model_show_refuses_what_it_cannot_build(given: dict[str, Any], message:
 
 
 def test_import_prints_its_summary_as_json_on_stdout(tmp_path: Path) -> None:
-    (tmp_path / "val_qa.json").write_text('[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513}]')
+    (tmp_path / "val_qa.json").write_text(
+        '[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513, "category_id": 1}]'
+    )
     done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run")
     assert json.loads(done.stdout)["rows"] == {"val": 1}
     assert done.stderr == "nothing was written\n"

@@ -19,6 +19,7 @@ from mirasol.params.load import load_params
 from mirasol.stages.paths import CACHE, DATA, SHARDS, TOKENIZER
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
+FEW = 60  # source videos, below which a bootstrap over them is a little short
 SHOWN_PARTS = 50  # in the table; scores.json has all
 Row = tuple[str, ...]
 
@@ -41,7 +42,7 @@ def evaluate(benchmark: str, split: str | None, weights: Path, data: Path, out: 
     )  # fmt: skip
     scored = score_predictions(protocol, predictions, questions, wordnet=wordnet, spec=params.evaluate)
     scored.report["missing"] = missing
-    _finish(scored, out)
+    _finish(scored, out, "data folder")
 
 
 def score(
@@ -58,26 +59,28 @@ def score(
     protocol = protocol_of(benchmark)
     given = data if annotations or data else DATA
     questions = questions_of(protocol, annotations=annotations, data=given, split=split)
-    _finish(score_file(protocol, predictions, questions, wordnet=wordnet, missing_wrong=missing_wrong), out)
+    scored = score_file(protocol, predictions, questions, wordnet=wordnet, missing_wrong=missing_wrong)
+    _finish(scored, out, "files" if annotations else "data folder")
 
 
 def compare(files: Sequence[Path], runs: int, out: Path | None) -> None:
     """Print the differences between ``files``, and write them to ``out``."""
     report = run_compare(files, runs=runs)
-    rows: list[Row] = [("benchmark", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "over", "n")]
+    rows: list[Row] = [("benchmark", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "over", "n", "videos")]
     for one in report["comparisons"]:
         means = [sum(one[side]["scores"]) / len(one[side]["scores"]) for side in ("a", "b")]
         names = (one["benchmark"], *(f"{value:.4f}" for value in means))
         tests = (f"{one['p']:.4f}", f"{one['p_holm']:.4f}")
-        rows.append((*names, *_difference(one), *tests, "questions", f"{one['questions']:,}"))
+        rows.append((*names, *_difference(one), *tests, "questions", f"{one['questions']:,}", f"{one['groups']:,}"))
         for over in ("seeds", "both"):
             if one[over]:
-                rows.append(("", "", "", *_difference(one[over]), "", "", over, ""))
+                rows.append(("", "", "", *_difference(one[over]), "", "", over, "", ""))
         if one["mcnemar"]:
             test = one["mcnemar"]
             label = f"right alone: A {test['only_a']:,}, B {test['only_b']:,}"
-            rows.append(("", "", "", "", label, f"{test['p']:.4f}", "", "McNemar", ""))
-    table(rows, right=(1, 2, 3, 5, 6, 8))
+            rows.append(("", "", "", "", label, f"{test['p']:.4f}", "", "McNemar", "", ""))
+    table(rows, right=(1, 2, 3, 5, 6, 8, 9))
+    _note_few(min(one["groups"] for one in report["comparisons"]))
     if out:
         write_json(out, report)
         print(out)
@@ -88,9 +91,11 @@ def _difference(part: Mapping[str, Any]) -> Row:
     return f"{part['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}"
 
 
-def _finish(scored: Scored, out: Path | None) -> None:
+def _finish(scored: Scored, out: Path | None, source: str) -> None:
+    """``source`` of the questions: the set's own ``files``, or a ``data folder``."""
     report = scored.report
     _print(report)
+    _notes(report, source)
     if out:
         write_predictions(out / PREDICTIONS, scored.rows)
         write_json(out / SCORES, report)
@@ -110,21 +115,40 @@ def _print(report: Mapping[str, Any]) -> None:
     for name, value in _beside(report):
         print(f"{name}: {value}")
     of = f" of {asked['published']:,} published" if asked["published"] else ""
-    print(f"questions: {asked['n']:,}{of}, ids {asked['sha256'][:16]}")
+    videos = _number(report["overall"]["groups"], "source video")
+    print(f"questions: {asked['n']:,}{of}, on {videos}, ids {asked['sha256'][:16]}")
     if "classes" in report:
         classes = report["classes"]
         of = f" of {classes['published']} published" if classes["published"] else ""
         print(f"classes: {classes['n']}{of}, list {classes['sha256'][:16]}")
-    missing = report["missing"]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("s" if count != 1 else "")
+
+
+def _notes(report: Mapping[str, Any], source: str) -> None:
+    """What the reader of the figures must know of them."""
+    asked, missing = report["questions"], report["missing"]
     if missing:
         lost = sum(m["questions"] for m in missing)
         names = ", ".join(m["media"] for m in missing[:3]) + (", …" if missing[3:] else "")
-        note(f"{lost:,} questions on {len(missing):,} media have no answer and count wrong: {names}")
-    if asked["published"] and asked["n"] < asked["published"]:
-        note(
-            f"{asked['published'] - asked['n']:,} published questions were not asked: the figure of all is that of "
-            f"`mirasol score {report['benchmark']} … --annotations FOLDER --missing-wrong`"
-        )
+        note(f"without an answer, and so wrong: {_number(lost, 'question')} on {len(missing):,} media: {names}")
+    if asked["published"] and asked["n"] != asked["published"]:
+        text = f"{asked['published']:,} questions were published, these files have {asked['n']:,}"
+        if source != "files" and asked["n"] < asked["published"]:
+            text = (
+                f"{asked['published'] - asked['n']:,} published questions were not asked: the figure of all is that of "
+                f"`mirasol score {report['benchmark']} … --annotations FOLDER --split {asked['split']} --missing-wrong`"
+            )
+        note(text)
+    _note_few(report["overall"]["groups"])
+
+
+def _note_few(groups: int) -> None:
+    if groups < FEW:
+        videos = _number(groups, "source video")
+        note(f"{videos}: with fewer than about {FEW}, read intervals as too short (decision 0014)")
 
 
 def _beside(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from mirasol.evaluation.predictions import SHOWN, Prediction, read_predictions
 
 UNIT = 10**9  # parts of a credit: what a line's score is rounded to
 DIGITS = 6
+USUAL = "predictions"  # .jsonl, as `mirasol evaluate` and `score --out` call their file: it names no benchmark
 
 
 def compare(files: Sequence[Path], *, runs: int = 1, spec: EvaluateSpec | None = None) -> dict[str, Any]:
@@ -144,8 +145,9 @@ def _comparison(benchmark: str, a: Sequence[_Table], b: Sequence[_Table], spec: 
     groups = a[0].groups
     of_a, of_b = (np.stack([table.credits for table in side]) for side in (a, b))
     found = compare_runs(of_a, of_b, groups, resamples=spec.resamples, seed=spec.seed, unit=UNIT)
+    of_lines = " and ".join(sorted(a[0].benchmarks))
     return {
-        "benchmark": benchmark or " and ".join(sorted(a[0].benchmarks)),
+        "benchmark": of_lines or benchmark if benchmark in ("", USUAL) else benchmark,
         "a": {"files": [str(t.path) for t in a], "scores": [t.score for t in a]},
         "b": {"files": [str(t.path) for t in b], "scores": [t.score for t in b]},
         "questions": len(groups),

@@ -70,12 +70,17 @@ def paired_bootstrap(
         unit: credits of one question answered right.
 
     The p-value is twice the share of draws on the farther side of zero or at it, the drawn sample itself counted as
-    one. The draws are integers and the ends are order statistics. Where nothing differs it is 0, with an interval of
-    length zero and p = 1.
+    one; it is below 1 - level exactly where the interval leaves out zero. The draws are integers and the ends are order
+    statistics. Where nothing differs it is 0, with an interval of length zero and p = 1. Where all groups differ alike
+    resampling cannot vary: the ends and p are then those of
+    :func:`mirasol.evaluation.statistics.cluster_bootstrap`, for differences of -1 to 1; where B alone is right
+    everywhere, p is that of the sign test with a group as the unit.
     """
     totals = totals[np.lexsort((totals[:, 1], totals[:, 0]))]  # no shuffling of the input changes it
     count = len(totals)
     difference, asked = (int(number) for number in totals.sum(0))
+    if difference and (totals[:, 0] * asked == difference * totals[:, 1]).all():
+        return _alike(difference / (asked * unit), count, level)
     generator = np.random.default_rng(seed)
     drawn: list[NDArray[np.float64]] = []
     rows = max(1, _BLOCK // count)
@@ -83,13 +88,20 @@ def paired_bootstrap(
         picked = generator.integers(0, count, size=(min(rows, resamples - start), count))
         drawn.append(totals[picked, 0].sum(1) / (totals[picked, 1].sum(1) * unit))
     ordered = np.sort(np.concatenate(drawn))
-    low = int((1 - level) / 2 * resamples)
+    low = max(0, int((1 - level) / 2 * (resamples + 1)) - 1)  # as p counts, so that the two agree
     beyond = min(int((ordered <= 0).sum()), int((ordered >= 0).sum()))
     return Paired(
         difference / (asked * unit),
         (float(ordered[low]), float(ordered[resamples - 1 - low])),
         min(1.0, 2 * (beyond + 1) / (resamples + 1)),
     )
+
+
+def _alike(difference: float, groups: int, level: float) -> Paired:
+    """Of groups that all have the same difference, not 0."""
+    end = ((1 - level) / 2) ** (1 / groups)
+    interval = (1 + difference) * end - 1, 1 - (1 - difference) * end
+    return Paired(difference, interval, min(1.0, 2 / (1 + abs(difference)) ** groups))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.data.loader import eval_loader
-from mirasol.data.manifest import Example, clips_of
+from mirasol.data.manifest import Example, clips_of, listing
 from mirasol.data.shardset import ShardSet
 from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation import closed
@@ -24,7 +26,7 @@ from mirasol.evaluation.evaluate import (
     missing_clips,
 )
 from mirasol.evaluation.generate import answer
-from mirasol.evaluation.predictions import Prediction
+from mirasol.evaluation.predictions import SHOWN, Prediction
 from mirasol.evaluation.protocols.protocol import Protocol
 from mirasol.evaluation.questions import TASK, Questions
 from mirasol.model.batch import Batch
@@ -57,8 +59,9 @@ def predict(
         with the reason.
 
     Raises:
-        MirasolError: an answer is longer than ``spec.max_answer``, the shards were made from another manifest, the
-            tokenizer is of another training, or a file is missing or damaged.
+        MirasolError: an answer is longer than ``spec.max_answer``, an option or class does not fit behind its question,
+            the shards were made from another manifest, the tokenizer is of another training, or a file is missing or
+            damaged.
     """
     words = Tokenizer.load(tokenizer)
     clips = clips_of(questions.asked)
@@ -66,10 +69,12 @@ def predict(
         check_lengths(words, clips, spec.max_answer)
     device = device_of(accelerator)
     model = load_with(weights, words, device)
+    classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)})
+    if protocol.closed:
+        check_closed(words, questions.asked, classes if protocol.closed == "classes" else (), model.config.max_text)
     shard_set = ShardSet(shards, questions.asked[0].split, cache=cache, any_size=True)
     damaged = find_damaged(shard_set, max_damaged)
     asked = {e.id: e for e in questions.asked}
-    classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)})
     found: dict[str, Prediction] = {}
     with torch_threads(threads), Progress("evaluate", len(shard_set) - len(damaged), "clips") as progress:
         for batch in eval_loader(shard_set, words, tasks=(TASK,), batch_size=spec.batch_size, without=damaged):
@@ -78,6 +83,24 @@ def predict(
     check_agreement(shards, clips, found)
     predictions = [found.get(e.id, Prediction(e.id, None)) for e in questions.asked]
     return predictions, missing_clips(clips, found, shards, damaged)
+
+
+def check_closed(words: Tokenizer, asked: Sequence[Example], classes: Sequence[str], limit: int) -> None:
+    """Raise unless the text cache of ``limit`` tokens holds each question with any of ``classes``, or else with any
+    of its own options: told before hours of answering, not where the first such clip comes."""
+    count = functools.cache(words.answer_length)
+    prompt = functools.cache(lambda text: len(words.text_ids(text, None)))
+    of_classes = max(classes, key=count, default="")
+    needs = {e.id: (prompt(e.prompt), of_classes or max(e.options, key=count, default="")) for e in asked}
+    long = {name: (before, text) for name, (before, text) in needs.items() if before + count(text) > limit}
+    if long:
+        longest = max(before + count(text) for before, text in long.values())
+        title = (
+            f"{len(long)} of {len(needs)} questions do not fit the text cache of tokenizer.max_text = {limit} tokens "
+            f"with an answer to choose from, which takes {longest}: weights trained with that much are needed"
+        )
+        lines = [f"{name}: {text!r} is {count(text)} tokens behind {before}" for name, (before, text) in long.items()]
+        raise MirasolError(listing(title, lines, SHOWN))
 
 
 def _answers(
@@ -92,7 +115,9 @@ def _answers(
     """The predictions of a batch, by question; ids that are not asked are kept, for the caller to refuse."""
     with torch.inference_mode():
         encoded = model.encode(batch)
-    texts: Sequence[Sequence[str]] = answer(model, batch, words, spec.max_answer, spec.beam, encoded)
+    texts: Sequence[Sequence[str]] = ()
+    if protocol.closed != "options":  # there the best option is the answer
+        texts = answer(model, batch, words, spec.max_answer, spec.beam, encoded)
     lists: list[list[Sequence[str]]] = []
     scores: Any = None
     if protocol.closed == "classes":
@@ -107,11 +132,11 @@ def _answers(
         for q, name in enumerate(ids):
             if not name:  # padding
                 continue
-            text, ranked = texts[b][q], {}
+            ranked = {}
             if protocol.closed:
                 pairs = zip(lists[b][q], (float(score) for score in scores[b][q]), strict=True)
                 best = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:KEPT]
                 ranked = {option: round(score, 6) for option, score in best}
-                text = best[0][0] if protocol.closed == "options" else text
+            text = texts[b][q] if texts else next(iter(ranked))
             found[name] = Prediction(name, text, ranked)
     return found

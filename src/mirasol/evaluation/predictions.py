@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from mirasol.data.manifest import Example, listing
 
 SHOWN = 5  # wrong lines, and ids, that an error names
 FULL = "full"  # the condition that counts where a line holds one answer for each
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair that was cut: JSON can spell it, UTF-8 cannot
 LINE = '{"id": "…", "predicted": "…" or null, "scores": {"answer": number, …} if there are any}'
 
 
@@ -83,6 +85,8 @@ def _parse(line: str) -> Prediction:
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError(f"expected an object, got {type(row).__name__}")
+    if "\\u" in line and (half := _HALF.search(json.dumps(row, ensure_ascii=False))):
+        raise ValueError(f"\\u{ord(half[0]):04x} is half a character, which no file can hold")
     name = row.get("id", row.get("example_id"))
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
@@ -103,12 +107,17 @@ def _parse(line: str) -> Prediction:
 def _scores(value: Any) -> dict[str, float]:
     if value is None:
         return {}
-    good = isinstance(value, dict) and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value.values()
-    )
-    if not good:
-        raise ValueError(f"scores: expected an object of answers with finite numbers, got {value!r}")
+    if not isinstance(value, dict) or not all(map(_is_number, value.values())):
+        raise ValueError(f"scores: expected an object of answers with finite numbers, got {str(value)[:200]}")
     return {answer: float(score) for answer, score in value.items()}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether ``value`` is a number that a float can hold."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def match(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.importing import read_set
+from mirasol.data.adapters.importing import Adapter, read_set
 from mirasol.data.adapters.table import ADAPTERS
 from mirasol.data.adapters.writing import SUMMARY
 from mirasol.data.manifest import SPLITS, Example, read_manifest
@@ -24,8 +24,9 @@ class Questions:
 
     asked: tuple[Example, ...]  # in the order of the files
     train: tuple[Example, ...]  # of the training split, where it is there
-    split: str  # as the set calls it, or ours of a set of your own
+    split: str  # as the set calls it, or ours of a data folder
     folder: Path  # where files of the set may lie
+    published: str | None = None  # the set's own split that these are of, ``None`` where they are no such split
 
 
 def questions_of(
@@ -49,9 +50,17 @@ def questions_of(
     if adapter is None:
         raise MirasolError(f"{protocol.name} has no annotation files of its own: name a data folder with --data")
     wanted = split or protocol.split
+    if wanted not in adapter.files:
+        raise MirasolError(
+            f"--split {wanted}: expected one of {', '.join(adapter.files)}, the splits of {adapter.name}"
+        )
     asked, _ = read_set(adapter, annotations, wanted)
     if not asked:
-        raise MirasolError(f"{annotations}: split {wanted!r} of {protocol.name} has no question with an answer")
+        counts = ", ".join(f"{name} {_count(adapter, annotations, name)}" for name in adapter.files)
+        raise MirasolError(
+            f"{annotations}: split {wanted!r} of {adapter.name} has no question with an answer, so there is nothing to "
+            f"score ({counts}): choose another with --split"
+        )
     # Of classes training adds nothing: no vocabulary is looked at.
     learns = (
         wanted != "train"
@@ -59,21 +68,32 @@ def questions_of(
         and any((annotations / name).is_file() for name in adapter.files["train"])
     )
     train, _ = read_set(adapter, annotations, "train") if learns else ([], {})
-    return Questions(tuple(asked), tuple(train), wanted, annotations)
+    return Questions(tuple(asked), tuple(train), wanted, annotations, wanted)
+
+
+def _count(adapter: Adapter, annotations: Path, split: str) -> str:
+    """What a published split has, in words."""
+    if not any((annotations / name).is_file() for name in adapter.files[split]):
+        return "no file"
+    try:
+        return f"has {len(read_set(adapter, annotations, split)[0]):,}"
+    except MirasolError:
+        return "cannot be read"
 
 
 def _of_data(protocol: Protocol, data: Path, split: str | None) -> Questions:
+    examples = read_manifest(data / "manifest.jsonl")
     summary = import_summary(data)
-    name = summary.get("set", protocol.name)
+    name = summary.get("set")
     if protocol.name in ADAPTERS and name != protocol.name:
+        held = f"{data / SUMMARY}: this folder holds {name!r}" if name else f"{data}: no {SUMMARY} that names a set"
         raise MirasolError(
-            f"{data / SUMMARY}: this folder holds {name!r}, not {protocol.name!r}: name another with --data, or score "
-            "its questions as `generic`"
+            f"{held}, expected {protocol.name!r}: make its folder with `mirasol data import {protocol.name}`, name "
+            "another with --data, or score these questions as `generic` or `world`"
         )
     ours = split or _ours(protocol, summary)
     if ours not in SPLITS:
         raise MirasolError(f"--split {ours}: expected one of {', '.join(SPLITS)}, the splits of a manifest")
-    examples = read_manifest(data / "manifest.jsonl")
     asked = tuple(e for e in examples if e.split == ours and e.task == TASK)
     if not asked:
         counts = ", ".join(f"{s} has {sum(e.split == s and e.task == TASK for e in examples)}" for s in SPLITS)
@@ -82,7 +102,7 @@ def _of_data(protocol: Protocol, data: Path, split: str | None) -> Questions:
             f"({counts}): choose another with --split"
         )
     train = tuple(e for e in examples if e.split == "train" and e.task == TASK and ours != "train")
-    return Questions(asked, train, ours, data)
+    return Questions(asked, train, ours, data, published_split(protocol, summary, ours))
 
 
 def _ours(protocol: Protocol, summary: dict[str, Any]) -> str:
@@ -90,6 +110,17 @@ def _ours(protocol: Protocol, summary: dict[str, Any]) -> str:
     adapter = ADAPTERS.get(protocol.name)
     usual = adapter.splits[protocol.split] if adapter else protocol.split
     return str(summary.get("used_as", {}).get(protocol.split, usual))
+
+
+def published_split(protocol: Protocol, summary: Mapping[str, Any], ours: str) -> str | None:
+    """The published split that an import with this ``summary`` used as ``ours``; ``None`` where none was, as of a val
+    that was made from train."""
+    adapter = ADAPTERS.get(protocol.name)
+    if adapter is None:
+        return None
+    used: Mapping[str, str] = summary.get("used_as") or dict(adapter.splits)
+    names = [name for name, split in used.items() if split == ours]
+    return names[0] if len(names) == 1 else None
 
 
 def import_summary(data: Path) -> dict[str, Any]:

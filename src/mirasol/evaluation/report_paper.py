@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeGuard
 
+from mirasol.evaluation.protocols.table import PROTOCOLS
+from mirasol.evaluation.questions import published_split
 from mirasol.evaluation.report_data import Project
 from mirasol.evaluation.report_html import interval, percent, section, text
 
@@ -64,12 +66,28 @@ def results(project: Project) -> list[Result]:
     report = project.reports.get("eval")
     if isinstance(name, str) and report and key_of(name) not in {key_of(r.name) for r in found}:
         cell = report["overall"]
-        split = report.get("split", "test")
-        reasons = () if split == "test" else (f"scored on the {split} split",)
         low, high = cell["ci95"]
         lost = len(report.get("missing") or ())
+        reasons = tuple(_of_run(name, project.imported or {}, str(report.get("split", "test")), cell["n"]))
         found.append(Result(name, "exact_match", cell["exact_match"], (low, high), cell["n"], lost, reasons))
     return found
+
+
+def _of_run(name: str, imported: Mapping[str, Any], split: str, asked: int) -> Iterator[str]:
+    """Why a run of the pipeline on an imported set, which scores exact match alone, must not be compared."""
+    protocol = PROTOCOLS.get(name)
+    if protocol is None:
+        if split != "test":
+            yield f"scored on the {split} split"
+        return
+    published = published_split(protocol, imported, split)
+    if published != protocol.split:
+        yield f"scored on the {published or split} split"
+    if protocol.metric == "accuracy":
+        yield "answers were written freely, the table's were chosen"
+    count = protocol.published.get(published or "")
+    if count not in (None, asked):
+        yield f"{asked:,} questions of the {count:,} that were published"
 
 
 def _benchmark(name: str, report: Mapping[str, Any]) -> Result | None:
@@ -93,6 +111,13 @@ def _benchmark(name: str, report: Mapping[str, Any]) -> Result | None:
     questions = cell.get("n")
     if isinstance(questions, int) and isinstance(published, int) and questions != published:
         reasons.append(f"{questions:,} questions of the {published:,} that were published")
+    split = asked.get("split") if isinstance(asked, Mapping) else None
+    protocol = PROTOCOLS.get(str(report.get("benchmark", name)))
+    if protocol and isinstance(split, str) and split != protocol.split:
+        reasons.append(f"scored on the {split} split")
+    classes = report.get("classes")
+    if isinstance(classes, Mapping) and classes.get("published") not in (None, classes.get("n")):
+        reasons.append(f"{classes.get('n')} of {classes['published']} classes")
     missing = report.get("missing")
     count = len(missing) if isinstance(missing, Sequence) else missing
     parts = report.get("parts")

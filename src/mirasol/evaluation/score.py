@@ -66,7 +66,7 @@ def score_predictions(
         MirasolError: two classes are equal when normalised, or files that the protocol needs are not there.
     """
     spec = spec or EvaluateSpec()
-    classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)}) if _of_classes(protocol) else []
+    classes = _classes(protocol, questions)
     _check_classes(classes)
     material = _material(questions, wordnet, spec)
     credit = protocol.judge(material)
@@ -86,7 +86,8 @@ def score_predictions(
         **protocol.more(rows, material),
         "questions": {
             "n": len(rows),
-            "published": protocol.published.get(questions.split),
+            "split": questions.published,
+            "published": protocol.published.get(questions.published or ""),
             "sha256": hash_of(q.id for q in questions.asked),
         },
         "missing": media_of([r.question for r in rows if r.prediction.predicted is None]),
@@ -97,7 +98,9 @@ def score_predictions(
 
 
 def check_material(protocol: Protocol, questions: Questions, wordnet: Path | None = None) -> None:
-    """Raise :class:`MirasolError` if files that the protocol needs are not there: before a long evaluation."""
+    """Raise :class:`MirasolError` for what would end the scoring after a long evaluation: files that the protocol needs
+    are not there, or two classes are equal when normalised."""
+    _check_classes(_classes(protocol, questions))
     protocol.judge(_material(questions, wordnet, EvaluateSpec()))
 
 
@@ -106,8 +109,9 @@ def _material(questions: Questions, wordnet: Path | None, spec: EvaluateSpec) ->
     return Material((questions.folder,), folder, questions.train, spec.resamples, spec.seed)
 
 
-def _of_classes(protocol: Protocol) -> bool:
-    return protocol.closed == "classes"
+def _classes(protocol: Protocol, questions: Questions) -> list[str]:
+    """The names of the classes, of a set of classes."""
+    return sorted({e.answers[0] for e in (*questions.asked, *questions.train)}) if protocol.closed == "classes" else []
 
 
 def _check_classes(classes: Sequence[str]) -> None:

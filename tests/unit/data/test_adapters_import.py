@@ -17,7 +17,7 @@ from mirasol.data.adapters.table import ADAPTERS
 
 
 def questions(*videos: int, answer: str = "yes") -> list[dict[str, Any]]:
-    return [{"answer": answer, "id": v, "question": "what is it?", "video_id": v} for v in videos]
+    return [{"answer": answer, "category_id": 1, "id": v, "question": "what is it?", "video_id": v} for v in videos]
 
 
 def error_of(name: str, tmp_path: Path, files: dict[str, Any], media: list[str], **options: Any) -> str:
@@ -28,7 +28,7 @@ def error_of(name: str, tmp_path: Path, files: dict[str, Any], media: list[str],
 
 
 def test_all_wrong_rows_of_all_files_are_told_at_once(tmp_path: Path) -> None:
-    wrong = [*questions(1), {"answer": "a", "id": 2, "question": "", "video_id": 2}]
+    wrong = [*questions(1), {"answer": "a", "category_id": 1, "id": 2, "question": "", "video_id": 2}]
     message = error_of("msrvtt-qa", tmp_path, {"train_qa.json": wrong, "test_qa.json": [*wrong, 7]}, [])
     assert message.startswith("3 error(s) in the annotations")
     assert "train_qa.json[1]: question: expected a text, got ''" in message
@@ -90,8 +90,8 @@ def test_val_is_made_of_train_by_group_where_a_set_has_none(tmp_path: Path) -> N
 
 def test_a_source_video_that_the_published_splits_part_stays_where_it_was_published(tmp_path: Path) -> None:
     files = {
-        "train_qa.json": questions(1),
-        "val_qa.json": questions(2),
+        "train_qa.json": [{"answer": "yes", "id": 1, "question": "what is it?", "video_id": 1}],
+        "val_qa.json": [{"answer": "yes", "id": 2, "question": "what is it?", "video_id": 2}],
         "youtube_mapping.txt": "abc_1_2 vid1\nabc_3_4 vid2\n",
     }
     rows = imported("msvd-qa", tmp_path, files, ["vid1.avi", "vid2.avi"])

@@ -206,7 +206,7 @@ Q = {"answer": "b", "id": 1, "question": "who?", "video_id": 1}
 EPIC_LATE = EPIC_ROW.replace("00:01:02.993", "late")
 BAD: dict[str, tuple[dict[str, object], str]] = {
     "msrvtt-qa": (
-        {"test_qa.json": [Q | {"video_id": "x"}]},
+        {"test_qa.json": [Q | {"video_id": "x", "category_id": 1}]},
         "test_qa.json[0]: video_id: expected a whole number, 0 or more, got 'x'",
     ),
     "msvd-qa": (
@@ -255,6 +255,24 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_bad_row_is_told_with_its_place_key_and_what_was_expected(tmp_path: Path, name: str) -> None:
     files, message = BAD[name]
+    with pytest.raises(MirasolError) as error:
+        counted(name, tmp_path, files)
+    assert message in str(error.value)
+
+
+MC_FILE = {"val.csv": NEXT_MC + MC_ROW}
+SISTERS = {
+    "msrvtt-qa": ({"val_qa.json": [Q]}, "no key 'category_id': rows of MSRVTT-QA have it"),
+    "msvd-qa": ({"val_qa.json": [Q | {"category_id": 3}]}, "a key 'category_id': rows of MSRVTT-QA have it"),
+    "nextqa-oe": (MC_FILE, "val.csv:2: a column 'a0': this is the file of multiple choice"),
+    "nextqa-mc": ({"val.csv": NEXT_OE + "1,1,1,1,why,no,1,CW\n"}, "no column 'a0'"),
+}
+
+
+@pytest.mark.parametrize("name", SISTERS)
+def test_files_of_the_set_that_looks_alike_are_refused(tmp_path: Path, name: str) -> None:
+    """They have the same names and nearly the same rows: the score would be of another benchmark."""
+    files, message = SISTERS[name]
     with pytest.raises(MirasolError) as error:
         counted(name, tmp_path, files)
     assert message in str(error.value)

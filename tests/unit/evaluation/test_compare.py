@@ -79,6 +79,13 @@ def test_several_benchmarks_are_adjusted_together(tmp_path: Path) -> None:
     assert smallest["p_holm"] == pytest.approx(min(1.0, 3 * smallest["p"]), abs=2e-6)
 
 
+def test_folders_of_one_evaluation_each_are_called_by_their_benchmark(tmp_path: Path) -> None:
+    for side in "ab":
+        made(tmp_path / side / "predictions.jsonl", 0.5, benchmark="msvd-qa")
+    (one,) = compare([tmp_path / "a", tmp_path / "b"], spec=SPEC)["comparisons"]
+    assert one["benchmark"] == "msvd-qa"
+
+
 def test_several_runs_keep_seeds_apart(tmp_path: Path) -> None:
     files = [made(tmp_path / f"{side}{n}.jsonl", s, seed=n) for side, s in (("a", 0.4), ("b", 0.7)) for n in range(3)]
     (one,) = compare(files, runs=3, spec=SPEC)["comparisons"]

@@ -103,15 +103,30 @@ def test_a_difference_in_every_question_is_certain() -> None:
     names = [f"g{i}" for i in range(40)]
     totals, _ = paired_totals(np.zeros(40, np.int64), np.ones(40, np.int64), names)
     found = paired_bootstrap(totals, resamples=999, seed=1)
-    assert (found.difference, found.p) == (1.0, pytest.approx(0.002))
+    assert (found.difference, found.interval[1], found.p) == (1.0, 1.0, 2 / 2**40)
 
 
 def test_p_is_below_5_percent_where_the_interval_leaves_out_zero() -> None:
-    for seed in range(40):
-        (a, b), names = simulate(seed, 50, 4, (0.5, 0.56))
-        found = paired_bootstrap(paired_totals(a[0], b[0], names)[0], resamples=1000, seed=1)
+    near = 0
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        totals = np.stack([(generator.normal(0.4, 1, 20) * 100).astype(np.int64), np.full(20, 100)], 1)
+        found = paired_bootstrap(totals, resamples=200, seed=seed)
+        assert (found.interval[0] > 0 or found.interval[1] < 0) == (found.p < 0.05)
+        near += 0.03 < found.p < 0.07
+    assert near >= 10
+
+
+def test_videos_that_all_differ_alike_are_no_certainty() -> None:
+    """Resampling cannot vary. One video proves nothing, whatever it says; with six of six the sign test is at 3 %."""
+    for groups, difference in ((1, 5), (1, 10), (2, 10), (5, 10), (6, 10), (6, -10), (30, 2)):
+        found = paired_bootstrap(np.array([[difference, 10]] * groups), resamples=1000, seed=1)
+        assert found.interval[0] < found.difference < found.interval[1] or abs(difference) == 10
+        assert found.interval[1] - found.interval[0] > 0
         without_zero = found.interval[0] > 0 or found.interval[1] < 0
-        assert without_zero == (found.p < 0.05) or 0.04 < found.p < 0.06
+        assert without_zero == (found.p < 0.05) == ((abs(difference) == 10 and groups >= 6) or groups == 30)
+    found = paired_bootstrap(np.array([[10, 10]] * 6), resamples=1000, seed=1)
+    assert (found.interval, found.p) == ((pytest.approx(2 * 0.025 ** (1 / 6) - 1), 1.0), 2 / 2**6)
 
 
 def test_known_comparison_stays() -> None:

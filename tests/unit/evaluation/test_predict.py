@@ -111,9 +111,27 @@ def test_the_best_option_is_the_answer(project: Path, monkeypatch: pytest.Monkey
     examples = [dataclasses.replace(e, options=("nothing", *e.answers)) for e in read_manifest(path)]
     write_manifest(path, examples)
     pretend(monkeypatch, best=1)
+    monkeypatch.setattr("mirasol.evaluation.predict.answer", None)  # nothing is generated that nobody reads
     found, _ = run(project, dataclasses.replace(GENERIC, closed="options"))
     asked = [e for e in examples if e.split == "test" and e.task == "qa"]
     assert [p.predicted for p in found] == [e.answers[0] for e in asked]
+
+
+@pytest.mark.parametrize("closed", ["options", "classes"])
+def test_answers_that_do_not_fit_are_told_before_any_clip_is_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    path = project / "data/manifest.jsonl"
+    examples = [dataclasses.replace(e, options=("no", 60 * "never ", *e.answers)) for e in read_manifest(path)]
+    train = next(i for i, e in enumerate(examples) if e.split == "train" and e.task == "qa")
+    examples[train] = dataclasses.replace(examples[train], answers=(60 * "never ",))
+    write_manifest(path, examples)
+    monkeypatch.setattr("mirasol.evaluation.predict.eval_loader", None)
+    asked = sum(e.split == "test" and e.task == "qa" for e in examples)
+    with pytest.raises(
+        MirasolError, match=rf"{asked} of {asked} questions do not fit the text cache .*\n  .*'never ne"
+    ):
+        run(project, dataclasses.replace(GENERIC, closed=closed))
 
 
 def test_the_command_writes_lines_that_score_the_same(

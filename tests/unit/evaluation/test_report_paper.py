@@ -70,6 +70,28 @@ def test_what_must_not_be_compared_says_why() -> None:
     assert found["vggsound"].reasons == ("100 questions of the 15,446 that were published",)
 
 
+def test_the_val_split_and_a_part_of_the_classes_are_not_comparable() -> None:
+    asked = {"n": 10, "published": 10, "split": "val"}
+    headline = {"value": 0.4, "ci95": [0.3, 0.5], "n": 10, "metric": "top1"}
+    reports = {
+        "activitynet-qa": {"headline": headline, "questions": asked},
+        "epic-sounds": {"headline": headline, "questions": asked | {"split": "validation"}},
+        "vggsound": {"headline": headline, "classes": {"n": 10, "published": 309}},
+    }
+    found = by_name(project_with(benchmarks=reports))
+    assert found["activitynet-qa"].reasons == ("scored on the val split",)
+    assert found["epic-sounds"].reasons == ()
+    assert found["vggsound"].reasons == ("10 of 309 classes",)
+
+
+def test_no_list_of_kinetics_sounds_is_the_papers(project: Path) -> None:
+    cell = {"metric": "top1", "value": 0.5, "ci95": [0.4, 0.6], "n": 1958}
+    (finish(project) / "reports/benchmarks").mkdir()
+    write_json(project / "reports/benchmarks/kinetics-sounds.json", {"headline": cell})
+    page, _ = page_of(project)
+    assert "another list of classes and clips: the paper's has 36 classes" in page.text
+
+
 @pytest.mark.parametrize("broken", [{}, {"headline": 3}, {"headline": {"value": "a"}}, {"headline": {"value": None}}])
 def test_a_broken_benchmark_report_is_passed_over(broken: dict[str, Any]) -> None:
     assert results(project_with(benchmarks={"msrvtt-qa": broken})) == []
@@ -82,10 +104,21 @@ def test_a_run_on_a_published_set_stands_in_its_table() -> None:
     assert (result.name, result.value, result.missing, result.reasons) == ("activitynet-qa", 0.25, 1, ())
 
 
-def test_a_run_on_the_val_split_is_not_comparable() -> None:
-    reports = {"eval": {"overall": {"exact_match": 0.25, "ci95": [0.2, 0.3], "n": 80}, "split": "val"}}
-    (result,) = results(project_with(reports=reports, imported={"set": "activitynet-qa"}))
-    assert result.reasons == ("scored on the val split",)
+@pytest.mark.parametrize(
+    ("imported", "split", "asked", "reasons"),
+    [
+        ({"set": "activitynet-qa"}, "val", 18_000, ("scored on the val split",)),
+        ({"set": "activitynet-qa"}, "test", 80, ("80 questions of the 8,000 that were published",)),
+        ({"set": "epic-sounds", "used_as": {"validation": "test"}}, "test", 8_035, ()),
+        ({"set": "nextqa-mc"}, "test", 8_564, ("answers were written freely, the table's were chosen",)),
+    ],
+)
+def test_a_run_on_other_questions_or_another_task_is_not_comparable(
+    imported: dict[str, Any], split: str, asked: int, reasons: tuple[str, ...]
+) -> None:
+    reports = {"eval": {"overall": {"exact_match": 0.25, "ci95": [0.2, 0.3], "n": asked}, "split": split}}
+    (result,) = results(project_with(reports=reports, imported=imported))
+    assert result.reasons == reasons
 
 
 def test_a_run_on_the_world_is_in_no_table(project: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.annotations import SMALL, write
 
+from mirasol.cli import app
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, write_manifest
+from mirasol.evaluation.predictions import Prediction
 from mirasol.evaluation.protocols.table import PROTOCOLS, protocol_of
 from mirasol.evaluation.questions import questions_of
-from mirasol.evaluation.score import score_file
+from mirasol.evaluation.score import check_material, score_file, score_predictions
 
 NAME = "msrvtt-qa"
 RIGHT = [("msrvtt-100", "dog"), ("msrvtt-101", "man"), ("msrvtt-102", "cat"), ("msrvtt-103", "two")]
@@ -104,9 +107,19 @@ def test_what_is_no_answer_is_refused(annotations: Path, predicted: Any) -> None
     assert "predicted: expected a text" in refused(annotations, said(("msrvtt-100", predicted)))
 
 
-@pytest.mark.parametrize("scores", ["[1]", '{"a": "b"}', '{"a": NaN}', '{"a": true}'])
+@pytest.mark.parametrize("scores", ["[1]", '{"a": "b"}', '{"a": NaN}', '{"a": true}', '{"a": 1' + 400 * "0" + "}"])
 def test_scores_that_are_no_numbers_are_refused(annotations: Path, scores: str) -> None:
     assert "scores: expected" in refused(annotations, [f'{{"id": "msrvtt-100", "predicted": "a", "scores": {scores}}}'])
+
+
+@pytest.mark.parametrize("line", ['"predicted": "\\ud800"', '"predicted": "a", "scores": {"\\uDC00": 1}'])
+def test_half_a_character_is_refused(annotations: Path, line: str) -> None:
+    assert "is half a character" in refused(annotations, ['{"id": "msrvtt-100", ' + line + "}"])
+
+
+def test_whole_characters_may_be_spelled_in_escapes(annotations: Path) -> None:
+    rows = ['{"id": "msrvtt-100", "predicted": "\\ud83d\\ude00"}', *said(*RIGHT[1:])]
+    assert scored(annotations, rows)["overall"]["exact_match"] == 0.75
 
 
 def test_an_answer_file_of_another_benchmark_is_refused(annotations: Path) -> None:
@@ -140,9 +153,16 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
         questions_of(PROTOCOLS[NAME], annotations=folder)
 
 
-def test_an_unknown_split_is_refused(annotations: Path) -> None:
-    with pytest.raises(MirasolError, match="expected one of train, val, test"):
-        questions_of(PROTOCOLS[NAME], annotations=annotations, split="validation")
+def test_an_empty_split_names_those_that_are_not(annotations: Path) -> None:
+    (annotations / "test_qa.json").write_text("[]")
+    with pytest.raises(MirasolError, match=r"no question with an answer.*train has 3, val no file, test has 0"):
+        questions_of(PROTOCOLS[NAME], annotations=annotations)
+
+
+@pytest.mark.parametrize("split", ["validation", "test=val"])
+def test_an_unknown_split_is_refused(annotations: Path, split: str) -> None:
+    with pytest.raises(MirasolError, match=f"--split {split}: expected one of train, val, test"):
+        questions_of(PROTOCOLS[NAME], annotations=annotations, split=split)
 
 
 def test_an_unknown_benchmark_names_those_there_are() -> None:
@@ -174,8 +194,14 @@ def test_an_empty_split_of_a_data_folder_is_refused_with_counts(tmp_path: Path) 
 
 
 def test_a_data_folder_of_another_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MirasolError, match="this folder holds 'msvd-qa', not 'msrvtt-qa'"):
+    with pytest.raises(MirasolError, match="this folder holds 'msvd-qa', expected 'msrvtt-qa'"):
         questions_of(PROTOCOLS[NAME], data=data(tmp_path / "data", {"set": "msvd-qa"}))
+
+
+def test_a_data_folder_that_no_set_was_imported_to_is_refused(tmp_path: Path) -> None:
+    """As the built-in world's is: its questions would be scored in the name of the benchmark."""
+    with pytest.raises(MirasolError, match=r"no import\.json.*mirasol data import msrvtt-qa"):
+        questions_of(PROTOCOLS[NAME], data=data(tmp_path / "data"), split="val")
 
 
 @pytest.mark.parametrize(("used", "split"), [({}, "val"), ({"validation": "val"}, "val")])
@@ -188,6 +214,49 @@ def test_validation_used_as_test_is_not_mistaken_for_the_val_made_from_train(tmp
     folder = data(tmp_path / "data", {"set": "epic-sounds", "used_as": {"train": "train", "validation": "test"}})
     with pytest.raises(MirasolError, match="split 'test' has no example"):
         questions_of(PROTOCOLS["epic-sounds"], data=folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "used", "ours", "published"),
+    [
+        ("epic-sounds", {"validation": "val"}, "val", "validation"),
+        ("epic-sounds", {"train": "train", "validation": "test"}, "val", None),  # made from train: never published
+        ("msvd-qa", {"val": "val"}, "val", "val"),
+        ("msvd-qa", {}, "val", "val"),
+        ("generic", {}, "val", None),
+    ],
+)
+def test_the_published_split_of_a_data_folder(
+    tmp_path: Path, name: str, used: dict[str, str], ours: str, published: str | None
+) -> None:
+    """The number of questions that were published belongs to it, whatever an import used the split as."""
+    folder = data(tmp_path / "data", {"set": name, "used_as": used})
+    questions = questions_of(PROTOCOLS[name], data=folder, split=ours)
+    assert (questions.split, questions.published) == (ours, published)
+    predictions = [Prediction(q.id, "Dog") for q in questions.asked]
+    asked = score_predictions(PROTOCOLS[name], predictions, questions).report["questions"]
+    assert (asked["split"], asked["published"]) == (published, PROTOCOLS[name].published.get(str(published)))
+
+
+def test_classes_that_are_equal_when_normalised_are_refused_before_answering(tmp_path: Path) -> None:
+    questions = questions_of(PROTOCOLS["generic"], data=data(tmp_path / "data"), split="val")
+    classes = replace(PROTOCOLS["generic"], closed="classes")
+    check_material(classes, questions)
+    twice = replace(questions, train=(replace(questions.train[0], answers=("dog.",)),))
+    with pytest.raises(MirasolError, match=r"'dog\.' and 'Dog'"):
+        check_material(classes, twice)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    app(["score", *args], standalone_mode=False)
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_of_other_size_than_published_is_noted(annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The advice to score by the set's own files is no help to who did."""
+    said_so = printed(capsys, NAME, str(lines(annotations, said(*RIGHT))), "--annotations", str(annotations))
+    assert "72,821 questions were published, these files have 4" in said_so
+    assert "--missing-wrong" not in said_so
 
 
 def test_neither_or_both_sources_are_refused(tmp_path: Path) -> None:

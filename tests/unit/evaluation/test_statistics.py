@@ -64,6 +64,27 @@ def test_all_wrong_mirrors_all_right() -> None:
     assert (low, high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
 
 
+def test_groups_that_are_all_half_right_have_no_interval_of_length_zero() -> None:
+    """Resampling says nothing where all groups are alike; no mean below s * t allows all G to have s (Markov)."""
+    end = 0.025 ** (1 / 3)
+    for correct, share in (([True, False] * 3, 0.5), ([True, True, False, True] * 3, 0.75)):
+        groups = [f"g{i * 3 // len(correct)}" for i in range(len(correct))]
+        low, high = cluster_bootstrap(correct, groups, resamples=200, seed=0)
+        assert (low, high) == (pytest.approx(share * end), pytest.approx(1 - (1 - share) * end))
+
+
+def test_one_group_says_next_to_nothing() -> None:
+    assert cluster_bootstrap([True, False], ["a", "a"], resamples=200, seed=0) == pytest.approx((0.0125, 0.9875))
+
+
+def test_the_ends_of_a_finer_credit_are_in_its_unit() -> None:
+    whole = cluster_bootstrap([1, 0, 1, 1], ["a", "a", "b", "b"], resamples=200, seed=0)
+    fine = cluster_bootstrap([1000, 0, 1000, 1000], ["a", "a", "b", "b"], resamples=200, seed=0, unit=1000)
+    assert fine == whole
+    right = cluster_bootstrap([1000, 1000], ["a", "b"], resamples=200, seed=0, unit=1000)
+    assert right == cluster_bootstrap([1, 1], ["a", "b"], resamples=200, seed=0)
+
+
 def test_groups_are_counted_whole() -> None:
     assert group_totals([True, False, True, True], ["a", "b", "a", "b"]).tolist() == [[1, 2], [2, 2]]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record
+from mirasol.data.adapters.reading import Annotations, Record, RowError
 
 FAMILIES = ("what", "who", "how", "when", "where")  # by the first word, as the paper of the set counts them
 
@@ -30,6 +30,8 @@ def family_of(question: str) -> str:
 
 def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
     def row(record: Record) -> Row:
+        if "category_id" not in record.values:
+            raise RowError(f"{record.where}: no key 'category_id': rows of MSRVTT-QA have it, MSVD-QA's do not")
         number, question = record.integer("video_id"), record.text("question")
         return Row(
             where=record.where,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mirasol.data.adapters.importing import Adapter, Row
 from mirasol.data.adapters.msrvtt_qa import family_of
-from mirasol.data.adapters.reading import Annotations, Record
+from mirasol.data.adapters.reading import Annotations, Record, RowError
 
 MAPPING = "youtube_mapping.txt"
 
@@ -28,6 +28,8 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
     clips = _clips(annotations)
 
     def row(record: Record) -> Row:
+        if "category_id" in record.values:
+            raise RowError(f"{record.where}: a key 'category_id': rows of MSRVTT-QA have it, MSVD-QA's do not")
         number, question = record.integer("video_id"), record.text("question")
         clip = clips.get(number, f"vid{number}")
         return Row(

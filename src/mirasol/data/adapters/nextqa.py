@@ -27,7 +27,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record, read_json
+from mirasol.data.adapters.reading import Annotations, Record, RowError, read_json
 
 TYPES = {name: name for name in ("CW", "CH", "TN", "TC", "TP", "DC", "DL", "DO", "DB")}
 COLUMNS = ("video", "question", "answer", "qid", "type")
@@ -50,6 +50,11 @@ def read_open(annotations: Annotations, path: Path, split: str) -> Iterator[Row]
     more = _object(annotations, REFERENCES) if split == "test" else {}
 
     def answers(record: Record) -> dict[str, Any]:
+        if OPTIONS[0] in record.values:
+            raise RowError(
+                f"{record.where}: a column {OPTIONS[0]!r}: this is the file of multiple choice, whose answers are "
+                "numbers of options; those of the open-ended task lie in github.com/doc-doc/NExT-OE"
+            )
         first = record.text("answer")
         second = more.get(record.text("video"), {}).get(record.text("qid"), first)
         return {"answers": tuple(dict.fromkeys((first, second)))}

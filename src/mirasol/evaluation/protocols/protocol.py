@@ -61,13 +61,8 @@ def cell(rows: Sequence[Asked], metric: str, material: Material) -> dict[str, An
     """The mean credit of ``rows`` with its interval over source videos."""
     credits = [row.credit for row in rows]
     groups = [row.question.group for row in rows]
-    if all(credit in (0, 1) for credit in credits):
-        right = [credit == 1 for credit in credits]
-        interval = cluster_bootstrap(right, groups, resamples=material.resamples, seed=material.seed)
-    else:
-        parts: list[Any] = [round(credit * UNIT) for credit in credits]
-        low, high = cluster_bootstrap(parts, groups, resamples=material.resamples, seed=material.seed)
-        interval = low / UNIT, high / UNIT
+    parts = [round(credit * UNIT) for credit in credits]
+    interval = cluster_bootstrap(parts, groups, resamples=material.resamples, seed=material.seed, unit=UNIT)
     return {
         metric: mean(credits),
         "ci95": [round(end, DIGITS) for end in interval],
