@@ -66,7 +66,8 @@ def build_shards(
         raise MirasolError(f"shards.storage is {out_dir} itself, which each run empties: leave the key empty")
     manifest = data_dir / "manifest.jsonl"
     clips = clips_of(read_manifest(manifest))
-    _check_splits(manifest, {c.split for c in clips})
+    asked = {c.split for c in clips}
+    _check_splits(manifest, asked, asked)
     check_media(data_dir, dict.fromkeys(c.media for c in clips if not is_url(c.media)))
     begun = time.monotonic()
     written: list[Path] = []
@@ -76,7 +77,7 @@ def build_shards(
                 stale.unlink(missing_ok=True)
             shards = _Shards(data_dir, out_dir, clip, spec, kept, written)
             shards.write(clips)
-            _check_splits(manifest, {split for split, count in shards.splits.items() if count})
+            _check_splits(manifest, asked, {split for split, count in shards.splits.items() if count})
             for path in out_dir.glob("*-*.tar*"):
                 if path not in written:  # of an earlier run with other settings
                     path.unlink()
@@ -295,9 +296,14 @@ def _cut_short(clip: Clip, spec: ClipSpec) -> bool:
     return spec.sampling == "rate" and clip.end is not None and clip.end - (clip.start or 0.0) > seen + SAME_TIME
 
 
-def _check_splits(manifest: Path, present: set[str]) -> None:
-    """Refuse now what training would refuse after hours. Without test clips ``evaluate.split`` can be val."""
-    for split, why in (("train", "there is nothing to learn from"), ("val", "training cannot score itself")):
+def _check_splits(manifest: Path, asked: set[str], present: set[str]) -> None:
+    """Refuse now what training would refuse after hours.
+
+    Without test clips ``evaluate.split`` can be val. Test clips alone are a benchmark, which nobody trains on.
+    """
+    learning = (("train", "there is nothing to learn from"), ("val", "training cannot score itself"))
+    scoring = (("test", "there is nothing to score"),)
+    for split, why in scoring if asked == {"test"} else learning:
         if split not in present:
             raise MirasolError(
                 f"{manifest}: no usable clip in the split {split}: {why}. Give some groups that split "

@@ -129,6 +129,13 @@ def test_an_empty_split_is_told_before_any_work(tmp_path: Path, empty: str) -> N
         build_shards(tmp_path, tmp_path / "shards", TINY_CLIP, ONE)
 
 
+def test_test_clips_alone_are_a_benchmark(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", 4)
+    rows = [dataclasses.replace(e, split="test") for e in read_manifest(data / "manifest.jsonl")]
+    write_manifest(data / "manifest.jsonl", rows)
+    assert build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)["splits"] == {"train": 0, "val": 0, "test": 4}
+
+
 def test_a_split_that_loses_all_its_clips_is_told(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", 4)
     for number in (0, 1):
