@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def compare(table: Table, seeds: int, folder: Path, families: Mapping[str, Mappi
             "changes": dict(row.changes),
             "cells": [cell.name for cell in row.cells(seeds)],
             "condition": row.condition,
-            "score": told(estimate(right, mine.groups)),
+            "score": told(_as_share(estimate(right, mine.groups))),
             "families": {f: _share(right[:, [g == f for g in mine.families]]) for f in sorted(set(mine.families))},
             "parameters": reports[0]["parameters"],
             "seconds": [report["wall"] for report in reports],
@@ -92,6 +92,11 @@ def _difference(
         "difference": told(found),
         "verdict": verdict(found, expected),
     }
+
+
+def _as_share(found: Estimate) -> Estimate:
+    """A score lies between none and all: Student's interval knows nothing of that."""
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def told(found: Estimate) -> dict[str, Any]:
