@@ -54,7 +54,7 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
     if counted:
         print("Rows of the paper: " + ", ".join(f"{n} {verdict}" for verdict, n in counted.most_common()))
     if name in (ALL, MATTERS):
-        _report_matters(base, seeds, home)
+        _report_matters(base, seeds, jobs, home)
 
 
 def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, jobs: int) -> None:
@@ -102,11 +102,11 @@ def _report(one: Table, seeds: int, jobs: int, home: Path) -> list[dict[str, Any
     return rows
 
 
-def _report_matters(cells: list[Cell], seeds: int, home: Path) -> None:
+def _report_matters(cells: list[Cell], seeds: int, jobs: int, home: Path) -> None:
     from mirasol.evaluation.ablation_report import CHECKED, matters
     from mirasol.ops.ablate import CELLS
 
-    about = _about(seeds, len(cells), home)
+    about = _about(seeds, jobs, home)
     found = matters(cells, home / CELLS, about.pop("families"))
     write_json(REPORTS / f"{MATTERS}.json", about | {"families": found})
     rows: list[tuple[str, ...]] = [("family", "full", *CHECKED)]
