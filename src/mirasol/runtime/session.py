@@ -75,6 +75,11 @@ class Session:
         return self._bytes
 
     @property
+    def remembers(self) -> bool:
+        """Whether there is anything to ask about: a chunk in memory that held video or audio."""
+        return bool(self._valid.any())
+
+    @property
     def memory(self) -> tuple[Array, Array]:
         """What the text model looks at: h of the last R chunks [1, R*m, d], and which of it is there [1, R*m].
 
