@@ -336,3 +336,25 @@ def test_a_file_whose_end_is_missing_plays_as_far_as_it_goes(service: Service, m
     assert status == 200
     assert 1 <= found["chunks"] <= 7
     assert found["seconds"] == found["chunks"] * CLIP.chunk_seconds
+
+
+def test_a_file_that_cannot_be_watched_to_its_end_is_not_answered_about_the_next_time_either(
+    service: Service, tmp_path: Path
+) -> None:
+    times = [i / 8 for i in range(16)] + [9000 + i / 8 for i in range(8)]
+    jumping = write_media(tmp_path / "jump.mkv", frames=24, size=(16, 16), times=times)
+    session = service.session()
+    assert service.call("PUT", f"{session}/media", jumping.read_bytes())[0] == 201
+    first, second = (service.call("POST", f"{session}/answer", {"question": QUESTION}) for _ in range(2))
+    assert first[0] == 422 and "jump by" in first[1]["error"]
+    assert second == first
+
+
+@pytest.mark.parametrize("question", [" ", "which " * 20])
+def test_a_question_that_cannot_be_asked_is_refused_before_the_file_is_watched(
+    service: Service, media: Path, question: str
+) -> None:
+    session = service.session()
+    service.call("PUT", f"{session}/media", media.read_bytes())
+    assert service.call("POST", f"{session}/answer", {"question": question})[0] == 422
+    assert service.call("GET", session)[1]["chunks"] == 0

@@ -199,8 +199,7 @@ class Connection:
             async for piece in self.hub.answer(self.visit, ask.question):
                 pieces.append(piece)
                 await self._send("piece", text=piece)
-            stream = self.visit.stream
-            chunks = stream.chunks if stream else 0
+            chunks = self.visit.basis.chunks if self.visit.basis else 0
             ms = round((time.perf_counter() - began) * 1e3, 3)
             await self._send("answer", question=ask.question, answer="".join(pieces), chunks=chunks, ms=ms)
             if ask.influence:
