@@ -178,7 +178,7 @@ def test_a_chunk_that_no_number_can_hold_is_refused_and_changes_nothing(engine: 
     session = pushed(engine, 2)
     before = session.snapshot()
     good = Session(engine)._features.push(*random_chunk(0))
-    with pytest.raises(MirasolError, match="chunk 2 .* not finite"):
+    with pytest.raises(MirasolError, match=r"chunk 2 .* not finite"):
         if name == "samples":
             session.push(None, np.full(4000, 3e38, np.float32))
         else:
