@@ -251,6 +251,30 @@ def test_a_session_has_one_connection(service: Service) -> None:
         service.socket(session)
 
 
+def test_a_connection_ends_with_its_session(service: Service) -> None:
+    for _ in range(LIMITS.sessions + 1):  # else each would keep a stream that no limit counts
+        session = service.session()
+        with service.socket(session) as connection:
+            assert service.call("DELETE", session)[0] == 204
+            with contextlib.suppress(ConnectionClosed):
+                connection.send(camera_chunk(0)[0])
+            with pytest.raises(ConnectionClosed) as closed:
+                events(connection, "chunk")
+            assert closed.value.rcvd.code in (1001, 1003)
+
+
+def test_a_connection_is_told_when_its_session_ends(service: Service) -> None:
+    session = service.session()
+    with service.socket(session) as connection:
+        connection.send(camera_chunk(0)[0])
+        events(connection, "chunk")
+        service.call("DELETE", session)
+        assert "has ended" in events(connection, "error")[-1]["message"]
+        with pytest.raises(ConnectionClosed) as closed:
+            events(connection, "never")
+    assert closed.value.rcvd.code == 1001
+
+
 BAD = {
     "no JSON": "{",
     "no order": '{"type": "delete"}',

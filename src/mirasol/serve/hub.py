@@ -56,10 +56,14 @@ class Visit:
         self.summary: Summary | None = None
         self.stream: Session | None = None
         self.basis: Basis | None = None  # of the last answer
-        self.ended = False
+        self.over = asyncio.Event()  # it has ended
         self.busy = 0  # what is under way: an upload, a connection, an answer
         self.lock = asyncio.Lock()  # one change of the stream at a time
         self.touched = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        return self.over.is_set()
 
     @property
     def idle(self) -> bool:
@@ -121,8 +125,8 @@ class Hub:
         return visit
 
     def end(self, visit: Visit) -> None:
-        """Forget a session, its file and its stream."""
-        visit.ended = True
+        """Forget a session, its file and its stream; its connection closes."""
+        visit.over.set()
         self.visits.pop(visit.id, None)
         self.metrics.sessions.set(len(self.visits))
         if visit.media is not None:
@@ -159,8 +163,11 @@ class Hub:
 
         Raises:
             MediaError: the file cannot be read again.
+            MirasolError: the session has ended.
         """
         async with visit.lock:
+            if visit.ended:
+                raise gone()
             if visit.media is not None and not visit.media.fresh:
                 visit.summary = await visit.media.open()
             seconds = visit.summary.chunk_seconds if visit.summary else self.engine.contract.clip.chunk_seconds
