@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -265,6 +266,7 @@ def stream(
         seconds = seconds_of(every)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--every") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor ends it as Ctrl-C does
     run_stream(source, bundle, ask, seconds, wait=not fast, threads=threads, provider=provider)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -240,3 +243,25 @@ def test_a_file_that_ends_within_a_frame_gives_what_it_holds(tmp_path: Path, eng
     chunks = list(FileSource(path, CLIP))
     assert 1 <= len(chunks) < 8
     assert streamed(engine, chunks).ask(QUESTION) is not None
+
+
+# Somebody who ends it.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stream_that_is_stopped_says_what_it_was_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    command = ["stream", "synthetic", "--ask", QUESTION, "--every", "500ms", "--bundle", str(tiny_bundle())]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mirasol.cli import main; main()", *command],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "answer" in process.stdout.readline()
+    process.send_signal(number)
+    out, wrong = process.communicate(timeout=60)
+    assert (process.returncode, wrong) == (0, "")
+    assert "x real time" in out
+    assert not list(tmp_path.glob("mirasol-*"))

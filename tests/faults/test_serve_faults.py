@@ -251,6 +251,30 @@ def test_a_session_has_one_connection(service: Service) -> None:
         service.socket(session)
 
 
+def test_a_connection_ends_with_its_session(service: Service) -> None:
+    for _ in range(LIMITS.sessions + 1):  # else each would keep a stream that no limit counts
+        session = service.session()
+        with service.socket(session) as connection:
+            assert service.call("DELETE", session)[0] == 204
+            with contextlib.suppress(ConnectionClosed):
+                connection.send(camera_chunk(0)[0])
+            with pytest.raises(ConnectionClosed) as closed:
+                events(connection, "chunk")
+            assert closed.value.rcvd.code in (1001, 1003)
+
+
+def test_a_connection_is_told_when_its_session_ends(service: Service) -> None:
+    session = service.session()
+    with service.socket(session) as connection:
+        connection.send(camera_chunk(0)[0])
+        events(connection, "chunk")
+        service.call("DELETE", session)
+        assert "has ended" in events(connection, "error")[-1]["message"]
+        with pytest.raises(ConnectionClosed) as closed:
+            events(connection, "never")
+    assert closed.value.rcvd.code == 1001
+
+
 BAD = {
     "no JSON": "{",
     "no order": '{"type": "delete"}',
@@ -336,3 +360,25 @@ def test_a_file_whose_end_is_missing_plays_as_far_as_it_goes(service: Service, m
     assert status == 200
     assert 1 <= found["chunks"] <= 7
     assert found["seconds"] == found["chunks"] * CLIP.chunk_seconds
+
+
+def test_a_file_that_cannot_be_watched_to_its_end_is_not_answered_about_the_next_time_either(
+    service: Service, tmp_path: Path
+) -> None:
+    times = [i / 8 for i in range(16)] + [9000 + i / 8 for i in range(8)]
+    jumping = write_media(tmp_path / "jump.mkv", frames=24, size=(16, 16), times=times)
+    session = service.session()
+    assert service.call("PUT", f"{session}/media", jumping.read_bytes())[0] == 201
+    first, second = (service.call("POST", f"{session}/answer", {"question": QUESTION}) for _ in range(2))
+    assert first[0] == 422 and "jump by" in first[1]["error"]
+    assert second == first
+
+
+@pytest.mark.parametrize("question", [" ", "which " * 20])
+def test_a_question_that_cannot_be_asked_is_refused_before_the_file_is_watched(
+    service: Service, media: Path, question: str
+) -> None:
+    session = service.session()
+    service.call("PUT", f"{session}/media", media.read_bytes())
+    assert service.call("POST", f"{session}/answer", {"question": question})[0] == 422
+    assert service.call("GET", session)[1]["chunks"] == 0

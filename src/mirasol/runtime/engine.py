@@ -13,7 +13,7 @@ from mirasol.data.tokenizer import Tokenizer
 from mirasol.runtime.backends import Array, Bound, Step
 from mirasol.runtime.backends import onnxruntime as ort
 from mirasol.runtime.backends import tensorrt as trt
-from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT, GraphSpec, read_contract
+from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, GraphSpec, read_contract
 from mirasol.runtime.features import ChunkFeatures
 
 States = dict[str, Array]
@@ -46,6 +46,7 @@ class Engine:
         else:
             self._steps = self._load(provider, threads)
         self.provider = provider  # never "auto": what it came to
+        _check_sizes(self.contract, self.bundle)
 
     def _load_first(self, threads: int) -> tuple[str, dict[str, Step]]:
         """The first that loads; the CPU's error is the one that is told."""
@@ -162,6 +163,25 @@ def relative(found: Array, expected: Array) -> float:
     scale = np.abs(np.asarray(expected, np.float64)).max()
     ratio = difference / max(float(scale), 1e-30)
     return float(ratio) if np.isfinite(ratio) else float("inf")
+
+
+def _check_sizes(contract: Contract, bundle: Path) -> None:
+    """Refuse a contract whose graphs take other sizes than its clips and its model have."""
+    clip, model = contract.clip, contract.model
+    rows = model.max_chunks * model.combined
+    for graph, name, expected in (
+        (ENCODER_COMBINER, "video", (1, clip.frames_per_chunk, clip.size * 3 // 2, clip.size)),
+        (ENCODER_COMBINER, "audio", (1, clip.audio_columns, clip.mels)),
+        (LATENT, "x", (1, model.combined)),
+        (TEXT, "memory", (1, rows, model.width)),
+        (TEXT, "memory_valid", (1, rows)),
+    ):
+        found = next((t.shape for t in contract.graphs[graph].inputs if t.name == name), ())
+        if found[: len(expected)] != expected:
+            raise MirasolError(
+                f"{bundle / CONTRACT_FILE}: {graph}: {name} has shape {found}, but the contract's clip and model "
+                f"make it begin with {expected}. Export the bundle again"
+            )
 
 
 def _filled(graph: GraphSpec, name: str, value: float) -> Array:

@@ -295,8 +295,10 @@ def is_live(source: str) -> bool:
 
 
 def shown(address: str) -> str:
-    """``address`` without the name and the password in it."""
-    return re.sub(r"//[^/@]*@", "//", address)
+    """``address`` without the name and the password in it, and without its query: some cameras want them there."""
+    if not address.startswith(SCHEMES):
+        return address
+    return re.sub(r"\?.*", "?…", re.sub(r"//[^/?#]*@", "//", address))  # up to the last @, as FFmpeg reads it
 
 
 def _open(address: str) -> Any:

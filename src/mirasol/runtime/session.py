@@ -17,6 +17,7 @@ from mirasol.runtime.engine import Engine
 from mirasol.runtime.features import ChunkFeatures, Frames, Inputs, Samples
 
 Snapshot = dict[str, Array]
+MOST_CHUNKS = 1 << 40  # of a stream: thousands of years, and a float still counts its samples
 
 
 class Latents(NamedTuple):
@@ -75,6 +76,11 @@ class Session:
         return self._bytes
 
     @property
+    def remembers(self) -> bool:
+        """Whether there is anything to ask about: a chunk in memory that held video or audio."""
+        return bool(self._valid.any())
+
+    @property
     def memory(self) -> tuple[Array, Array]:
         """What the text model looks at: h of the last R chunks [1, R*m, d], and which of it is there [1, R*m].
 
@@ -95,15 +101,22 @@ class Session:
 
         Raises:
             ValueError: another shape or type, or samples that are not finite; the stream is as before.
+            MirasolError: what the model makes of it is not finite; the stream is as before.
         """
         with self._turn:
-            return self._step(self._features.push(video, samples))
+            before = {name: array.copy() for name, array in self._features.snapshot().items()}
+            try:
+                return self._step(self._features.push(video, samples))
+            except Exception:
+                self._features.restore(before)
+                raise
 
     def push_features(self, inputs: Inputs) -> Latents:
         """The same from features that were made elsewhere; in one stream, use this or :meth:`push`.
 
         Raises:
             ValueError: another shape or type, or audio that is not finite; the stream is as before.
+            MirasolError: as :meth:`push`.
         """
         for name, array in (("video", inputs.video), ("audio", inputs.audio)):
             spec = self.contract.graphs[ENCODER_COMBINER].input(name)
@@ -125,6 +138,11 @@ class Session:
         latent.set("x", x)
         latent.run()
         h = latent.get("h")
+        if not (np.isfinite(x).all() and np.isfinite(h).all()):  # remembered, it would spoil all that follows
+            raise MirasolError(
+                f"the features of chunk {self._chunks} are not finite: give samples in [-1, 1]; if they are, take the "
+                "bundle in float32"
+            )
         encoder.swap()  # only now: had one of the two failed, both would be as before
         latent.swap()
         # A chunk that held nothing keeps its place in time, and is not looked at.
@@ -213,9 +231,10 @@ class Session:
                     raise MirasolError(f"the snapshot's {name} is missing or has another shape than {array.shape}")
                 if not np.isfinite(other).all():
                     raise MirasolError(f"the snapshot's {name} is damaged: it is not finite")
+            for name in ("chunks", "features/index"):
+                if not 0 <= int(snapshot[name]) < MOST_CHUNKS:
+                    raise MirasolError(f"the snapshot's {name} is damaged: it counts {int(snapshot[name])} chunks")
             chunks = int(snapshot["chunks"])
-            if chunks < 0 or int(snapshot["features/index"]) < 0:
-                raise MirasolError(f"the snapshot is damaged: it counts {chunks} chunks")
             self._features.restore({name: snapshot[f"features/{name}"] for name in self._features.snapshot()})
             for graph, bound in self._bound.items():
                 for state in self.contract.graphs[graph].states:

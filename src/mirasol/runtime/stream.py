@@ -48,6 +48,7 @@ def moments(session: Session, source: Source, ask: str, every: float, *, wait: b
 
     With ``wait`` a chunk is taken in when a camera would have completed it. No chunk of a file is ever dropped: a
     machine that is too slow falls behind, and says so. A live source has its own pace, and drops what comes too fast.
+    While a camera has been away for longer than the memory reaches back nothing is asked.
     """
     live = isinstance(source, LiveSource)
     began, asked = time.perf_counter(), 0.0
@@ -77,11 +78,11 @@ def moments(session: Session, source: Source, ask: str, every: float, *, wait: b
             answer=None,
             answer_ms=0.0,
         )
-        if chunk.end - asked >= every - SAME_TIME:
+        if session.remembers and chunk.end - asked >= every - SAME_TIME:
             moment, asked = _asked(session, ask, moment), chunk.end
         yield moment
         last = moment
-    if last is not None and last.answer is None:
+    if last is not None and last.answer is None and session.remembers:
         yield _asked(session, ask, last)
 
 

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from mirasol import __version__
 from mirasol.core.errors import MirasolError
+from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
 from mirasol.serve.gate import Gate
 from mirasol.serve.hub import FullError, Hub, Visit, gone
@@ -196,16 +197,16 @@ def _sessions(app: FastAPI, hub: Hub) -> None:
     async def answer(visit: Known, question: Question, request: Request) -> Answer:
         """Watch the upload to its end as fast as it goes, unless that was done, and answer a question about it."""
         check_length(question.question, hub.limits)
+        check_question(hub.engine, question.question)
         if visit.busy:
             raise HTTPException(409, "the session is in use: ask over its WebSocket, or wait")
         with visit.used():
             if visit.stream is None and visit.media is not None:
-                await hub.start(visit)
-                while visit.media is not None and (chunk := await visit.media.chunk()) is not None:
-                    await hub.push(visit, chunk)
-                    if await request.is_disconnected():
-                        hub.end(visit)
-                        raise HTTPException(400, "the client went away")
+                try:
+                    await _watch(hub, visit, request)
+                except MirasolError:
+                    visit.stream = None  # a part of the file is no ground for an answer: the next one begins anew
+                    raise
             pieces = [piece async for piece in hub.answer(visit, question.question)]
             if visit.stream is None:
                 raise gone()
@@ -223,6 +224,15 @@ def _sessions(app: FastAPI, hub: Hub) -> None:
                 await Connection(hub, visit, websocket).run()
             finally:
                 hub.end(visit)
+
+
+async def _watch(hub: Hub, visit: Visit, request: Request) -> None:
+    await hub.start(visit)
+    while visit.media is not None and (chunk := await visit.media.chunk()) is not None:
+        await hub.push(visit, chunk)
+        if await request.is_disconnected():
+            hub.end(visit)
+            raise HTTPException(400, "the client went away")
 
 
 def problems(errors: Any) -> str:

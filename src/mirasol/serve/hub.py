@@ -15,12 +15,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-import numpy as np
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
+from mirasol.runtime.backends import Array
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources import Chunk
@@ -39,6 +38,14 @@ class FullError(MirasolError):
     """There are as many sessions as there may be."""
 
 
+class Basis(NamedTuple):
+    """What an answer was given from."""
+
+    memory: Array  # [1, R*m, d]
+    valid: Array  # [1, R*m]
+    chunks: int  # that the stream had taken in
+
+
 class Visit:
     """One client's session: at most one upload, at most one connection, one stream."""
 
@@ -48,10 +55,15 @@ class Visit:
         self.media: Media | None = None
         self.summary: Summary | None = None
         self.stream: Session | None = None
-        self.uploading = self.connected = self.ended = False
+        self.basis: Basis | None = None  # of the last answer
+        self.over = asyncio.Event()  # it has ended
         self.busy = 0  # what is under way: an upload, a connection, an answer
         self.lock = asyncio.Lock()  # one change of the stream at a time
         self.touched = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        return self.over.is_set()
 
     @property
     def idle(self) -> bool:
@@ -113,13 +125,13 @@ class Hub:
         return visit
 
     def end(self, visit: Visit) -> None:
-        """Forget a session, its file and its stream."""
-        visit.ended = True
+        """Forget a session, its file and its stream; its connection closes."""
+        visit.over.set()
         self.visits.pop(visit.id, None)
         self.metrics.sessions.set(len(self.visits))
         if visit.media is not None:
             visit.media.close()
-        visit.media = visit.stream = None
+        visit.media = visit.stream = visit.basis = None
 
     async def compute(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
         """``function`` in the thread that computes."""
@@ -151,9 +163,12 @@ class Hub:
 
         Raises:
             MediaError: the file cannot be read again.
+            MirasolError: the session has ended.
         """
         async with visit.lock:
-            if visit.media is not None and visit.stream is not None:
+            if visit.ended:
+                raise gone()
+            if visit.media is not None and not visit.media.fresh:
                 visit.summary = await visit.media.open()
             seconds = visit.summary.chunk_seconds if visit.summary else self.engine.contract.clip.chunk_seconds
             visit.stream = await self.compute(Session, self.engine, seconds)
@@ -181,18 +196,17 @@ class Hub:
             if visit.stream is None:
                 raise MirasolError("there is nothing to ask about yet: send a chunk, or upload a file and play it")
             began = time.perf_counter()
+            visit.basis = Basis(*visit.stream.memory, visit.stream.chunks)
             pieces = visit.stream.ask_stream(question)
             while (piece := await self.compute(next, pieces, None)) is not None:
                 yield piece
             self.metrics.answer.observe(time.perf_counter() - began)
 
     async def influence(self, visit: Visit, question: str) -> dict[str, object]:
-        """The answer's tokens, and what each loses without each remembered chunk (see ``serve.influence``)."""
-        async with visit.lock:
-            if visit.stream is None:
-                raise gone()
-            memory, valid = (np.array(array) for array in visit.stream.memory)
-            chunks = visit.stream.chunks
+        """The last answer's tokens, and what each loses without each chunk remembered then (``serve.influence``)."""
+        if visit.basis is None:
+            raise gone()
+        memory, valid, chunks = visit.basis
         ids, scores = await self.compute(answer_tokens, self.engine, question, memory, valid)
         places = influences(self.engine, question, ids, scores, memory, valid)
         rows: list[list[float] | None] = []

@@ -27,7 +27,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.features import chunk_edge
 from mirasol.runtime.features import ChunkFeatures, Inputs
 from mirasol.runtime.sources import Chunk
-from mirasol.serve.hub import Hub, Visit
+from mirasol.serve.hub import Hub, Visit, gone
 from mirasol.serve.schemas import Ask, Order, Play
 
 MAGIC = b"MIR1"
@@ -63,8 +63,9 @@ class Connection:
     async def run(self) -> None:
         """Serve the client until it goes, is idle, or sends what it must not."""
         await self.socket.accept()
+        over = asyncio.ensure_future(self.visit.over.wait())
         try:
-            while await self._next():
+            while await self._next(over):
                 pass
         except MalformedError as error:
             await self._close(MALFORMED, str(error))
@@ -73,23 +74,27 @@ class Connection:
         except (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
             pass  # it has gone, or takes nothing any more
         finally:
+            over.cancel()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _next(self) -> bool:
+    async def _next(self, over: asyncio.Future[Any]) -> bool:
         receiving = asyncio.ensure_future(self.socket.receive())
         try:
             while True:
                 running = {task for task in self._tasks.values() if not task.done()}
                 done, _ = await asyncio.wait(
-                    {receiving, *running},
+                    {receiving, over, *running},
                     timeout=self.hub.limits.idle_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in [t for t in self._tasks.values() if t.done()]:
                     self._tasks = {name: t for name, t in self._tasks.items() if t is not task}
                     task.result()
+                if over.done():
+                    await self._close(AWAY, str(gone()))
+                    return False
                 if receiving.done():
                     break
                 if not done and not running:
@@ -199,8 +204,7 @@ class Connection:
             async for piece in self.hub.answer(self.visit, ask.question):
                 pieces.append(piece)
                 await self._send("piece", text=piece)
-            stream = self.visit.stream
-            chunks = stream.chunks if stream else 0
+            chunks = self.visit.basis.chunks if self.visit.basis else 0
             ms = round((time.perf_counter() - began) * 1e3, 3)
             await self._send("answer", question=ask.question, answer="".join(pieces), chunks=chunks, ms=ms)
             if ask.influence:

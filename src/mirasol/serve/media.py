@@ -92,6 +92,11 @@ class Media:
         found: Chunk | None = await self._call(following, self._limits.decoder_bytes)
         return found
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the next chunk is the first."""
+        return self._first is not None
+
     def close(self) -> None:
         """End the process and remove the file."""
         self._closed = True

@@ -59,6 +59,27 @@ def test_another_shape_than_the_graph_s_is_named(bundle: Path) -> None:
         Engine(bundle)
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "name"),
+    [
+        ("clip", {"size": 32}, "video"),
+        ("clip", {"mels": 16}, "audio"),
+        ("model", {"max_chunks": 3}, "memory"),
+        ("model", {"combined": 7}, "x"),
+    ],
+)
+def test_a_contract_that_says_other_sizes_than_its_graphs_is_refused(
+    section: str, changes: dict[str, int], name: str, bundle: Path
+) -> None:
+    contract = read_contract(bundle)
+    publish(
+        bundle,
+        dataclasses.replace(contract, **{section: dataclasses.replace(getattr(contract, section), **changes)}),
+    )
+    with pytest.raises(MirasolError, match=rf"contract\.json: .*: {name} has shape"):
+        Engine(bundle)
+
+
 def test_a_file_that_is_no_graph_is_named(bundle: Path) -> None:
     contract = read_contract(bundle)
     (bundle / "latent_step.onnx").write_bytes(b"no graph")

@@ -146,7 +146,15 @@ def test_a_reader_that_nobody_listens_to_ends(media: Path) -> None:
     assert threading.active_count() < before
 
 
-@pytest.mark.parametrize("address", ["/dev/video99", "rtsp://user:secret@127.0.0.1:9/live"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/dev/video99",
+        "rtsp://user:secret@127.0.0.1:9/live",
+        "rtsp://user:p@secret@127.0.0.1:9/live",
+        "rtsp://127.0.0.1:9/live?user=me&password=secret",
+    ],
+)
 def test_what_cannot_be_opened_is_named_without_its_password(address: str) -> None:
     with pytest.raises(MirasolError, match="cannot be opened") as error:
         open_stream(address, TINY_CLIP)

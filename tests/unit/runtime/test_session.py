@@ -172,6 +172,20 @@ def test_a_wrong_chunk_is_refused_and_changes_nothing(engine: Engine, chunk: tup
     assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
+@pytest.mark.parametrize("name", ["samples", "audio"])
+def test_a_chunk_that_no_number_can_hold_is_refused_and_changes_nothing(engine: Engine, name: str) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    good = Session(engine)._features.push(*random_chunk(0))
+    with pytest.raises(MirasolError, match=r"chunk 2 .* not finite"):
+        if name == "samples":
+            session.push(None, np.full(4000, 3e38, np.float32))
+        else:
+            session.push_features(dataclasses.replace(good, audio=np.full_like(good.audio, 3e38)))
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
 def test_a_session_opens_a_bundle_by_its_folder() -> None:
     assert Session(tiny_bundle()).contract.clip == CLIP
 
@@ -258,6 +272,16 @@ def test_a_snapshot_that_is_not_finite_is_refused_and_changes_nothing(engine: En
     damaged = {**before, name: np.full_like(before[name], np.nan)}
     with pytest.raises(MirasolError, match=f"snapshot's {name} is damaged"):
         session.restore(damaged)
+    assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
+
+
+@pytest.mark.parametrize("name", ["chunks", "features/index"])
+@pytest.mark.parametrize("count", [-1, 2**62, 2**63 - 1])
+def test_a_snapshot_that_counts_wrong_is_refused_and_changes_nothing(engine: Engine, name: str, count: int) -> None:
+    session = pushed(engine, 2)
+    before = session.snapshot()
+    with pytest.raises(MirasolError, match=f"snapshot's {name} is damaged"):
+        session.restore({**before, name: np.array(count)})
     assert all(np.array_equal(array, before[name]) for name, array in session.snapshot().items())
 
 

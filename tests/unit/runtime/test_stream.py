@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.bundle import CLIP, QUESTION, tiny_bundle
+from support.bundle import CLIP, MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
 from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
@@ -15,7 +16,7 @@ from mirasol.runtime import stream as module
 from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import FileSource
+from mirasol.runtime.sources import Chunk, FileSource
 from mirasol.runtime.stream import Moment, View, moments, stream
 
 
@@ -55,6 +56,31 @@ def test_it_asks_every_so_often_and_after_the_last_chunk(engine: Engine, media: 
 def test_the_last_answer_is_that_of_the_whole_file(engine: Engine, media: Path) -> None:
     found = list(moments(Session(engine), FileSource(media, CLIP), QUESTION, 60.0, wait=False))
     assert [m.answer for m in found if m.answer is not None] == [answer(media, QUESTION, tiny_bundle())]
+
+
+class Camera:
+    """Chunks that come, and others that do not."""
+
+    chunk_seconds = CLIP.chunk_seconds
+
+    def __init__(self, there: str) -> None:
+        self.there = there
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for index, letter in enumerate(self.there):
+            video, samples = random_chunk(index) if letter == "x" else (None, None)
+            yield Chunk(index, (index + 1) * self.chunk_seconds, video, samples)
+
+
+def test_a_camera_that_stays_away_longer_than_the_memory_is_not_asked_about_and_its_stream_goes_on(
+    engine: Engine,
+) -> None:
+    source = Camera("xx" + "." * (MAX_CHUNKS + 1) + "x" + "." * MAX_CHUNKS)
+    found = list(moments(Session(engine), source, QUESTION, CLIP.chunk_seconds, wait=False))
+    asked = [m.index for m in found if m.answer is not None]
+    first_gone, back = MAX_CHUNKS + 1, MAX_CHUNKS + 3
+    assert asked == [*range(first_gone), *range(back, back + MAX_CHUNKS)]
+    assert found[-1].index == len(source.there) - 1
 
 
 def test_state_does_not_grow(engine: Engine, media: Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import numpy as np
 import pytest
-from support.bundle import MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
+from support.bundle import CLIP, MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
 
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
+from mirasol.runtime.sources import Chunk
+from mirasol.serve.hub import Hub
 from mirasol.serve.influence import answer_tokens, influences
+from mirasol.serve.limits import Limits
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +49,20 @@ def test_every_remembered_chunk_is_measured_and_the_stream_stays_as_it_is(engine
     assert found[:2] == [None, None]
     assert all(len(row or []) == len(ids) and np.abs(row).max() > 1e-6 for row in found[2:])
     assert all(np.array_equal(before[name], array) for name, array in session.snapshot().items())
+
+
+def test_it_is_of_the_answer_that_was_given_whatever_came_since(engine: Engine) -> None:
+    async def run() -> dict[str, Any]:
+        hub = Hub(engine, Limits())
+        async with hub.run():
+            visit = hub.begin()
+            await hub.start(visit)
+            for index in range(4):
+                if index == 2:
+                    answer = [piece async for piece in hub.answer(visit, QUESTION)]
+                await hub.push(visit, Chunk(index, (index + 1) * CLIP.chunk_seconds, *random_chunk(index)))
+            return {"answer": answer, **await hub.influence(visit, QUESTION)}
+
+    found = asyncio.run(run())
+    assert "".join(found["tokens"]) == "".join(found["answer"])
+    assert [chunk["index"] for chunk in found["chunks"]] == [0, 1]
