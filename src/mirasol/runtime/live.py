@@ -28,7 +28,7 @@ from mirasol.data.spec import ClipSpec
 from mirasol.data.world_media import encode
 from mirasol.data.world_scene import sample_clip
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
-from mirasol.runtime.sources import Chunk, Source, fit, joined, open_source, sixteen_bits
+from mirasol.runtime.sources import Chunk, FileSource, Source, fit, joined, open_source, sixteen_bits
 
 SYNTHETIC = "synthetic"
 SCHEMES = ("rtsp://", "rtsps://")
@@ -270,12 +270,12 @@ class SyntheticSource:
 
     def __iter__(self) -> Iterator[Chunk]:
         with tempfile.TemporaryDirectory(prefix="mirasol-synthetic-") as folder:
-            yield from joined(self._files(Path(folder) / "clip.mp4"), self.clip)
+            yield from joined(self._clips(Path(folder) / "clip.mp4"), self.clip)
 
-    def _files(self, path: Path) -> Iterator[Path]:
+    def _clips(self, path: Path) -> Iterator[FileSource]:
         for index in itertools.count():
             path.write_bytes(encode(sample_clip(self.seed, "test", index)))
-            yield path
+            yield FileSource(path, self.clip)
 
 
 def open_stream(source: str | Path, clip: ClipSpec) -> Source:
