@@ -96,6 +96,20 @@ def test_a_camera_may_bring_pictures_or_sound_alone(service: Service) -> None:
     assert (first[-1]["mel"], second[-1]["frames"]) == (None, None)
 
 
+def test_a_camera_s_chunk_that_did_not_come_takes_its_place_in_time(service: Service) -> None:
+    session = Session(Engine(tiny_bundle(), threads=1))
+    with service.socket(service.session()) as socket:
+        for seed in range(3):
+            message, video, samples = camera_chunk(seed)
+            socket.send(b"MIR1\0\0\0\0" if seed == 1 else message)
+            session.push(*(None, None) if seed == 1 else (video, samples))
+        socket.send(json.dumps({"type": "ask", "question": QUESTION}))
+        found = events(socket, "answer")
+    shown = [(e["index"], bool(e["frames"]), bool(e["mel"])) for e in found if e["type"] == "chunk"]
+    assert shown == [(0, True, True), (1, False, False), (2, True, True)]
+    assert found[-1]["answer"] == session.ask(QUESTION)
+
+
 def test_an_upload_plays_at_its_own_speed(service: Service, uploaded: str) -> None:
     with service.socket(uploaded) as socket:
         socket.send(json.dumps({"type": "play"}))

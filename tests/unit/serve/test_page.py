@@ -112,6 +112,15 @@ def test_the_camera_brings_pictures_and_sound(browser: Browser, service: Service
     until(lambda: not service.hub.visits)
 
 
+def test_a_chunk_that_a_slow_service_gets_no_more_keeps_its_place(browser: Browser) -> None:
+    browser.js("$('camera').click()")
+    until(lambda: browser.js("run !== null && run.chunks.length >= 1"), 60)
+    browser.js("Object.defineProperty(run.socket, 'bufferedAmount', { get: () => 1e9, configurable: true })")
+    until(lambda: browser.js("run.chunks.some(chunk => !chunk.shot && !chunk.mel)"), 60)
+    browser.js("delete run.socket.bufferedAmount")
+    until(lambda: browser.js("Boolean(run.chunks.at(-1).shot && run.chunks.at(-1).mel)"), 60)
+
+
 def test_no_width_needs_scrolling_sideways(browser: Browser) -> None:
     for width in (320, 375, 768, 1280):
         browser.do("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True)
