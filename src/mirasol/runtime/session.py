@@ -235,7 +235,7 @@ class Session:
 def greedy(
     engine: Engine, question: str, memory: Array, valid: Array, max_tokens: int | None = None
 ) -> Iterator[tuple[int, Array]]:
-    """The greedy answer's tokens, each with the logits [V] that it is the largest of; the end mark, if any, is the last.
+    """The greedy answer's tokens, each with the logits [V] that it is the largest of; the last may be the end mark.
 
     Args:
         memory: h of the remembered chunks [1, R*m, d].

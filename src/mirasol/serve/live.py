@@ -206,7 +206,8 @@ class Connection:
                 await self._send("piece", text=piece)
             chunks = self.visit.basis.chunks if self.visit.basis else 0
             ms = round((time.perf_counter() - began) * 1e3, 3)
-            await self._send("answer", question=ask.question, answer="".join(pieces), chunks=chunks, ms=ms)
+            text, complete = "".join(pieces), self.visit.complete
+            await self._send("answer", question=ask.question, answer=text, complete=complete, chunks=chunks, ms=ms)
             if ask.influence:
                 await self._send("influence", **await self.hub.influence(self.visit, ask.question))
         except MirasolError as error:

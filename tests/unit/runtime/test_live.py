@@ -134,6 +134,17 @@ def test_what_the_model_has_no_time_for_is_dropped_and_counted(tmp_path: Path) -
     assert (source.dropped > 0, 1 + rest + source.dropped) == (True, 24)
 
 
+def test_an_error_that_nobody_expects_ends_the_stream(media: Path) -> None:
+    def fail(number: int) -> None:
+        if number == 12:
+            raise RuntimeError("out of order")
+
+    source = LiveSource("camera", TINY_CLIP, open_container=once(Container(media, fail)), patience=0.1)
+    with pytest.raises(RuntimeError, match="out of order"):
+        for chunk in source:
+            assert chunk.index < 12, "empty chunks come for ever"
+
+
 def test_a_reader_that_nobody_listens_to_ends(media: Path) -> None:
     source = LiveSource("camera", TINY_CLIP, open_container=lambda: Container(media), patience=0.1)
     chunks = iter(source)

@@ -99,7 +99,7 @@ def test_a_file_is_played_and_asked_about(browser: Browser, tmp_path: Path) -> N
     chooser = browser.do("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     browser.do("DOM.setFileInputFiles", files=[str(media)], nodeId=chooser)
     until(lambda: "ended" in browser.js("$('state').textContent"), 60)
-    assert browser.ask(QUESTION) == answer(media, QUESTION, tiny_bundle())
+    assert browser.ask(QUESTION) == answer(media, QUESTION, tiny_bundle()) + "…"  # the tiny model never ends one
     assert browser.js("document.querySelectorAll('#time canvas').length") == 8
 
 
