@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
 FULL_SCALE = 32768.0
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a Path has lost the second slash
 NAMED = 5  # files in a sentence
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 
@@ -216,6 +218,12 @@ def open_source(path: str | Path, clip: ClipSpec) -> Source:
     Raises:
         MirasolError: it is neither, or holds nothing that can be decoded.
     """
+    address = ADDRESS.match(str(path))
+    if address and not Path(path).exists():  # the rest of it may hold a password
+        raise MirasolError(
+            f"{address[1]}://…: of addresses only rtsp:// and rtsps:// can be streamed, and only by `mirasol stream`. "
+            "Download this one, or record it, say with `ffmpeg -i ADDRESS -c copy clip.mkv`, and name the file"
+        )
     return FolderSource(path, clip) if Path(path).is_dir() else FileSource(path, clip)
 
 

@@ -172,6 +172,22 @@ def test_what_cannot_be_opened_is_named_without_its_password(address: str) -> No
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "address", ["http://me:secret@host/a.mp4", "https://host/live.m3u8?key=secret", "srt://host:9"]
+)
+@pytest.mark.parametrize("form", [str, Path])  # `mirasol stream`, `mirasol answer`
+def test_an_address_of_another_kind_is_refused_with_what_to_do(address: str, form: type) -> None:
+    with pytest.raises(MirasolError, match=r"^(https?|srt)://…: .*rtsp:// and rtsps://.*ffmpeg -i") as error:
+        open_stream(form(address), TINY_CLIP)
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_media(tmp_path / "http:" / "clip.mkv", frames=16)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_stream("http://clip.mkv", TINY_CLIP))) == 8
+
+
 def test_a_model_of_whole_files_takes_no_camera() -> None:
     spread = dataclasses.replace(TINY_CLIP, sampling="spread")
     for source in ("synthetic", "/dev/video0"):
