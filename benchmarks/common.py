@@ -14,6 +14,7 @@ import platform
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,13 @@ RESAMPLES = 2000
 
 def arguments(doc: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
     """The options that every benchmark has: ``--json``, ``--rounds`` and ``--quick``."""
-    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    name = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(
+        prog=f"mirasol bench {name}",
+        description=(doc or "").splitlines()[0],
+        epilog=f"Example:  mirasol bench {name} --json runs/{name}.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # which folds no spaces
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, whole or not at all")
     parser.add_argument("--rounds", type=int, default=rounds, help="how often each thing is timed, in turn")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs, not for figures")

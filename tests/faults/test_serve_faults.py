@@ -151,6 +151,30 @@ def test_an_upload_that_does_not_say_so_is_cut_off_at_the_cap(service: Service) 
     assert count < 64 << 20, "it went on receiving"
 
 
+def refused_for_size(service: Service) -> float:
+    told = service.call("GET", "/metrics")[1].decode()
+    return sum(
+        float(line.split()[1]) for line in told.splitlines() if line.startswith('mirasol_refused_total{reason="size"}')
+    )
+
+
+def test_an_upload_over_the_cap_that_does_not_say_so_is_told_and_counted(service: Service) -> None:
+    before = refused_for_size(service)
+    pieces = (bytes(1 << 16) for _ in range(8 * CAP >> 16))  # all of it sent, before the answer is looked at
+    status, found = service.call("PUT", f"{service.session()}/media", pieces)
+    assert (status, found) == (413, {"error": f"the body is larger than the {CAP} bytes that may be sent here"})
+    assert refused_for_size(service) == before + 1
+
+
+def test_an_upload_over_the_cap_that_is_sent_all_the_same_is_told(service: Service) -> None:
+    assert service.call("PUT", f"{service.session()}/media", bytes(8 * CAP))[0] == 413
+
+
+def test_a_question_over_the_cap_that_does_not_say_so_is_told(service: Service) -> None:
+    pieces = (b"a" * 1000 for _ in range(1000))
+    assert service.call("POST", f"{service.session()}/answer", pieces, **{"Content-Type": "application/json"})[0] == 413
+
+
 def test_a_request_that_is_too_large_is_refused(service: Service) -> None:
     body = b'{"question": "' + b"a" * LIMITS.body_bytes + b'"}'
     assert service.call("POST", f"{service.session()}/answer", body)[0] == 413
@@ -283,7 +307,9 @@ BAD = {
     "other fields": '{"type": "play", "path": "/etc/passwd"}',
     "empty": b"",
     "another kind": b"MIR2\x03\0\0\0" + bytes(5000),
-    "nothing in it": b"MIR1\0\0\0\0",
+    "half a header": b"MIR1\0\0\0",
+    "nothing, and more": b"MIR1\0\0\0\0\0",
+    "a kind to come": b"MIR1\x04\0\0\0",
     "too short": camera_chunk(0)[0][:-1],
     "too long": camera_chunk(0)[0] + b"\0",
     "larger than any chunk": bytes(1 << 20),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import json
 import shutil
@@ -17,6 +18,8 @@ from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
 from mirasol.model.mirasol import Mirasol
+from mirasol.runtime.contract import Contract
+from mirasol.runtime.engine import Engine
 
 CLIP = ClipSpec(fps=8.0, chunks=4, frames_per_chunk=4, size=16, sample_rate=8000, mels=8, audio_bands=2)
 WORDS = ("which", "sound", "colour", "is", "it", "red", "blue", "bell", "buzz", "first")
@@ -43,6 +46,12 @@ def export_tiny(folder: Path, combiner: str = "transformer", latent: str = "caus
     model, out = bundle_model(combiner, latent=latent), folder / "bundle"
     export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder)
     return out
+
+
+def ended_by(engine: Engine, word: str) -> Contract:
+    """The engine's contract with ``word`` for the end mark: the tiny model never says the true one."""
+    tokenizer = dataclasses.replace(engine.contract.tokenizer, eos=len(SPECIAL) + WORDS.index(word))
+    return dataclasses.replace(engine.contract, tokenizer=tokenizer)
 
 
 def tiny_bundle(combiner: str = "transformer", latent: str = "causal") -> Path:

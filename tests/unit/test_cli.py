@@ -106,6 +106,16 @@ def test_help_lists_the_commands() -> None:
     assert {words.split()[0] for words in COMMANDS} <= set(done.stdout.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("name", "own"), [("stream", {"--bundle", "--file", "--chunks"}), ("export", {"--all-clips", "--steps"})]
+)
+def test_help_of_a_benchmark_shows_its_own_options_too(name: str, own: set[str]) -> None:
+    done = mirasol("bench", name, "--help")
+    assert done.returncode == 0
+    assert {"--json", "--rounds", "--quick", *own} <= set(done.stdout.split())
+    assert f"Example:  mirasol bench {name}" in done.stdout
+
+
 def test_an_error_that_the_user_can_mend_is_one_text_and_status_2(tmp_path: Path) -> None:
     done = mirasol("params", "check", cwd=tmp_path)
     assert done.returncode == 2

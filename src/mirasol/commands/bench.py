@@ -32,10 +32,14 @@ app = typer.Typer(no_args_is_help=True, help="Time things in turn: ratios with t
 
 
 def _add(name: str, about: str) -> None:
-    """A command that runs a file of the project's benchmarks; options that it does not know go to the file."""
+    """A command that runs a file of the project's benchmarks; options that it does not know go to the file.
+
+    So does ``--help``: the file knows its own options and these.
+    """
 
     @app.command(
         name,
+        add_help_option=False,
         help=f"Measure {about}.\n\nExample:  mirasol bench {name} --json runs/{name}.json",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )

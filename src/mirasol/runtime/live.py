@@ -28,7 +28,7 @@ from mirasol.data.spec import ClipSpec
 from mirasol.data.world_media import encode
 from mirasol.data.world_scene import sample_clip
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
-from mirasol.runtime.sources import Chunk, Source, fit, joined, open_source, sixteen_bits
+from mirasol.runtime.sources import Chunk, FileSource, Source, fit, joined, open_source, sixteen_bits
 
 SYNTHETIC = "synthetic"
 SCHEMES = ("rtsp://", "rtsps://")
@@ -59,6 +59,8 @@ class LiveSource:
         open_container: opens it; for tests.
         patience: seconds without a connection until the stream ends.
 
+    An error while it is read that is none of the camera's ends the stream and is raised.
+
     Raises:
         MirasolError: it cannot be opened, or the model spreads its chunks over a whole file.
     """
@@ -78,6 +80,7 @@ class LiveSource:
         self._change = threading.Condition()
         self._ended = self._stopped = False
         self._wrong = ""
+        self._fault: Exception | None = None  # of the thread that reads: what a camera cannot be blamed for
         try:
             self._container = self._open()
         except UNUSABLE as error:
@@ -108,6 +111,8 @@ class LiveSource:
                 index += 1
         finally:
             self._stopped = True
+        if self._fault is not None:
+            raise self._fault
         if index == 0:
             raise MediaError(f"{self.name}: no chunk came{f': {self._wrong}' if self._wrong else ''}")
 
@@ -119,6 +124,15 @@ class LiveSource:
     # What follows runs in the thread that reads.
 
     def _read(self) -> None:
+        try:
+            self._read_on()
+        except Exception as error:
+            self._fault = error
+        with self._change:
+            self._ended = True
+            self._change.notify()
+
+    def _read_on(self) -> None:
         connection, container = 0, self._container
         while container is not None:
             try:
@@ -129,9 +143,6 @@ class LiveSource:
                 container.close()
             connection += 1
             container = self._again()
-        with self._change:
-            self._ended = True
-            self._change.notify()
 
     def _again(self) -> Any:
         until = time.monotonic() + self._patience
@@ -270,12 +281,12 @@ class SyntheticSource:
 
     def __iter__(self) -> Iterator[Chunk]:
         with tempfile.TemporaryDirectory(prefix="mirasol-synthetic-") as folder:
-            yield from joined(self._files(Path(folder) / "clip.mp4"), self.clip)
+            yield from joined(self._clips(Path(folder) / "clip.mp4"), self.clip)
 
-    def _files(self, path: Path) -> Iterator[Path]:
+    def _clips(self, path: Path) -> Iterator[FileSource]:
         for index in itertools.count():
             path.write_bytes(encode(sample_clip(self.seed, "test", index)))
-            yield path
+            yield FileSource(path, self.clip)
 
 
 def open_stream(source: str | Path, clip: ClipSpec) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,16 +155,22 @@ class Session:
         """The answer to ``question`` about what the stream has shown so far."""
         return self.engine.tokenizer.decode(self.answer_ids(question, max_tokens))
 
-    def ask_stream(self, question: str, max_tokens: int | None = None) -> Iterator[str]:
-        """The answer piece by piece, each as soon as it is known; joined they are :meth:`ask`'s."""
+    def ask_stream(self, question: str, max_tokens: int | None = None) -> Generator[str, None, bool]:
+        """The answer piece by piece, each as soon as it is known; joined they are :meth:`ask`'s.
+
+        The generator returns whether the model has ended its answer; else it was cut at ``max_tokens``.
+        """
         ids: list[int] = []
         said = ""
-        for token in self.answer_ids(question, max_tokens):
+        for token, _ in self._tokens(question, max_tokens):
+            if token == self.contract.tokenizer.eos:
+                return True
             ids.append(token)
             text = self.engine.tokenizer.decode(ids)
             if len(text) > len(said):
                 yield text[len(said) :]
                 said = text
+        return False
 
     def answer_ids(self, question: str, max_tokens: int | None = None) -> Iterator[int]:
         """Greedy tokens of the answer, without the end mark.
@@ -172,33 +178,14 @@ class Session:
         Raises:
             MirasolError: the stream has shown nothing yet, or the question leaves no room in the text cache.
         """
-        prompt = self.engine.prompt(question)
-        room = self.contract.model.max_text - len(prompt)
-        limit = min(room, self.contract.model.max_answer if max_tokens is None else max_tokens)
+        tokens = self._tokens(question, max_tokens)
+        return (token for token, _ in tokens if token != self.contract.tokenizer.eos)
+
+    def _tokens(self, question: str, max_tokens: int | None) -> Iterator[tuple[int, Array]]:
         memory, valid = self.memory
         if not valid.any():
             raise MirasolError("there is nothing to ask about: no chunk that is remembered held video or audio")
-        return self._greedy(prompt, limit, memory, valid)
-
-    def _greedy(self, prompt: list[int], limit: int, memory: Array, valid: Array) -> Iterator[int]:
-        with self.engine.lent(TEXT) as text:
-            text.set("memory", memory)
-            text.set("memory_valid", valid)
-
-            def feed(token: int) -> None:
-                text.set("token", np.array([token], np.int64))
-                text.run()
-                text.swap()
-
-            for token in prompt[:-1]:
-                feed(token)
-            token = prompt[-1]
-            for _ in range(limit):
-                feed(token)
-                token = int(text.get("logits")[0].argmax())
-                if token == self.contract.tokenizer.eos:
-                    return
-                yield token
+        return greedy(self.engine, question, memory, valid, max_tokens)
 
     def snapshot(self) -> Snapshot:
         """Everything this stream remembers as named arrays, copied: fit for ``numpy.savez``."""
@@ -243,3 +230,43 @@ class Session:
             order = np.arange(chunks, chunks + len(self._memory)) % len(self._memory)
             self._memory[order] = snapshot["memory"].reshape(self._memory.shape)
             self._valid[order] = snapshot["memory_valid"].reshape(len(self._memory), -1)[:, 0]
+
+
+def greedy(
+    engine: Engine, question: str, memory: Array, valid: Array, max_tokens: int | None = None
+) -> Iterator[tuple[int, Array]]:
+    """The greedy answer's tokens, each with the logits [V] that it is the largest of; the last may be the end mark.
+
+    Args:
+        memory: h of the remembered chunks [1, R*m, d].
+        valid: which of it is there [1, R*m], at least one.
+        max_tokens: of the answer, its end mark included; the contract's ``max_answer`` by default.
+
+    Raises:
+        MirasolError: the question leaves no room in the text cache.
+    """
+    prompt, model = engine.prompt(question), engine.contract.model
+    limit = min(model.max_text - len(prompt), model.max_answer if max_tokens is None else max_tokens)
+    return _greedy(engine, prompt, memory, valid, limit)
+
+
+def _greedy(engine: Engine, prompt: list[int], memory: Array, valid: Array, limit: int) -> Iterator[tuple[int, Array]]:
+    with engine.lent(TEXT) as text:
+        text.set("memory", memory)
+        text.set("memory_valid", valid)
+
+        def feed(token: int) -> None:
+            text.set("token", np.array([token], np.int64))
+            text.run()
+            text.swap()
+
+        for token in prompt[:-1]:
+            feed(token)
+        token = prompt[-1]
+        for _ in range(limit):
+            feed(token)
+            logits = text.get("logits")[0]
+            token = int(logits.argmax())
+            yield token, logits
+            if token == engine.contract.tokenizer.eos:
+                return

@@ -7,7 +7,9 @@ reading and not memory.
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +27,11 @@ from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
 FULL_SCALE = 32768.0
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a Path has lost the second slash
+NAMED = 5  # files in a sentence
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
+
+log = logging.getLogger("mirasol.runtime")  # warnings go to stderr unless a program says otherwise
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class FileSource:
 
     def __init__(self, path: str | Path, clip: ClipSpec, start: float | None = None, end: float | None = None) -> None:
         self.path, self.clip = Path(path), clip
+        self.wrong = ""  # what could not be decoded, known when the chunks have ended
         self.begin = start or 0.0
         info = probe(self.path)
         if not (info.has_video or info.has_audio):
@@ -113,6 +120,7 @@ class FileSource:
             index += 1
         if index == 0:
             self._check_first(video, audio)
+        self.wrong = video.wrong or audio.wrong
 
     def _covered(self, audio: _Reader, index: int) -> bool:
         return audio.sink is not None and math.floor(audio.sink.covered / self.chunk_seconds + 0.5) > index
@@ -135,8 +143,12 @@ class FileSource:
 class FolderSource:
     """The media files of a folder in the order of their names, as one stream: a recorder's segments.
 
+    A file that cannot be used is left out, and one that breaks off is used as far as it goes; both are named in
+    warnings of the logger ``mirasol.runtime``, and counted at the end.
+
     Raises:
-        MirasolError: the folder holds no media file, or the model spreads its chunks over a whole file.
+        MirasolError: the folder holds no media file, or none that can be used (known when the chunks are asked for),
+            or the model spreads its chunks over a whole file.
     """
 
     def __init__(self, folder: str | Path, clip: ClipSpec) -> None:
@@ -149,14 +161,39 @@ class FolderSource:
             raise MirasolError(f"{folder}: holds no media file (looked for {', '.join(sorted(SUFFIXES))})")
 
     def __iter__(self) -> Iterator[Chunk]:
-        return joined(self.files, self.clip)
+        skipped: dict[str, str] = {}  # why, by name
+        damaged: dict[str, str] = {}
+        yield from joined((self._usable(file, skipped, damaged) for file in self.files), self.clip)
+        of = f"of {len(self.files)} files were"
+        if len(skipped) == len(self.files):
+            why = "; ".join(f"{name}: {wrong}" for name, wrong in list(skipped.items())[:NAMED])
+            raise MirasolError(f"{self.folder}: none of its {len(skipped)} media files can be used: {why}")
+        for files, what in ((skipped, "skipped"), (damaged, "damaged, and used as far as they go")):
+            if files:
+                more = ", …" if len(files) > NAMED else ""
+                log.warning("%d %s %s: %s%s", len(files), of, what, ", ".join(list(files)[:NAMED]), more)
+
+    def _usable(self, file: Path, skipped: dict[str, str], damaged: dict[str, str]) -> Iterator[Chunk]:
+        """The chunks of ``file`` as far as they can be had."""
+        count = 0
+        try:
+            source = FileSource(file, self.clip)
+            for chunk in source:
+                yield chunk
+                count += 1
+            wrong = source.wrong
+        except (MediaError, *UNUSABLE) as error:
+            wrong = reason(error).removeprefix(f"{file}: ")
+        if wrong:
+            log.warning("%s: %s: %s", file, f"damaged, {count} chunks of it were used" if count else "skipped", wrong)
+            (damaged if count else skipped)[file.name] = wrong
 
 
-def joined(files: Iterable[Path], clip: ClipSpec) -> Iterator[Chunk]:
-    """The chunks of ``files`` as those of one stream."""
+def joined(sources: Iterable[Iterable[Chunk]], clip: ClipSpec) -> Iterator[Chunk]:
+    """The chunks of ``sources`` as those of one stream."""
     index = 0
-    for file in files:
-        for chunk in FileSource(file, clip):
+    for source in sources:
+        for chunk in source:
             low, high = (chunk_edge(i, clip.chunk_seconds, clip.sample_rate) for i in (index, index + 1))
             samples = fit(chunk.samples, high - low)
             yield replace(chunk, index=index, end=(index + 1) * clip.chunk_seconds, samples=samples)
@@ -181,6 +218,12 @@ def open_source(path: str | Path, clip: ClipSpec) -> Source:
     Raises:
         MirasolError: it is neither, or holds nothing that can be decoded.
     """
+    address = ADDRESS.match(str(path))
+    if address and not Path(path).exists():  # the rest of it may hold a password
+        raise MirasolError(
+            f"{address[1]}://…: of addresses only rtsp:// and rtsps:// can be streamed, and only by `mirasol stream`. "
+            "Download this one, or record it, say with `ffmpeg -i ADDRESS -c copy clip.mkv`, and name the file"
+        )
     return FolderSource(path, clip) if Path(path).is_dir() else FileSource(path, clip)
 
 

@@ -211,7 +211,8 @@ def _sessions(app: FastAPI, hub: Hub) -> None:
             if visit.stream is None:
                 raise gone()
             seconds = visit.stream.chunks * _chunk_seconds(hub, visit)
-            return Answer(answer="".join(pieces), chunks=visit.stream.chunks, seconds=seconds)
+            text, chunks = "".join(pieces), visit.stream.chunks
+            return Answer(answer=text, complete=visit.complete, chunks=chunks, seconds=seconds)
 
     @app.websocket("/api/sessions/{id}/stream")
     async def stream(websocket: WebSocket, id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -27,9 +28,8 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-
-
 CLOSE = (b"connection", b"close")  # else the server would read on, to throw away what comes
+DRAINED_BYTES, DRAINED_SECONDS = 32 << 20, 5.0  # of a body that is too large, once that has been answered
 
 
 class Gate:
@@ -54,7 +54,10 @@ class Gate:
         if refused is not None:
             status, reason, text = refused
             self.metrics.refused.labels(reason).inc()
-            await (_deny(send, status, text) if scope["type"] == "http" else send({"type": "websocket.close"}))
+            if scope["type"] == "http":
+                await _deny(_Body(scope, receive, self.limits, reason).drained(send), status, text)
+            else:
+                await send({"type": "websocket.close"})
             return
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
@@ -62,7 +65,7 @@ class Gate:
         self._flying += 1
         try:
             body = _Body(scope, receive, self.limits)
-            await self.app(scope, body, self._counted(scope, body, send))
+            await self.app(scope, body, self._counted(scope, body, body.drained(send)))
         finally:
             self._flying -= 1
 
@@ -91,6 +94,7 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
                 if body.refused:
                     message["headers"].append(CLOSE)
+                    self.metrics.refused.labels(body.refused).inc()
                 method = scope["method"] if scope["method"] in ("GET", "POST", "PUT", "DELETE") else "other"
                 self.metrics.requests.labels(method, message["status"]).inc()
             await send(message)
@@ -101,10 +105,10 @@ class Gate:
 class _Body:
     """Receives a body, no larger than its cap and no slower than a client may be."""
 
-    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, limits: Limits) -> None:
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, limits: Limits, refused: str = "") -> None:
         self._receive, self._most, self._stall = receive, allowed(scope, limits), limits.stall_seconds
         self._size, self._more = 0, True
-        self.refused = False
+        self.refused = refused  # why, as the metrics call it
 
     async def __call__(self) -> Message:
         if not self._more:
@@ -112,14 +116,40 @@ class _Body:
         try:
             message = await asyncio.wait_for(self._receive(), self._stall)
         except TimeoutError:
-            self.refused = True
+            self.refused = "slow"
             raise HTTPException(408, f"nothing came for {self._stall:g} s: send the body faster") from None
         self._size += len(message.get("body", b""))
         self._more = bool(message.get("more_body", False))
         if self._size > self._most:
-            self.refused = True
+            self.refused = "size"
             raise HTTPException(413, f"the body is larger than the {self._most} bytes that may be sent here")
         return message
+
+    def drained(self, send: Send) -> Send:
+        """``send`` that reads on for a while before a response ends by which the body was refused as too large.
+
+        The server then closes the connection, and where bytes are left unread that is a reset: a client that is still
+        sending would never see the response.
+        """
+
+        async def sending(message: Message) -> None:
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if last and self.refused == "size":
+                await send({**message, "more_body": True})
+                await self._drain()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        return sending
+
+    async def _drain(self) -> None:
+        left = DRAINED_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAINED_SECONDS):
+                while self._more and left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    self._more = bool(message.get("more_body", False))
 
 
 def allowed(scope: MutableMapping[str, Any], limits: Limits) -> int:

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -56,6 +56,7 @@ class Visit:
         self.summary: Summary | None = None
         self.stream: Session | None = None
         self.basis: Basis | None = None  # of the last answer
+        self.complete = False  # whether the model ended that answer itself
         self.over = asyncio.Event()  # it has ended
         self.busy = 0  # what is under way: an upload, a connection, an answer
         self.lock = asyncio.Lock()  # one change of the stream at a time
@@ -186,7 +187,7 @@ class Hub:
         return seconds
 
     async def answer(self, visit: Visit, question: str) -> AsyncIterator[str]:
-        """The answer piece by piece.
+        """The answer piece by piece; then ``visit.complete`` says whether the model has ended it.
 
         Raises:
             MirasolError: there is nothing to ask about, or the question is empty or too long.
@@ -198,8 +199,9 @@ class Hub:
             began = time.perf_counter()
             visit.basis = Basis(*visit.stream.memory, visit.stream.chunks)
             pieces = visit.stream.ask_stream(question)
-            while (piece := await self.compute(next, pieces, None)) is not None:
+            while isinstance(piece := await self.compute(following, pieces), str):
                 yield piece
+            visit.complete = piece
             self.metrics.answer.observe(time.perf_counter() - began)
 
     async def influence(self, visit: Visit, question: str) -> dict[str, object]:
@@ -222,6 +224,14 @@ class Hub:
                 if first + i >= 0
             ],
         }
+
+
+def following(pieces: Generator[str, None, bool]) -> str | bool:
+    """The next piece of an answer; at its end, whether the model has ended it."""
+    try:
+        return next(pieces)
+    except StopIteration as end:
+        return bool(end.value)
 
 
 def gone() -> MirasolError:

@@ -15,6 +15,7 @@ import numpy as np
 from mirasol.runtime.backends import Array
 from mirasol.runtime.contract import TEXT
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.session import greedy
 
 
 def answer_tokens(engine: Engine, question: str, memory: Array, valid: Array) -> tuple[list[int], list[float]]:
@@ -24,20 +25,12 @@ def answer_tokens(engine: Engine, question: str, memory: Array, valid: Array) ->
         memory: h of the remembered chunks [1, R*m, d].
         valid: which of it is there [1, R*m], at least one.
     """
-    prompt, model = engine.prompt(question), engine.contract.model
-    logits, states = _prompt(engine, prompt, memory, valid)
     ids: list[int] = []
     scores: list[float] = []
-    for _ in range(min(model.max_answer, model.max_text - len(prompt))):
-        token = int(np.argmax(logits))
-        if token == engine.contract.tokenizer.eos:
-            break
-        ids.append(token)
-        scores.append(_log_odds(logits, token))
-        if len(prompt) + len(ids) >= model.max_text:
-            break
-        out, states = engine.text(token, memory, valid, states)
-        logits = np.asarray(out)[0]
+    for token, logits in greedy(engine, question, memory, valid):
+        if token != engine.contract.tokenizer.eos:
+            ids.append(token)
+            scores.append(_log_odds(logits, token))
     return ids, scores
 
 

@@ -4,7 +4,7 @@ A text message is an order (JSON, :data:`~mirasol.serve.schemas.Order`) or, from
 message is the next chunk of a camera:
 
     4 bytes   "MIR1"
-    1 byte    1 if a picture follows, 2 if sound follows, 3 for both
+    1 byte    1 if a picture follows, 2 if sound follows, 3 for both; 0 for a chunk that did not come
     3 bytes   0
     K*H*3/2*W bytes, if there is a picture: K frames, planar YUV 4:2:0, limited range, BT.601
     2*S bytes, if there is sound: S samples, 16-bit signed little-endian, S as chunk_edge gives it
@@ -167,9 +167,9 @@ class Connection:
 
     def _unpack(self, message: bytes, index: int) -> Chunk:
         clip = self.clip
-        kinds = message[4] if len(message) >= 8 else 0
-        if message[:4] != MAGIC or kinds not in (PICTURE, SOUND, PICTURE | SOUND) or any(message[5:8]):
-            raise MalformedError("not a chunk: expected MIR1, what it holds (1, 2 or 3), three zeros, and that")
+        if len(message) < 8 or message[:4] != MAGIC or message[4] > PICTURE | SOUND or any(message[5:8]):
+            raise MalformedError("not a chunk: expected MIR1, what it holds (0, 1, 2 or 3), three zeros, and that")
+        kinds = message[4]
         shape = (clip.frames_per_chunk, clip.size * 3 // 2, clip.size)
         edges = [chunk_edge(i, clip.chunk_seconds, clip.sample_rate) for i in (index, index + 1)]
         picture = int(np.prod(shape)) if kinds & PICTURE else 0
@@ -206,7 +206,8 @@ class Connection:
                 await self._send("piece", text=piece)
             chunks = self.visit.basis.chunks if self.visit.basis else 0
             ms = round((time.perf_counter() - began) * 1e3, 3)
-            await self._send("answer", question=ask.question, answer="".join(pieces), chunks=chunks, ms=ms)
+            text, complete = "".join(pieces), self.visit.complete
+            await self._send("answer", question=ask.question, answer=text, complete=complete, chunks=chunks, ms=ms)
             if ask.influence:
                 await self._send("influence", **await self.hub.influence(self.visit, ask.question))
         except MirasolError as error:

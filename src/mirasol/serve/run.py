@@ -86,9 +86,10 @@ def serve(
         say: told the address, and a warning where other machines reach it.
 
     Raises:
-        MirasolError: the bundle or the provider cannot be used, or the address is taken or none of this machine.
+        MirasolError: the bundle, the provider or the token cannot be used, or the address is taken or none of this
+            machine.
     """
-    local, token = host in LOCAL, os.environ.get(TOKEN, "")
+    local, token = host in LOCAL, _token()
     app = make_app(Engine(bundle, threads=threads, provider=provider), limits, token=token, local=local)
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
@@ -96,6 +97,17 @@ def serve(
         if not local:
             say(_warning(bool(token)))
         uvicorn.Server(config_of(app)).run([listening])
+
+
+def _token() -> str:
+    """What clients must bring; clients disagree about the bytes of other characters, and headers lose spaces."""
+    token = os.environ.get(TOKEN, "")
+    if any(not "!" <= character <= "~" for character in token):
+        raise MirasolError(
+            f"{TOKEN} may hold visible ASCII characters alone, no spaces: take, for example, what "
+            "`openssl rand -hex 32` prints"
+        )
+    return token
 
 
 def _warning(token: bool) -> str:

@@ -63,6 +63,7 @@ class Answer(Shape):
     """An answer about the last `max_chunks` of `chunks` chunks."""
 
     answer: str
+    complete: bool = Field(description="Whether the model has ended it; else it was cut at its longest answer.")
     chunks: int
     seconds: float = Field(description="Where the stream stood, from its beginning.")
 

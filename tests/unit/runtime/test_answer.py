@@ -57,6 +57,17 @@ def test_stream_runs_without_torch(media: Path) -> None:
     assert "2.0 s in 4 chunks" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["answer", "stream"])
+def test_a_folder_s_bad_file_is_told_on_stderr_alone(command: str, media: Path) -> None:
+    (media.parent / "notes.mp4").write_text("no media")
+    asked = {"answer": (QUESTION,), "stream": ("--ask", QUESTION, "--fast")}[command]
+    done = mirasol(command, media.parent, *asked, "--bundle", tiny_bundle(), folder=media.parent)
+    assert done.returncode == 0, done.stderr
+    assert "notes.mp4: skipped: cannot be opened" in done.stderr
+    assert "1 of 2 files were skipped: notes.mp4" in done.stderr
+    assert "skipped" not in done.stdout
+
+
 def test_a_file_without_sound_and_one_without_a_picture(tmp_path: Path) -> None:
     silent = write_media(tmp_path / "silent.mkv", frames=16)
     dark = write_media(tmp_path / "dark.flac", sound=tone(2.0))

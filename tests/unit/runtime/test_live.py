@@ -134,6 +134,17 @@ def test_what_the_model_has_no_time_for_is_dropped_and_counted(tmp_path: Path) -
     assert (source.dropped > 0, 1 + rest + source.dropped) == (True, 24)
 
 
+def test_an_error_that_nobody_expects_ends_the_stream(media: Path) -> None:
+    def fail(number: int) -> None:
+        if number == 12:
+            raise RuntimeError("out of order")
+
+    source = LiveSource("camera", TINY_CLIP, open_container=once(Container(media, fail)), patience=0.1)
+    with pytest.raises(RuntimeError, match="out of order"):
+        for chunk in source:
+            assert chunk.index < 12, "empty chunks come for ever"
+
+
 def test_a_reader_that_nobody_listens_to_ends(media: Path) -> None:
     source = LiveSource("camera", TINY_CLIP, open_container=lambda: Container(media), patience=0.1)
     chunks = iter(source)
@@ -159,6 +170,22 @@ def test_what_cannot_be_opened_is_named_without_its_password(address: str) -> No
     with pytest.raises(MirasolError, match="cannot be opened") as error:
         open_stream(address, TINY_CLIP)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:secret@host/a.mp4", "https://host/live.m3u8?key=secret", "srt://host:9"]
+)
+@pytest.mark.parametrize("form", [str, Path])  # `mirasol stream`, `mirasol answer`
+def test_an_address_of_another_kind_is_refused_with_what_to_do(address: str, form: type) -> None:
+    with pytest.raises(MirasolError, match=r"^(https?|srt)://…: .*rtsp:// and rtsps://.*ffmpeg -i") as error:
+        open_stream(form(address), TINY_CLIP)
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_media(tmp_path / "http:" / "clip.mkv", frames=16)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_stream("http://clip.mkv", TINY_CLIP))) == 8
 
 
 def test_a_model_of_whole_files_takes_no_camera() -> None:

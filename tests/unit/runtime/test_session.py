@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
+from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, QUESTION, ended_by, random_chunk, tiny_bundle
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
@@ -131,6 +131,25 @@ def test_an_answer_can_be_asked_for_at_any_time_and_does_not_change_the_stream(e
 def test_an_answer_in_pieces_is_the_answer(engine: Engine) -> None:
     session = pushed(engine, 2)
     assert "".join(session.ask_stream(QUESTION)) == session.ask(QUESTION)
+
+
+def pieces_of(session: Session, question: str) -> tuple[str, bool]:
+    """An answer, and whether the model has ended it."""
+    pieces, said = session.ask_stream(question), ""
+    while True:
+        try:
+            said += next(pieces)
+        except StopIteration as end:
+            return said, end.value
+
+
+def test_an_answer_in_pieces_tells_whether_the_model_has_ended_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question, said = "first bell", "bell bell bell bell"  # to the model's longest answer
+    assert pieces_of(pushed(engine, 2), question) == (said, False)
+    monkeypatch.setattr(engine, "contract", ended_by(engine, "bell"))
+    assert pieces_of(pushed(engine, 2), question) == ("", True)
 
 
 def test_answers_are_as_long_as_they_may_be_and_no_longer(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -183,6 +184,56 @@ def test_a_folder_is_one_stream_in_the_order_of_names(tmp_path: Path) -> None:
 def test_a_folder_without_media_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match="holds no media file"):
         open_source(tmp_path, TINY_CLIP)
+
+
+def test_files_of_a_folder_that_cannot_be_used_are_skipped_named_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.mp4").write_text("no media")
+    write_media(tmp_path / "b.mkv", frames=4)
+    write_media(tmp_path / "c.mkv", frames=4)
+    os.truncate(write_media(tmp_path / "d.mp4", frames=40), 2000)  # a recorder was cut off
+    chunks = list(open_source(tmp_path, TINY_CLIP))
+    assert [chunk.index for chunk in chunks] == list(range(4))
+    unreadable = "skipped: cannot be opened as video or audio: Invalid data found when processing input"
+    assert caplog.messages == [
+        f"{tmp_path / 'a.mp4'}: {unreadable}",
+        f"{tmp_path / 'd.mp4'}: {unreadable}",
+        "2 of 4 files were skipped: a.mp4, d.mp4",
+    ]
+
+
+def test_a_file_of_a_folder_that_breaks_off_is_used_as_far_as_it_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = [i / 8 for i in range(8)] + [9000 + i / 8 for i in range(8)]
+    write_media(tmp_path / "a.mkv", frames=16, size=(16, 16), times=times)
+    write_media(tmp_path / "b.mkv", frames=4)
+    chunks = list(open_source(tmp_path, TINY_CLIP))
+    frames, _ = gathered(chunks)
+    assert frames is not None and shown(frames)[-4:] == [0, 1, 2, 3]
+    used = len(chunks) - 2
+    assert used in (3, 4)
+    assert caplog.messages[0].startswith(
+        f"{tmp_path / 'a.mkv'}: damaged, {used} chunks of it were used: the time stamps of the pictures jump"
+    )
+    assert caplog.messages[1:] == ["1 of 2 files were damaged, and used as far as they go: a.mkv"]
+
+
+def test_a_damaged_packet_in_a_file_of_a_folder_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=80, sound=tone(10.0))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = np.random.default_rng(0).bytes(2000)
+    path.write_bytes(content)
+    assert len(list(open_source(tmp_path, TINY_CLIP))) == 40
+    assert "a.mp4: damaged, 40 chunks of it were used: " in caplog.messages[0]
+
+
+def test_a_folder_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("no media")
+    write_media(tmp_path / "b.mkv", frames=1)
+    with pytest.raises(MirasolError, match=r"none of its 2 media files .*: a\.mp4: cannot.*; b\.mkv: 0\.125 s"):
+        list(open_source(tmp_path, TINY_CLIP))
 
 
 def test_a_folder_has_no_whole_to_spread_over(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bundle import CLIP, tiny_bundle
+from support.bundle import CLIP, ended_by, tiny_bundle
 from support.media import tone, write_media
 from support.service import QUESTION, Service, camera_chunk, events, running
 
@@ -45,7 +45,24 @@ def uploaded(service: Service, media: Path) -> Iterator[str]:
 def test_an_answer_about_an_upload_is_the_runtime_s(service: Service, uploaded: str, media: Path) -> None:
     status, found = service.call("POST", f"{uploaded}/answer", {"question": QUESTION})
     assert status == 200
-    assert found == {"answer": answer(media, QUESTION, tiny_bundle()), "chunks": 7, "seconds": 3.5}
+    expected = answer(media, QUESTION, tiny_bundle())
+    assert found == {"answer": expected, "complete": False, "chunks": 7, "seconds": 3.5}
+
+
+def test_whether_the_model_has_ended_an_answer_is_told(
+    service: Service, uploaded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, told = service.hub.engine, []
+    for contract in (engine.contract, ended_by(engine, "bell")):
+        monkeypatch.setattr(engine, "contract", contract)
+        path = service.session()
+        with service.socket(path) as socket:
+            socket.send(camera_chunk(0)[0])
+            socket.send(json.dumps({"type": "ask", "question": QUESTION}))
+            over_socket = events(socket, "answer")[-1]
+        told.append((over_socket["answer"], over_socket["complete"]))
+    assert told == [("bell bell bell bell", False), ("", True)]
+    assert service.call("POST", f"{uploaded}/answer", {"question": QUESTION})[1]["complete"] is True
 
 
 def test_a_played_upload_is_shown_as_the_model_sees_it(service: Service, uploaded: str, media: Path) -> None:
@@ -94,6 +111,20 @@ def test_a_camera_may_bring_pictures_or_sound_alone(service: Service) -> None:
         socket.send(b"MIR1\x02\0\0\0" + message[8 + video.nbytes :])
         first, second = events(socket, "chunk"), events(socket, "chunk")
     assert (first[-1]["mel"], second[-1]["frames"]) == (None, None)
+
+
+def test_a_camera_s_chunk_that_did_not_come_takes_its_place_in_time(service: Service) -> None:
+    session = Session(Engine(tiny_bundle(), threads=1))
+    with service.socket(service.session()) as socket:
+        for seed in range(3):
+            message, video, samples = camera_chunk(seed)
+            socket.send(b"MIR1\0\0\0\0" if seed == 1 else message)
+            session.push(*(None, None) if seed == 1 else (video, samples))
+        socket.send(json.dumps({"type": "ask", "question": QUESTION}))
+        found = events(socket, "answer")
+    shown = [(e["index"], bool(e["frames"]), bool(e["mel"])) for e in found if e["type"] == "chunk"]
+    assert shown == [(0, True, True), (1, False, False), (2, True, True)]
+    assert found[-1]["answer"] == session.ask(QUESTION)
 
 
 def test_an_upload_plays_at_its_own_speed(service: Service, uploaded: str) -> None:

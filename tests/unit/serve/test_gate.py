@@ -50,6 +50,16 @@ def test_a_warning_says_whether_anybody_may_use_it() -> None:
     assert "TLS" in run._warning(token=True)
 
 
+@pytest.mark.parametrize("token", ["schlüssel", "two words", "end\n", "\udcff"])
+def test_a_token_that_no_header_carries_unchanged_is_refused_at_the_start(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(run.TOKEN, token)
+    with pytest.raises(MirasolError, match=f"{run.TOKEN} may hold visible ASCII characters alone") as error:
+        run.serve("nowhere")
+    assert token not in str(error.value)
+
+
 def test_an_address_that_is_taken_is_named(service: Service) -> None:
     with pytest.raises(MirasolError, match=f"port {service.port}.*in use"):
         run._listen("127.0.0.1", service.port)
