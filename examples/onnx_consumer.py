@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, at import: else it reports to its makers
 import onnxruntime
 
 
@@ -61,8 +64,7 @@ def replay(bundle: Path, contract: dict, files: dict) -> float:
         samples = np.zeros(audio.inputs["samples"]["shape"], np.float32)  # what follows the count is not looked at
         samples[0, : high - low] = golden["samples"][low:high]
         mel = audio.step(samples=samples, count=np.array([high - low]))
-        names = ("video", "audio", "video_present", "audio_present")
-        x = aligned.step(**{name: golden[name][t : t + 1] for name in names})
+        x = aligned.step(**{n: golden[n][t : t + 1] for n in ("video", "audio", "video_present", "audio_present")})
         h = latent.step(x=x)
         found += [difference(value[0], golden[name][t]) for name, value in (("audio", mel), ("x", x), ("h", h))]
         low = high

@@ -129,7 +129,7 @@ def test_the_python_example_is_short_and_imports_neither_mirasol_nor_torch() -> 
     lines = (EXAMPLES / "onnx_consumer.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 100
     imported = [line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))]
-    assert set(imported) <= {"__future__", "hashlib", "json", "sys", "pathlib", "numpy", "onnxruntime"}
+    assert set(imported) <= {"__future__", "hashlib", "json", "os", "sys", "pathlib", "numpy", "onnxruntime"}
 
 
 def test_the_program_in_cpp_is_short() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,13 @@ def test_a_missing_onnxruntime_names_the_command(bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(backend, "onnxruntime", None)
     with pytest.raises(MirasolError, match=r"pip install 'mirasol\[runtime\]'"):
         Engine(bundle)
+
+
+def test_onnxruntime_sends_nothing_home_and_leaves_no_mark_of_its_own(tmp_path: Path) -> None:
+    """From 1.29 on it reports to its makers, and keeps an identifier of the machine, unless it is told not to."""
+    home = tmp_path / "home"
+    home.mkdir()
+    code = "import sys; from mirasol.runtime.engine import Engine; Engine(sys.argv[1], threads=1, provider='cpu')"
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}  # no CI in it: there nothing is sent anyhow
+    subprocess.run([sys.executable, "-B", "-c", code, str(tiny_bundle())], env=environment, check=True, timeout=120)
+    assert [str(path.relative_to(home)) for path in home.rglob("*")] == []
