@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 
 from common import arguments, exact, report, table
+from safetensors.torch import save_file
 
+from mirasol.core.files import write_json
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.export.bundle import export_bundle
@@ -25,6 +27,7 @@ from mirasol.export.config import ExportSpec
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.paper import PaperInputs, paper_config
+from mirasol.training.weights import CONFIG, WEIGHTS, load_model
 
 TOLERANCE = 1e-4  # of random weights, which are no model's
 GIB = 2**30
@@ -61,7 +64,9 @@ def sizes(preset: str, layers: int, chunks: int) -> ModelConfig:
 def export(config: ModelConfig, folder: Path) -> tuple[dict[str, float], int]:
     """Seconds of the parts, and the bytes of the weights; the bundle lies in ``folder``."""
     inputs, begun = PaperInputs(), time.perf_counter()
-    model = Mirasol(config).eval()
+    save_file(Mirasol(config).state_dict(), folder / WEIGHTS)  # as the stage has them: behind a training
+    write_json(folder / CONFIG, config.to_dict())
+    model = load_model(folder)
     made = time.perf_counter()
     clip = ClipSpec(
         fps=8.0,

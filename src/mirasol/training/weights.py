@@ -16,6 +16,7 @@ from mirasol.training.config import INIT
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
+MAPPED_BYTES = 1 << 30  # from here on weights are not copied into memory (decision 0057)
 
 
 def save_weights(folder: str | Path, model: Mirasol) -> None:
@@ -49,13 +50,16 @@ def read_config(folder: str | Path) -> ModelConfig:
 def load_model(folder: str | Path) -> Mirasol:
     """The model in ``folder``, on the CPU and in training mode, as a new one is.
 
+    Weights of 1 GiB or more stay mapped from their file until they are changed: the system may drop and read them
+    again.
+
     Raises:
         MirasolError: a file is missing, damaged, or the weights do not fit ``config.json``.
     """
     path = Path(folder) / WEIGHTS
     model = Mirasol(read_config(folder))
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(path), assign=path.stat().st_size >= MAPPED_BYTES)
     except FileNotFoundError:
         raise MirasolError(f"{path}: no such file; run the stage that trains it") from None
     except (SafetensorError, RuntimeError) as error:

@@ -10,6 +10,7 @@ import torch
 from support.model import tiny_config, tiny_model
 
 from mirasol.core.errors import MirasolError
+from mirasol.training import weights
 from mirasol.training.trainer import initial_model
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model, save_weights
 
@@ -22,6 +23,23 @@ def test_a_loaded_model_is_the_saved_one(tmp_path: Path) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
     )
+
+
+def test_large_weights_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = tiny_model(), tmp_path / WEIGHTS
+    save_weights(tmp_path, model)
+    load_model(tmp_path)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    monkeypatch.setattr(weights, "MAPPED_BYTES", 1)
+    loaded = load_model(tmp_path)
+    assert str(path) in Path("/proc/self/maps").read_text()
+    for (name, a), b in zip(loaded.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert a.requires_grad == b.requires_grad, name
+    with torch.no_grad():  # as training does: the file is as before
+        next(loaded.parameters()).zero_()
+    monkeypatch.undo()
+    assert all(torch.equal(a, b) for a, b in zip(load_model(tmp_path).parameters(), model.parameters(), strict=True))
 
 
 def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
