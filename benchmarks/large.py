@@ -64,7 +64,8 @@ def sizes(preset: str, layers: int, chunks: int) -> ModelConfig:
 def export(config: ModelConfig, folder: Path) -> tuple[dict[str, float], int]:
     """Seconds of the parts, and the bytes of the weights; the bundle lies in ``folder``."""
     inputs, begun = PaperInputs(), time.perf_counter()
-    save_file(Mirasol(config).state_dict(), folder / WEIGHTS)  # as the stage has them: behind a training
+    # As the stage finds them behind a training. `save_weights` holds all bytes a second time, which would be the peak.
+    save_file(Mirasol(config).state_dict(), folder / WEIGHTS)
     write_json(folder / CONFIG, config.to_dict())
     model = load_model(folder)
     made = time.perf_counter()
