@@ -70,8 +70,8 @@ def recorded_questions(clips: int) -> Questions:
     """The finetuned model and the first clips of the test split, with all their questions."""
     from mirasol.data.loader import eval_loader
     from mirasol.data.shardset import ShardSet
-    from mirasol.data.tokenizer import Tokenizer
     from mirasol.stages.paths import FINETUNE, SHARDS, TOKENIZER
+    from mirasol.tokenizer import Tokenizer
     from mirasol.training.weights import load_model
 
     shards, words = ShardSet(SHARDS, "test"), Tokenizer.load(TOKENIZER)

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 
 from mirasol.core.files import write_json
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.paper import PaperInputs, paper_config
+from mirasol.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model
 
 TOLERANCE = 1e-4  # of random weights, which are no model's

@@ -38,12 +38,12 @@ from mirasol.data.pack import unpack_samples, unpack_video
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
 from mirasol.data.world import make_world
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.presets import build_config
+from mirasol.tokenizer import Tokenizer, train_tokenizer
 
 LARGE = ClipSpec(fps=25.0, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 BATCH, TEXTS = 16, 8  # of the demo

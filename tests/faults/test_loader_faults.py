@@ -18,7 +18,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.failures import Damage, Failures, report
 from mirasol.data.loader import TrainingLoader, make_loader
 from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.tokenizer import Tokenizer
 
 TRAIN = 8  # clips
 

@@ -18,8 +18,8 @@ from mirasol.data.manifest import read_manifest
 from mirasol.data.samples import Sample, TrainingSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import TokenizerSpec
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
 from mirasol.model.batch import Batch
+from mirasol.tokenizer import Tokenizer, train_tokenizer
 
 Make = Callable[..., TrainingLoader]
 SETTINGS: dict[str, Any] = {

@@ -10,12 +10,12 @@ from typing import Any
 from mirasol.core.files import write_json
 from mirasol.data.manifest import clips_of, read_manifest
 from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import read_families
 from mirasol.evaluation.explain import look
 from mirasol.evaluation.metrics import Constant, score
 from mirasol.evaluation.report import write_report
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}

@@ -9,10 +9,10 @@ from typing import Any
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
 from mirasol.data.world import make_world
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.presets import build_config
+from mirasol.tokenizer import Tokenizer, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.trainer import run_phase
 

@@ -41,10 +41,10 @@ def import_(
     """
     from mirasol.commands.say import note, table
     from mirasol.core.errors import MirasolError
-    from mirasol.data.tokenizer import Tokenizer
     from mirasol.params.load import load_params
     from mirasol.stages.paths import TOKENIZER
     from mirasol.stages.phase import model_config
+    from mirasol.tokenizer import Tokenizer
     from mirasol.training.openweights import Sources, import_weights
     from mirasol.training.weights import pinned
 

@@ -39,10 +39,10 @@ from mirasol.data.samples import Clips, EvaluationSamples, Sample, TrainingSampl
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import stack_texts
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.data.waveform import NOTHING, chunks_shape
 from mirasol.model.batch import Batch, Waveform
 from mirasol.model.logmel import LogMel
+from mirasol.tokenizer import Tokenizer
 
 REAPED = 3.0  # seconds until the end of a killed process is known
 PREFETCH = 4  # batches that each worker prepares ahead

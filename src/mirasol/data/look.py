@@ -22,7 +22,7 @@ from mirasol.data.shardset import ShardSet
 from mirasol.data.sheet import Row, write_sheet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.tars import read_index
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.tokenizer import Tokenizer
 
 Mark = tuple[str, str]
 

@@ -21,7 +21,7 @@ from mirasol.data.failures import Damage, DamagedClip, Failures
 from mirasol.data.manifest import Example, example_of
 from mirasol.data.shardset import ShardSet
 from mirasol.data.texts import Text, encode_texts
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.tokenizer import Tokenizer
 
 CONDITIONS = ("none", "muted", "blanked", "swapped")
 TRIES = 32  # clips that may take the place of a damaged one, before the run fails

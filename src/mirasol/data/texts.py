@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, listing
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from mirasol.data.loader import TrainingLoader, eval_loader
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import blanked, muted, shuffled
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.curves import CURVES
 from mirasol.training.feed import Feed

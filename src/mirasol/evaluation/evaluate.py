@@ -18,13 +18,13 @@ from mirasol.data.loader import eval_loader
 from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
 from mirasol.data.shardset import ShardSet
 from mirasol.data.tars import read_index
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
 from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 TASK = "qa"  # what is asked; captions and names of sounds are only learnt from

@@ -21,11 +21,11 @@ from mirasol.data.samples import Sample
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text
-from mirasol.data.tokenizer import EOS, SPACE, Tokenizer
 from mirasol.evaluation.explain_picture import draw
 from mirasol.evaluation.report_pictures import data_uri
 from mirasol.model.explain import look_back
 from mirasol.model.mirasol import Mirasol
+from mirasol.tokenizer import EOS, SPACE, Tokenizer
 from mirasol.training.weights import load_model
 
 SPLITS = ("test", "val", "train")

@@ -14,7 +14,6 @@ from mirasol.core.progress import Progress
 from mirasol.data.loader import eval_loader
 from mirasol.data.manifest import Example, clips_of, listing
 from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation import closed
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import (
@@ -32,6 +31,7 @@ from mirasol.evaluation.questions import TASK, Questions
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tokenizer import Tokenizer
 
 KEPT = 10  # scores of a closed set that a line keeps, the best
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.data.cache import Decoded
 from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.explain import Explained, look
 from mirasol.evaluation.explain_picture import over_frames, over_sound
 from mirasol.evaluation.report_data import Looked
 from mirasol.evaluation.report_pictures import SPECTROGRAM_COLUMNS, glow, in_strip
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import WEIGHTS, load_model
 
 LARGEST = 64 << 20  # bytes of weights; looking back through a larger model would hold up the report

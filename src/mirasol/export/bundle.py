@@ -22,7 +22,6 @@ from mirasol.core.files import disk_error, sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.features import chunk_edge, clip_audio
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import ANSWER, BOS, Tokenizer
 from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
 from mirasol.export.onnx import ATTENTION_OPSET, Weights, write_onnx
@@ -41,6 +40,7 @@ from mirasol.runtime.contract import (
     VideoFormat,
 )
 from mirasol.runtime.engine import Engine, relative
+from mirasol.tokenizer import ANSWER, BOS, Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.npz"

@@ -18,7 +18,6 @@ from mirasol.data.cache import Decoded, audio_shape, video_shape
 from mirasol.data.features import SILENCE, black_frame
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import EOS, PAD
 from mirasol.export.config import ExportSpec
 from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
@@ -28,6 +27,7 @@ from mirasol.runtime.contract import TEXT
 from mirasol.runtime.engine import Engine, relative
 from mirasol.runtime.features import Inputs
 from mirasol.runtime.session import Session
+from mirasol.tokenizer import EOS, PAD
 
 TIE = 1e-5  # relative: two logits that are closer may change places by rounding
 CONDITIONS = ("as it is", "muted", "blanked")  # a modality that is missing is another path through the graph

@@ -21,7 +21,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.features import FLOOR, HOP_SECONDS, MEAN_DB, SCALE_DB, WINDOW_SECONDS
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import ANSWER, BOS, EOS
+from mirasol.tokenizer import ANSWER, BOS, EOS
 
 CONTRACT_VERSION = 2
 CONTRACT_FILE = "contract.json"

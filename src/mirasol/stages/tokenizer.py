@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mirasol.data.manifest import read_manifest
-from mirasol.data.tokenizer import train_tokenizer
 from mirasol.params.schema import Params
 from mirasol.stages.paths import DATA, TOKENIZER
+from mirasol.tokenizer import train_tokenizer
 
 
 def main(params: Params) -> None:

@@ -18,9 +18,9 @@ from mirasol.data.loader import TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.samples import Clips, EvaluationSamples, Sample
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import listing
-from mirasol.data.tokenizer import SPACE, Tokenizer
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.openweights.earlier import read_earlier
@@ -25,6 +24,7 @@ from mirasol.model.openweights.found import Found, account
 from mirasol.model.openweights.text import read_text
 from mirasol.model.openweights.vision import Pixels, read_vision
 from mirasol.model.openweights.vocabulary import Vocabulary
+from mirasol.tokenizer import SPACE, Tokenizer
 from mirasol.training.weights import WEIGHTS, read_config, save_weights
 
 PIXELS = {

@@ -21,9 +21,9 @@ from mirasol.data.augment import Augmentation
 from mirasol.data.features import SILENCE
 from mirasol.data.loader import eval_loader, make_loader
 from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import EOS, Tokenizer
 from mirasol.model.batch import Batch
 from mirasol.model.losses import text_loss
+from mirasol.tokenizer import EOS, Tokenizer
 
 TRAIN = 8  # clips
 ORDER = "01e0e9e238423e0638f7f8926cf89df1f71a3b71f34b53051b91ec6879206fa9"  # SHA-256 of 48 keys, seed 5

@@ -23,7 +23,7 @@ from mirasol.data.pictures import mirrored
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ShardsSpec
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.tokenizer import Tokenizer
 
 TWO_SECONDS = dataclasses.replace(TINY_CLIP, fps=2.0)
 

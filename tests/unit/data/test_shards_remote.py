@@ -41,7 +41,7 @@ from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ShardsSpec
 from mirasol.data.storage import check_folder
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.tokenizer import Tokenizer
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)
 KILLER = """

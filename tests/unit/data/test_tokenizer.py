@@ -12,7 +12,7 @@ import sentencepiece
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.spec import TokenizerSpec
-from mirasol.data.tokenizer import (
+from mirasol.tokenizer import (
     ANSWER,
     BOS,
     EOS,
@@ -125,5 +125,5 @@ def test_a_missing_tokenizer_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 def test_encoding_needs_neither_torch_nor_sentencepiece() -> None:
-    code = "import sys, mirasol.data.tokenizer; assert not {'torch', 'sentencepiece'} & set(sys.modules)"
+    code = "import sys, mirasol.tokenizer; assert not {'torch', 'sentencepiece'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,7 +16,6 @@ from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.data.texts import Text
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
 from mirasol.data.world import make_world
 from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.evaluation.config import EvaluateSpec
@@ -25,6 +24,7 @@ from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.presets import build_config
+from mirasol.tokenizer import Tokenizer, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
 CLIP = ClipSpec(fps=4.0, chunks=8, frames_per_chunk=2, audio_bands=8)

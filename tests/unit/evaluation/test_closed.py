@@ -11,11 +11,11 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.data.loader import eval_loader
 from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.closed import answer_tokens, score_answers, score_options
 from mirasol.evaluation.generate import answer
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 WORDS = ["red", "green", "bell", "buzz", "left", "right", "yes", "no", "one", "two", "the red one", "the green one", ""]

@@ -12,9 +12,9 @@ from support.media import tone, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.shardset import ShardSet
 from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation.explain import Explained, explain, look
 from mirasol.evaluation.explain_picture import over_frames, over_sound, size_of
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 QUESTION = "Which sound came first?"

@@ -13,9 +13,9 @@ from support.openweights import gpt_neox, gpt_neox_config, timm_vit
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.data.tokenizer import FORMAT, SPECIAL, Tokenizer
 from mirasol.model.config import Sizes
 from mirasol.stages import pretrain
+from mirasol.tokenizer import FORMAT, SPECIAL, Tokenizer
 from mirasol.training.openweights import Sources, import_weights
 from mirasol.training.weights import CONFIG, WEIGHTS, find_pinned, load_model, pinned, save_weights
 
