@@ -12,9 +12,9 @@ import av
 import numpy as np
 import torch
 
-from mirasol.data.spec import ClipSpec
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.presets import build_config

@@ -26,10 +26,10 @@ from film import RATE, write_film
 from numpy.typing import NDArray
 from shards import CRF, SPEC, data_of, stage_into
 
-from mirasol.data.collect import square
 from mirasol.data.pack import encoder_options
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.resample import square
 
 GOP = 250
 Draws = list[tuple[int, int]]  # numbers of clip and chunk

@@ -20,9 +20,9 @@ from common import arguments, exact, report, table
 from safetensors.torch import save_file
 
 from mirasol.core.files import write_json
-from mirasol.data.spec import ClipSpec
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.paper import PaperInputs, paper_config

@@ -37,13 +37,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.collect import SCALING
-from mirasol.data.decode import DecodedClip, decode_clips
 from mirasol.data.manifest import Example, write_manifest
 from mirasol.data.pack import encoder_options, pack_video, unpack_video
 from mirasol.data.parts import Part, make_part
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.decode import DecodedClip, decode_clips
+from mirasol.media.resample import SCALING
 
 SPEC = ClipSpec(fps=RATE, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 CRF = ShardsSpec().crf

@@ -16,7 +16,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.data.spec import TokenizerSpec
+from mirasol.media.clip import TokenizerSpec
 
 PAD, UNK, BOS, EOS, ANSWER = range(5)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<answer>")

@@ -20,14 +20,14 @@ from support import guarded as stubs
 from support.media import SHARED, TINY_CLIP, example, shown, tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import guard
-from mirasol.data.decode import decode_clip
-from mirasol.data.guard import Guard, guarded
 from mirasol.data.manifest import clips_of, read_manifest, write_manifest
-from mirasol.data.media import MediaError
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
-from mirasol.data.status import examine, status_of
+from mirasol.media import sandbox as guard
+from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.container import MediaError
+from mirasol.media.decode import decode_clip
+from mirasol.media.probe import examine, status_of
+from mirasol.media.sandbox import Guard, guarded
 
 SPREAD = ClipSpec("spread", chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
 ENOUGH = 600 << 20  # bytes of memory: an interpreter with its libraries and a few frames of 720p
@@ -140,7 +140,7 @@ def test_mistakes_of_the_program_are_no_fault_of_the_file() -> None:
 
 def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import threading, time\nfrom support import guarded as s\nfrom mirasol.data.guard import guarded\n"
+        "import threading, time\nfrom support import guarded as s\nfrom mirasol.media.sandbox import guarded\n"
         "def work(): print(guarded(s.pid), flush=True); guarded(s.hang)\n"
         "threading.Thread(target=work).start()"
     )
@@ -153,8 +153,9 @@ def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
 
 BUILD = """
 import sys
-from mirasol.data import guard, parts, shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.data import parts, shards
+from mirasol.media import sandbox as guard
+from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.core.errors import MirasolError
 from support import guarded
 

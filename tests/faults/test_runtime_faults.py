@@ -18,7 +18,7 @@ from support.bundle import CLIP, QUESTION, random_chunk, tiny_bundle
 from support.media import shown, tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.media import MediaError
+from mirasol.media.container import MediaError
 from mirasol.runtime import collect
 from mirasol.runtime.answer import answer
 from mirasol.runtime.contract import CONTRACT_FILE, read_contract

@@ -25,8 +25,8 @@ from mirasol.data.check import check_shards
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ShardsSpec
 from mirasol.data.store import Store
+from mirasol.media.clip import ShardsSpec
 
 ONE = ShardsSpec(clips_per_shard=3, workers=1)
 ANY = ShardsSpec(clips_per_shard=3, workers=1, max_rejected=1.0)

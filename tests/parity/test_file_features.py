@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from support.media import SHARED, example, tone, write_media
 
-from mirasol.data.decode import decode_clip
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.decode import decode_clip
 from mirasol.runtime.features import ChunkFeatures
 from mirasol.runtime.sources import FileSource
 

@@ -26,11 +26,11 @@ WITHOUT_EFFECT = {
     "data/chunks.py",
     "data/executors.py",
     "data/failures.py",
-    "data/guard.py",
+    "media/sandbox.py",
     "data/linked.py",
     "data/manifest.py",
-    "data/media.py",
-    "data/spec.py",
+    "media/container.py",
+    "media/clip.py",
     "data/remote.py",
     "data/storage.py",
     "data/store.py",
@@ -43,7 +43,7 @@ WITHOUT_EFFECT = {
     "training/config.py",
     "training/weights.py",
 }
-WITHOUT_EFFECT_ON_READERS = {"data/collect.py", "data/shards.py"}
+WITHOUT_EFFECT_ON_READERS = {"media/resample.py", "data/shards.py"}
 WITHOUT_EFFECT_ON_TIMING = {"export/parity.py"}
 
 # Keys that say how fast or how patiently, not what.

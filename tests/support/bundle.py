@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from support.model import tiny_model
 
-from mirasol.data.spec import ClipSpec
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.contract import Contract
 from mirasol.runtime.engine import Engine

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mirasol.data import guard, parts
+from mirasol.data import parts
+from mirasol.media import sandbox as guard
 
 
 def hang(*_: Any) -> None:

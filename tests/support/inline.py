@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from mirasol.data.executors import Workers
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
 
 
 class Inline(Executor):

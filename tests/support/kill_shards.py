@@ -18,7 +18,7 @@ from support.inline import inline_workers
 from support.media import TINY_CLIP
 
 from mirasol.data import shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
 
 SPEC = ShardsSpec(clips_per_shard=3, workers=1)
 

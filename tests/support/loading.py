@@ -17,7 +17,7 @@ from mirasol.data.loader import TrainingLoader, make_loader
 from mirasol.data.manifest import read_manifest
 from mirasol.data.samples import Sample, TrainingSamples
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import TokenizerSpec
+from mirasol.media.clip import TokenizerSpec
 from mirasol.model.batch import Batch
 from mirasol.tokenizer import Tokenizer, train_tokenizer
 

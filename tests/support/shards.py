@@ -10,7 +10,7 @@ import pytest
 from support.media import TINY_CLIP, write_data
 
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
 
 CLIPS = 16
 

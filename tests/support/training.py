@@ -8,8 +8,8 @@ from typing import Any
 
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.data.world import make_world
+from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.presets import build_config
 from mirasol.tokenizer import Tokenizer, train_tokenizer

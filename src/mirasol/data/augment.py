@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.data.cache import Decoded
-from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE, black_frame
-from mirasol.data.pictures import blend, draw_box, mirrored, zoomed
 from mirasol.data.texts import Text
 from mirasol.data.waveform import Box
+from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE, black_frame
+from mirasol.media.yuv import blend, draw_box, mirrored, zoomed
 
 # Streams of random numbers that do not overlap. What is off takes nothing from another's.
 ORDER, SAMPLE, SWAP, REPLACE, CHANGE, MIX, SETS = range(7)

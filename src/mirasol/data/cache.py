@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.spec import ClipSpec
 from mirasol.data.waveform import Waveform, chunk_lengths, chunks_shape, feature_grid
+from mirasol.media.clip import ClipSpec
 
 LAYOUT = "clips-1"  # of a record, and of the features in it: change it when either changes
 FORMS = {False: "clips", True: "waves-1"}  # with features, or with waveforms: the file of a split

@@ -16,8 +16,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from mirasol.data.collect import square
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.resample import square
 
 AVC1_HEADER = 78  # bytes of a sample entry of pictures, before the boxes inside it
 

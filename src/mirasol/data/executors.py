@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.guard import stop_with
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
+from mirasol.media.sandbox import stop_with
 
 J = TypeVar("J")
 R = TypeVar("R")

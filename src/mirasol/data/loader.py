@@ -26,7 +26,12 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.augment import OFF, Augmentation
 from mirasol.data.cache import audio_shape, video_shape
 from mirasol.data.failures import Damage, Failures
-from mirasol.data.features import (
+from mirasol.data.samples import Clips, EvaluationSamples, Sample, TrainingSamples
+from mirasol.data.shardset import ShardSet
+from mirasol.data.texts import stack_texts
+from mirasol.data.waveform import NOTHING, chunks_shape
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import (
     FLOOR,
     MEAN_DB,
     SCALE_DB,
@@ -35,11 +40,6 @@ from mirasol.data.features import (
     mel_filters,
     window_and_hop,
 )
-from mirasol.data.samples import Clips, EvaluationSamples, Sample, TrainingSamples
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
-from mirasol.data.texts import stack_texts
-from mirasol.data.waveform import NOTHING, chunks_shape
 from mirasol.model.batch import Batch, Waveform
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer
@@ -327,7 +327,7 @@ def _waveforms(samples: list[Sample], spec: ClipSpec) -> Waveform:
 
 
 def log_mel_of(spec: ClipSpec) -> LogMel:
-    """What makes log-mel of the waveforms of a batch: the features of :mod:`mirasol.data.features`."""
+    """What makes log-mel of the waveforms of a batch: the features of :mod:`mirasol.media.log_mel`."""
     window, hop = window_and_hop(spec)
     return LogMel(
         torch.from_numpy(mel_filters(spec.mels, spec.sample_rate)), window=window, hop=hop,

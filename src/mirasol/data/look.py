@@ -13,15 +13,15 @@ import numpy as np
 from mirasol.core.errors import MirasolError
 from mirasol.data import augment
 from mirasol.data.augment import OFF
-from mirasol.data.collect import SAME_TIME
 from mirasol.data.failures import DamagedClip
 from mirasol.data.loader import TrainingLoader, collate
-from mirasol.data.pictures import draw_box
 from mirasol.data.samples import Sample, TrainingSamples
 from mirasol.data.shardset import ShardSet
 from mirasol.data.sheet import Row, write_sheet
-from mirasol.data.spec import ClipSpec
 from mirasol.data.tars import read_index
+from mirasol.media.clip import ClipSpec
+from mirasol.media.resample import SAME_TIME
+from mirasol.media.yuv import draw_box
 from mirasol.tokenizer import Tokenizer
 
 Mark = tuple[str, str]

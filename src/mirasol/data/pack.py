@@ -17,12 +17,12 @@ from av.container import InputContainer
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from mirasol.core.codecs import require_codec
 from mirasol.data.chunks import frames_of
-from mirasol.data.collect import SAME_TIME, UPRIGHT, turns_of
-from mirasol.data.guard import beat
-from mirasol.data.media import UNUSABLE, origin_of, streams_of
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.codecs import require_codec
+from mirasol.media.container import UNUSABLE, origin_of, streams_of
+from mirasol.media.resample import SAME_TIME, UPRIGHT, turns_of
+from mirasol.media.sandbox import beat
 
 FLAC_BLOCK = 4096  # samples; many small blocks cost time
 IDR, SLICE_TYPES = 5, range(1, 6)  # H.264 NAL unit types

@@ -23,13 +23,13 @@ import numpy as np
 from av.container import InputContainer
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.decode import DecodedClip, Span, decode_beside_copies, decode_clips
-from mirasol.data.guard import guarded
 from mirasol.data.manifest import Clip
-from mirasol.data.media import UNUSABLE, MediaError, open_media, reason
 from mirasol.data.pack import conforms, copy_videos, pack_audio, pack_video
-from mirasol.data.spec import ClipSpec
 from mirasol.data.storage import Identity, is_url, local_file
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import UNUSABLE, MediaError, open_media, reason
+from mirasol.media.decode import DecodedClip, Span, decode_beside_copies, decode_clips
+from mirasol.media.sandbox import guarded
 
 FORMAT = "mirasol-shards-1"
 JOB_CLIPS = 2  # handed over at a time where sources are short: more, and the last job of a run is waited for

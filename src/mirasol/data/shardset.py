@@ -16,13 +16,13 @@ from mirasol.core.files import sha256_file
 from mirasol.data.cache import ClipCache, Decoded, audio_shape, video_shape
 from mirasol.data.chunks import unpack_chunk
 from mirasol.data.failures import DamagedClip
-from mirasol.data.features import SILENCE, black_frame, clip_audio
-from mirasol.data.media import UNUSABLE, reason
 from mirasol.data.pack import as_floats, unpack_samples, unpack_video
 from mirasol.data.shards import INDEX
-from mirasol.data.spec import ClipSpec
 from mirasol.data.tars import Entry, Tars, read_index
 from mirasol.data.waveform import cut
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import UNUSABLE, reason
+from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
 
 UNHASHED = "the bytes do not match their hash"
 NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")

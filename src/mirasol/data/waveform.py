@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.features import chunk_edge, window_and_hop
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import chunk_edge, window_and_hop
 
 Box = tuple[int, int, int, int]  # columns of time, of all T*A, and mels that are hidden: first and end of each
 NOTHING: Box = (0, 0, 0, 0)

@@ -15,10 +15,10 @@ from mirasol.core.files import atomic_write
 from mirasol.data.augment import other_draws
 from mirasol.data.loader import TrainingLoader, eval_loader
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import blanked, muted, shuffled
+from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.cache import Decoded, audio_shape, video_shape
-from mirasol.data.decode import decode_clip
-from mirasol.data.features import SILENCE, black_frame, clip_audio
 from mirasol.data.loader import collate
-from mirasol.data.media import MediaError
 from mirasol.data.samples import Sample
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
 from mirasol.data.texts import Text
 from mirasol.evaluation.explain_picture import draw
 from mirasol.evaluation.report_pictures import data_uri
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import MediaError
+from mirasol.media.decode import decode_clip
+from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
 from mirasol.model.explain import look_back
 from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import EOS, SPACE, Tokenizer

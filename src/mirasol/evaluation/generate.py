@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mirasol.core.progress import Progress
 from mirasol.data.augment import other_draws
-from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE
+from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch
 from mirasol.model.generation import search
 from mirasol.model.mirasol import Encoded, Mirasol, check_clips

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.features import SILENCE
 from mirasol.evaluation.report_charts import number
 from mirasol.evaluation.report_data import Looked, Pictures
 from mirasol.evaluation.report_pictures import STRIP_SIDE, data_uri, png, spectrogram, strip
+from mirasol.media.log_mel import SILENCE
 
 LOUD = 2.2  # drawn brightest; the standardised features (data.features) reach 3 at full scale
 LOOKED_FRAMES = 8  # of a clip's strip, where it is shown with what counted

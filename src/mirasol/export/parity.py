@@ -15,10 +15,10 @@ from torch import Tensor
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.data.cache import Decoded, audio_shape, video_shape
-from mirasol.data.features import SILENCE, black_frame
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import SILENCE, black_frame
 from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
 from mirasol.model.mirasol import Encoded, Mirasol

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from mirasol.core.codecs import MEND, NEEDED, has_codec
 from mirasol.core.errors import MirasolError
+from mirasol.media.codecs import MEND, NEEDED, has_codec
 
 State = Literal["ok", "note", "missing"]
 GIB = 2**30

@@ -1,7 +1,7 @@
 """The loader's rules for frames and sound, without an end: what was handed out is forgotten.
 
 Which frame is shown at a time, how it is cropped and scaled, how sound is placed and resampled is the
-code of :mod:`mirasol.data.collect`; here only the clip's end moves along.
+code of :mod:`mirasol.media.resample`; here only the clip's end moves along.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.collect import SAME_TIME, Pictures, Sound
-from mirasol.data.media import MediaError
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import MediaError
+from mirasol.media.resample import SAME_TIME, Pictures, Sound
 
 Frames = NDArray[np.uint8]
 Samples = NDArray[np.float32]

@@ -22,11 +22,11 @@ import av
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.features import chunk_edge
-from mirasol.data.media import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
-from mirasol.data.spec import ClipSpec
 from mirasol.data.world_media import encode
 from mirasol.data.world_scene import sample_clip
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
+from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 from mirasol.runtime.sources import Chunk, FileSource, Source, fit, joined, open_source, sixteen_bits
 

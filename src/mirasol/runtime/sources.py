@@ -19,10 +19,10 @@ import av
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.decode import probe
-from mirasol.data.features import chunk_edge
-from mirasol.data.media import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
+from mirasol.media.decode import probe
+from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it

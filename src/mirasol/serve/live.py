@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.features import chunk_edge
+from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures, Inputs
 from mirasol.runtime.sources import Chunk
 from mirasol.serve.hub import Hub, Visit, gone

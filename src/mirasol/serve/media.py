@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.guard import Guard
-from mirasol.data.media import MediaError, probe
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import MediaError, probe
+from mirasol.media.sandbox import Guard
 from mirasol.runtime.sources import Chunk, FileSource
 from mirasol.serve.limits import Limits
 

@@ -17,7 +17,7 @@ from mirasol.data.failures import Damage, DamagedClip, Failures
 from mirasol.data.loader import TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.samples import Clips, EvaluationSamples, Sample
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer

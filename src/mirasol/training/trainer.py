@@ -26,7 +26,7 @@ from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.failures import report
 from mirasol.data.loader import TrainingLoader
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol

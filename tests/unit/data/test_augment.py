@@ -9,7 +9,7 @@ import pytest
 
 from mirasol.data.augment import CHANCES, OFF, Augmentation, begun_later, changed, draw_share, masked, mixable, mixed
 from mirasol.data.cache import Decoded
-from mirasol.data.features import BLACK_Y, SILENCE
+from mirasol.media.log_mel import BLACK_Y, SILENCE
 
 T, K, S, A, M = 4, 2, 16, 6, 8
 ALL = Augmentation(crop=0.3, flip=0.5, spec_time=0.4, spec_mel=0.4, mixup=0.4, jitter=2)

@@ -12,10 +12,10 @@ from support.shards import TinyShards
 
 from mirasol.data.chunks import packets_of, unpack_chunk
 from mirasol.data.failures import DamagedClip
-from mirasol.data.media import open_media
 from mirasol.data.pack import copy_videos, pack_video, unpack_video
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import open_media
 
 SPEC = ClipSpec(fps=8.0, chunks=5, frames_per_chunk=3, size=32)
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from support.media import SHARED, TINY_CLIP, grey, shown, tone, write_media
 
-from mirasol.data import collect, media
-from mirasol.data.decode import MediaError, decode_clip, decode_clips, probe
-from mirasol.data.spec import ClipSpec
+from mirasol.media import container as media
+from mirasol.media import resample as collect
+from mirasol.media.clip import ClipSpec
+from mirasol.media.decode import MediaError, decode_clip, decode_clips, probe
 
 SPREAD = dataclasses.replace(TINY_CLIP, sampling="spread")
 
@@ -46,7 +47,7 @@ def test_start_and_end_choose_a_stretch(tmp_path: Path) -> None:
 def test_seeking_gives_what_reading_from_the_beginning_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_media(tmp_path / "a.mp4", frames=30, fps=8, gop=6, sound=tone(4, hertz=300))
     sought = decode_clip(path, 2.5, None, TINY_CLIP)
-    monkeypatch.setattr("mirasol.data.decode.SEEK_BEFORE", 10.0)  # no clip starts late enough for a seek
+    monkeypatch.setattr("mirasol.media.decode.SEEK_BEFORE", 10.0)  # no clip starts late enough for a seek
     read = decode_clip(path, 2.5, None, TINY_CLIP)
     np.testing.assert_array_equal(sought.video, read.video)
     np.testing.assert_array_equal(sought.waveform, read.waveform)
@@ -70,7 +71,7 @@ def test_clips_of_one_file_cost_one_pass(tmp_path: Path, monkeypatch: pytest.Mon
     path = write_media(tmp_path / "a.mp4", frames=80, fps=8, gop=80)
     passes = []
     plain = media.open_media
-    monkeypatch.setattr("mirasol.data.decode.open_media", lambda p: passes.append(p) or plain(p))
+    monkeypatch.setattr("mirasol.media.decode.open_media", lambda p: passes.append(p) or plain(p))
     clips = decode_clips(path, [(float(i), i + 1.0) for i in range(10)], TINY_CLIP)
     assert [shown(c.video)[0] for c in clips] == [8 * i % 16 for i in range(10)]
     assert len(passes) == 1
@@ -388,7 +389,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, monkeypatch
 
 def test_a_clip_of_hours_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_media(tmp_path / "a.mp4", frames=8)
-    monkeypatch.setattr("mirasol.data.decode.MAX_SECONDS", 0.5)
+    monkeypatch.setattr("mirasol.media.decode.MAX_SECONDS", 0.5)
     with pytest.raises(MediaError, match=r"lasts 1 s, the limit is 0\.5 s"):
         decode_clip(path, None, None, SPREAD)
 
@@ -407,7 +408,7 @@ def test_a_probe_says_what_the_file_says(tmp_path: Path) -> None:
 
 
 def test_decoding_does_not_need_torch() -> None:
-    code = "import sys, mirasol.data.decode; assert 'torch' not in sys.modules"
+    code = "import sys, mirasol.media.decode; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

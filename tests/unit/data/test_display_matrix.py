@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from support.media import TINY_CLIP
 
-from mirasol.data.decode import decode_clip
-from mirasol.data.media import open_media
 from mirasol.data.pack import conforms, unpack_video
 from mirasol.data.parts import Part, make_part
+from mirasol.media.container import open_media
+from mirasol.media.decode import decode_clip
 
 CORNERS = ((40, 90), (140, 200))  # brightness of the quarters, as they are stored
 # x' = ax + cy, y' = bx + dy: the eight ways to lay a square on itself.

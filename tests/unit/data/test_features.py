@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from mirasol.data.features import (
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import (
     MEAN_DB,
     SCALE_DB,
     SILENCE,
@@ -19,7 +20,6 @@ from mirasol.data.features import (
     mel_filters,
     pool_chunk,
 )
-from mirasol.data.spec import ClipSpec
 
 SPEC = ClipSpec()
 # Chunks of a whole number of hops; of 410.96 ms; shorter than a hop; at a rate with a fractional hop.

@@ -12,7 +12,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.adapters.generic import import_generic, split_of
 from mirasol.data.manifest import CAPTION_PROMPT, CLASSIFY_PROMPT, Example, read_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec, ShardsSpec
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.adapters.generic import import_generic
 from mirasol.data.linked import changed_media
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
 
 ONE = ShardsSpec(workers=1)
 ROWS = "media,answers,split\na.mp4,dog,train\ndeep/b.mp4,cat,train\nc.mp4,cow,val\n"

@@ -18,9 +18,9 @@ from support.shards import TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.data import augment
 from mirasol.data.augment import Augmentation
-from mirasol.data.features import SILENCE
 from mirasol.data.loader import eval_loader, make_loader
 from mirasol.data.shardset import ShardSet
+from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
 from mirasol.model.losses import text_loss
 from mirasol.tokenizer import EOS, Tokenizer

@@ -16,13 +16,13 @@ from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.augment import Augmentation
-from mirasol.data.features import SILENCE, black_frame
 from mirasol.data.look import changes, look, look_at_training, status_of_clip
 from mirasol.data.manifest import write_manifest
-from mirasol.data.pictures import mirrored
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
+from mirasol.media.log_mel import SILENCE, black_frame
+from mirasol.media.yuv import mirrored
 from mirasol.tokenizer import Tokenizer
 
 TWO_SECONDS = dataclasses.replace(TINY_CLIP, fps=2.0)

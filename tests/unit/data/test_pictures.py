@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mirasol.data.pictures import Box, _join, _planes, draw_box, mirrored, zoomed
+from mirasol.media.yuv import Box, _join, _planes, draw_box, mirrored, zoomed
 
 SIZES = (16, 18)  # of 18 a row of U ends in the middle of a row of the frame
 

@@ -21,11 +21,11 @@ from support.shards import TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.data import executors
 from mirasol.data.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
-from mirasol.data.guard import guarded
 from mirasol.data.parts import Made
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
 from mirasol.data.store import Store
+from mirasol.media.clip import ShardsSpec
+from mirasol.media.sandbox import guarded
 
 
 def contents(folder: Path) -> dict[str, bytes]:

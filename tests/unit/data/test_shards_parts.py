@@ -15,7 +15,7 @@ from mirasol.data import shards as shards_module
 from mirasol.data.manifest import Example, clips_of, read_manifest, write_manifest
 from mirasol.data.parts import PART_CLIPS, Job, jobs_of, make_job, maker, part_name, parts_of
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)
 MADE = list[tuple[str, int]]

@@ -39,8 +39,8 @@ from mirasol.data.look import look
 from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ShardsSpec
 from mirasol.data.storage import check_folder
+from mirasol.media.clip import ShardsSpec
 from mirasol.tokenizer import Tokenizer
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)
@@ -51,7 +51,7 @@ from support.inline import inline_workers
 from support.media import TINY_CLIP
 from mirasol.data import shards
 from mirasol.data.remote import RemoteFolder
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
 
 data, out, store, url, moment = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 shards.open_workers = inline_workers

@@ -16,11 +16,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.cache import ClipCache
 from mirasol.data.check import check_shards
 from mirasol.data.failures import DamagedClip
-from mirasol.data.features import SILENCE, clip_audio
 from mirasol.data.look import look
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ClipArrays, ShardSet
-from mirasol.data.spec import ShardsSpec
+from mirasol.media.clip import ShardsSpec
+from mirasol.media.log_mel import SILENCE, clip_audio
 
 
 @pytest.fixture

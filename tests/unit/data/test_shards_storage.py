@@ -15,8 +15,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.data import shards as shards_module
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
 from mirasol.data.storage import check_url, identities, local_file
+from mirasol.media.clip import ShardsSpec
 
 THREE = ShardsSpec(clips_per_shard=3, workers=2)
 

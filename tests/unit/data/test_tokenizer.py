@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.spec import TokenizerSpec
+from mirasol.media.clip import TokenizerSpec
 from mirasol.tokenizer import (
     ANSWER,
     BOS,

@@ -17,13 +17,13 @@ from support.media import TINY_CLIP, write_data
 from support.shards import TinyShards
 
 from mirasol.data.augment import Augmentation, muted
-from mirasol.data.features import SILENCE
 from mirasol.data.loader import TrainingLoader, log_mel_of
 from mirasol.data.mixing import mix
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec, ShardsSpec
 from mirasol.data.waveform import chunk_lengths, chunks_shape, cut
+from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
 
 EACH = {

@@ -16,8 +16,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mirasol.data.features import SILENCE, clip_audio
-from mirasol.data.spec import ClipSpec
 from mirasol.data.world import render_yuv, sample_clip, sound, texts
 from mirasol.data.world_media import RING
 from mirasol.data.world_questions import FAMILIES, QUESTIONS
@@ -31,6 +29,8 @@ from mirasol.data.world_scene import (
     Scene,
     Thing,
 )
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import SILENCE, clip_audio
 
 RING_SHARE = Fraction(6, 10)
 SOUNDS_OF = {"both": (2, 3), "one": (2, 3), "half": (1,), "alone": (1, 2, 3)}  # each number equally likely

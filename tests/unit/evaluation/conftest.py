@@ -10,8 +10,8 @@ import torch
 
 from mirasol.data.manifest import read_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.data.world import make_world
+from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.presets import build_config

@@ -14,12 +14,12 @@ from mirasol.data.loader import eval_loader
 from mirasol.data.manifest import read_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.data.texts import Text
 from mirasol.data.world import make_world
 from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import answer, shuffled
+from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol

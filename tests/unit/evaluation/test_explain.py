@@ -11,9 +11,9 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
 from mirasol.evaluation.explain import Explained, explain, look
 from mirasol.evaluation.explain_picture import over_frames, over_sound, size_of
+from mirasol.media.clip import ClipSpec
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 

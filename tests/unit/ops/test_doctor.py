@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mirasol.core import codecs
 from mirasol.core.errors import MirasolError
+from mirasol.media import codecs
 from mirasol.ops import doctor
 from mirasol.ops.doctor import GIB, examine, locked
 

@@ -15,12 +15,12 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from support.shards import TinyShards, tiny_shards  # noqa: F401
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.decode import decode_clip
-from mirasol.data.features import chunk_edge
 from mirasol.data.manifest import read_manifest
-from mirasol.data.media import MediaError
 from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import MediaError
+from mirasol.media.decode import decode_clip
+from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime import collect
 from mirasol.runtime.features import ChunkFeatures
 from mirasol.runtime.sources import Chunk, FileSource, FolderSource, open_source

@@ -10,7 +10,7 @@ import torch
 from support.training import copy_without, small_model, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.mirasol import Mirasol, parameter_groups
 from mirasol.training.curves import read_lines
 from mirasol.training.feed import takes_waveforms

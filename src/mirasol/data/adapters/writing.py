@@ -97,7 +97,7 @@ def most_common(counts: Counter[str]) -> list[list[Any]]:
 
 def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
     """What the media are like: those without sound, those that cannot be opened, and equal ones across splits."""
-    from mirasol.data.status import status_of  # PyAV takes a while to load
+    from mirasol.media.probe import status_of  # PyAV takes a while to load
 
     splits: dict[str, set[str]] = {}
     for example in examples:

@@ -12,9 +12,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from mirasol.data.features import chunk_edge
-from mirasol.data.media import MAX_ASPECT, MAX_FRAMES, MediaError, check_pixels
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import MAX_ASPECT, MAX_FRAMES, MediaError, check_pixels
+from mirasol.media.log_mel import chunk_edge
 
 # Sample formats that numpy turns into floats as well as the resampler would, and their full scale.
 FULL_SCALE = {"s16": 32768.0, "s16p": 32768.0, "s32": 2147483648.0, "s32p": 2147483648.0, "flt": 1.0, "fltp": 1.0}

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 
 WINDOW_SECONDS = 0.025
 HOP_SECONDS = 0.010

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.media import MediaError
+from mirasol.media.container import MediaError
 
 STALL_SECONDS = 60.0  # without a packet read, a frame decoded or one encoded
 FILE_SECONDS = 3600.0  # of one call
@@ -36,7 +36,7 @@ START_SECONDS = 120.0  # until a new process has loaded its libraries
 BEAT_SECONDS = 1.0  # between two signs of life
 GLANCE_SECONDS = 0.25  # after which a thread looks whether anybody still wants its result
 FROM_OUTSIDE = ("SIGKILL", "SIGTERM")  # no fault of the file: its memory is limited
-CHILD = "import sys; sys.path[:] = {path!r}; from mirasol.data.guard import serve; serve({channel})"
+CHILD = "import sys; sys.path[:] = {path!r}; from mirasol.media.sandbox import serve; serve({channel})"
 
 P = ParamSpec("P")
 R = TypeVar("R")

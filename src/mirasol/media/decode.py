@@ -17,10 +17,8 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from mirasol.data.collect import SAME_TIME, Pictures, Sound
-from mirasol.data.features import chunk_edge
-from mirasol.data.guard import beat, need_memory
-from mirasol.data.media import (
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import (
     MAX_SECONDS,
     UNUSABLE,
     MediaError,
@@ -37,7 +35,9 @@ from mirasol.data.media import (
     reason,
     streams_of,
 )
-from mirasol.data.spec import ClipSpec
+from mirasol.media.log_mel import chunk_edge
+from mirasol.media.resample import SAME_TIME, Pictures, Sound
+from mirasol.media.sandbox import beat, need_memory
 
 __all__ = ["DecodedClip", "MediaError", "MediaInfo", "decode_clip", "decode_clips", "probe"]
 

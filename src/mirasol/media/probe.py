@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirasol.data.decode import check_file
-from mirasol.data.guard import guarded
-from mirasol.data.media import MAX_SECONDS, MediaError, MediaInfo
+from mirasol.media.container import MAX_SECONDS, MediaError, MediaInfo
+from mirasol.media.decode import check_file
+from mirasol.media.sandbox import guarded
 
 
 @dataclass(frozen=True)
