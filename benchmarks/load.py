@@ -37,7 +37,7 @@ from mirasol.data.manifest import Example, read_manifest, write_manifest
 from mirasol.data.pack import unpack_samples, unpack_video
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
-from mirasol.data.world import make_world
+from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelSpec

@@ -76,7 +76,7 @@ def world(
 
     Example:  mirasol world --out data
     """
-    from mirasol.data.world import make_world
+    from mirasol.data.world.make import make_world
 
     report = make_world(out, clips, seed, workers, force=force, variant="hard" if hard else "demo")
     made = " + ".join(f"{count:,} {split}" for split, count in report["clips"].items())

@@ -8,7 +8,7 @@ from typing import Any
 
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.world import make_world
+from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.presets import build_config

@@ -22,8 +22,8 @@ import av
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.world_media import encode
-from mirasol.data.world_scene import sample_clip
+from mirasol.data.world.scene import sample_clip
+from mirasol.data.world.video import encode
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
 from mirasol.media.log_mel import chunk_edge

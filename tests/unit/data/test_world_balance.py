@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Iterable
 
 import pytest
 
-from mirasol.data.world import sample_clip, texts
-from mirasol.data.world_questions import FAMILIES, Text
-from mirasol.data.world_scene import COLOURS, Scene
+from mirasol.data.world.make import sample_clip, texts
+from mirasol.data.world.questions import FAMILIES, Text
+from mirasol.data.world.scene import COLOURS, Scene
 
 TRAIN, TEST = 12000, 6000
 Asked = tuple[Scene, Text]

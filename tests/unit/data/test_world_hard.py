@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mirasol.data.world import encode, make_world, render_yuv, samples
-from mirasol.data.world_hard import (
+from mirasol.data.world.hard import (
     CHUNKS,
     EVENTS,
     FRAMES,
@@ -24,8 +23,9 @@ from mirasol.data.world_hard import (
     hard_texts,
     sample_hard,
 )
-from mirasol.data.world_questions import Text
-from mirasol.data.world_scene import CHUNK_SAMPLES, FRAMES_PER_CHUNK, SOUND_SAMPLES
+from mirasol.data.world.make import encode, make_world, render_yuv, samples
+from mirasol.data.world.questions import Text
+from mirasol.data.world.scene import CHUNK_SAMPLES, FRAMES_PER_CHUNK, SOUND_SAMPLES
 
 CLIPS = 4000
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import world_media
-from mirasol.data.world import encode, render, render_yuv, sample_clip, samples
-from mirasol.data.world_media import PALETTE
-from mirasol.data.world_scene import FPS, FRAMES, FRAMES_PER_CHUNK, SAMPLE_RATE, SIZE, Scene
+from mirasol.data.world.make import encode, render, render_yuv, sample_clip, samples
+from mirasol.data.world.make import video as world_media
+from mirasol.data.world.scene import FPS, FRAMES, FRAMES_PER_CHUNK, SAMPLE_RATE, SIZE, Scene
+from mirasol.data.world.video import PALETTE
 
 
 def first(kind: str) -> Scene:

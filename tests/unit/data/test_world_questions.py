@@ -7,9 +7,9 @@ from itertools import count
 import pytest
 
 from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT, TASKS
-from mirasol.data.world import sample_clip, texts
-from mirasol.data.world_questions import FAMILIES, QUESTIONS, Text, caption, questions
-from mirasol.data.world_scene import KINDS, Scene
+from mirasol.data.world.make import sample_clip, texts
+from mirasol.data.world.questions import FAMILIES, QUESTIONS, Text, caption, questions
+from mirasol.data.world.scene import KINDS, Scene
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.world import render_yuv, sample_clip, samples
-from mirasol.data.world_scene import (
+from mirasol.data.world.make import render_yuv, sample_clip, samples
+from mirasol.data.world.scene import (
     CHUNK_SAMPLES,
     COLOURS,
     FLASH_FRAMES,

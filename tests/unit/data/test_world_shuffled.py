@@ -16,10 +16,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mirasol.data.world import render_yuv, sample_clip, sound, texts
-from mirasol.data.world_media import RING
-from mirasol.data.world_questions import FAMILIES, QUESTIONS
-from mirasol.data.world_scene import (
+from mirasol.data.world.make import render_yuv, sample_clip, sound, texts
+from mirasol.data.world.questions import FAMILIES, QUESTIONS
+from mirasol.data.world.scene import (
     CHUNK_SAMPLES,
     CHUNKS,
     FRAMES_PER_CHUNK,
@@ -29,6 +28,7 @@ from mirasol.data.world_scene import (
     Scene,
     Thing,
 )
+from mirasol.data.world.video import RING
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 

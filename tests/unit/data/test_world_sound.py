@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from mirasol.data.world import sample_clip, samples, sound
-from mirasol.data.world_scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, SOUNDS, Sound
-from mirasol.data.world_sound import ONE, SINE, STEP, VOICES
+from mirasol.data.world.make import sample_clip, samples, sound
+from mirasol.data.world.scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, SOUNDS, Sound
+from mirasol.data.world.sound import ONE, SINE, STEP, VOICES
 
 
 def voice(name: str, pitch: int = 128) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from mirasol.data.manifest import read_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.world import make_world
+from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol

@@ -15,7 +15,7 @@ from mirasol.data.manifest import read_manifest
 from mirasol.data.shards import build_shards
 from mirasol.data.shardset import ShardSet
 from mirasol.data.texts import Text
-from mirasol.data.world import make_world
+from mirasol.data.world.make import make_world
 from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import answer, shuffled

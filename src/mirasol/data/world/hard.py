@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT
-from mirasol.data.world_questions import Family, Text
-from mirasol.data.world_scene import (
+from mirasol.data.world.questions import Family, Text
+from mirasol.data.world.scene import (
     CHUNK_SAMPLES,
     COLOURS,
     FRAME_SAMPLES,
@@ -77,7 +77,7 @@ HARD_FAMILIES = {
 
 @dataclass(frozen=True)
 class HardScene:
-    """A clip's truth; what the renderer asks of it is called as in :class:`mirasol.data.world_scene.Scene`."""
+    """A clip's truth; what the renderer asks of it is called as in :class:`mirasol.data.world.scene.Scene`."""
 
     split: str
     index: int

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.world_scene import FRAME_SAMPLES, SAMPLE_RATE, SOUND_SAMPLES, Sound
+from mirasol.data.world.scene import FRAME_SAMPLES, SAMPLE_RATE, SOUND_SAMPLES, Sound
 
 Samples = NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT
-from mirasol.data.world_scene import Draw, Scene, Thing
+from mirasol.data.world.scene import Draw, Scene, Thing
 
 NUMBERS = ("one", "two", "three", "four")
 QUARTERS = ("first", "second", "third", "fourth")

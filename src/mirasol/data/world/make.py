@@ -20,11 +20,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Example, write_manifest
-from mirasol.data.world_hard import HARD_FAMILIES, HardScene, hard_texts, sample_hard
-from mirasol.data.world_media import encode, render, render_yuv
-from mirasol.data.world_questions import FAMILIES, Family, Text, texts
-from mirasol.data.world_scene import Scene, sample_clip
-from mirasol.data.world_sound import samples, sound
+from mirasol.data.world.hard import HARD_FAMILIES, HardScene, hard_texts, sample_hard
+from mirasol.data.world.questions import FAMILIES, Family, Text, texts
+from mirasol.data.world.scene import Scene, sample_clip
+from mirasol.data.world.sound import samples, sound
+from mirasol.data.world.video import encode, render, render_yuv
 
 __all__ = ["encode", "make_world", "render", "render_yuv", "sample_clip", "samples", "sound", "texts"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.world_scene import (
+from mirasol.data.world.scene import (
     FLASH_FRAMES,
     FLASH_GROWTH,
     FPS,
@@ -29,7 +29,7 @@ from mirasol.data.world_scene import (
     SIZE,
     Thing,
 )
-from mirasol.data.world_sound import Heard, samples
+from mirasol.data.world.sound import Heard, samples
 
 # (Y, U, V), BT.601 limited range: six hues a sixth of a turn apart.
 PALETTE = {
