@@ -26,8 +26,8 @@ from film import RATE, write_film
 from numpy.typing import NDArray
 from shards import CRF, SPEC, data_of, stage_into
 
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.pack import encoder_options
-from mirasol.data.shardset import ShardSet
 from mirasol.media.clip import ClipSpec
 from mirasol.media.resample import square
 

@@ -32,11 +32,11 @@ import torch
 from common import arguments, in_turn, median_ms, ratio, report, spread, table
 from inputs import weighted_loss
 
-from mirasol.data.loader import make_loader
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import make_loader
 from mirasol.data.manifest import Example, read_manifest, write_manifest
 from mirasol.data.pack import unpack_samples, unpack_video
 from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
 from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch

@@ -11,7 +11,7 @@ import pytest
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate
 

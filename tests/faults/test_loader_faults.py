@@ -15,9 +15,9 @@ from support.shards import TinyShards, tiny_shards  # noqa: F401  (a fixture)
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.failures import Damage, Failures, report
-from mirasol.data.loader import TrainingLoader, make_loader
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.failures import Damage, Failures, report
+from mirasol.data.loading.loader import TrainingLoader, make_loader
 from mirasol.tokenizer import Tokenizer
 
 TRAIN = 8  # clips

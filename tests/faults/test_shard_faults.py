@@ -22,9 +22,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data import shards as shards_module
 from mirasol.data.check import check_shards
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
 from mirasol.data.store import Store
 from mirasol.media.clip import ShardsSpec
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from support.training import small_world, train
 
-from mirasol.data.loader import log_mel_of
-from mirasol.data.waveform import chunk_lengths, cut
+from mirasol.data.loading.loader import log_mel_of
+from mirasol.data.loading.waveform import chunk_lengths, cut
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import clip_audio
 

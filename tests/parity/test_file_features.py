@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support.media import SHARED, example, tone, write_media
 
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
 from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.media.decode import decode_clip
 from mirasol.runtime.features import ChunkFeatures

@@ -22,10 +22,10 @@ PLUMBING = ("core", "params", "stages")
 # Files that a stage imports and that do not decide its bytes: settings (their values are in params.yaml), readers
 # that get what was written or fail, and the writing side of shards in stages that only read them.
 WITHOUT_EFFECT = {
-    "data/cache.py",
+    "data/loading/decoded_cache.py",
     "data/chunks.py",
     "data/executors.py",
-    "data/failures.py",
+    "data/loading/failures.py",
     "media/sandbox.py",
     "data/linked.py",
     "data/manifest.py",
@@ -34,7 +34,7 @@ WITHOUT_EFFECT = {
     "data/remote.py",
     "data/storage.py",
     "data/store.py",
-    "data/tars.py",
+    "data/loading/reader.py",
     "evaluation/ablation_tables.py",  # a cell reads its switches by it, and no table
     "evaluation/config.py",
     "export/config.py",

@@ -13,10 +13,10 @@ import pytest
 import torch
 from support.shards import TinyShards
 
-from mirasol.data.loader import TrainingLoader, make_loader
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import TrainingLoader, make_loader
+from mirasol.data.loading.samples import Sample, TrainingSamples
 from mirasol.data.manifest import read_manifest
-from mirasol.data.samples import Sample, TrainingSamples
-from mirasol.data.shardset import ShardSet
 from mirasol.media.clip import TokenizerSpec
 from mirasol.model.batch import Batch
 from mirasol.tokenizer import Tokenizer, train_tokenizer

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.files import write_json
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import clips_of, read_manifest
-from mirasol.data.shardset import ShardSet
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import read_families
 from mirasol.evaluation.explain import look

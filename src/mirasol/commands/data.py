@@ -156,8 +156,8 @@ def look(
     Example:  mirasol data look --phase finetune --clips 24 --out augmented.png
     """
     from mirasol.core.errors import MirasolError
+    from mirasol.data.loading.dataset import ShardSet
     from mirasol.data.look import look as draw
-    from mirasol.data.shardset import ShardSet
 
     if phase is not None:
         if split or shard or key:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import augment
-from mirasol.data.augment import OFF
-from mirasol.data.failures import DamagedClip
-from mirasol.data.loader import TrainingLoader, collate
-from mirasol.data.samples import Sample, TrainingSamples
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading import augment
+from mirasol.data.loading.augment import OFF
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.failures import DamagedClip
+from mirasol.data.loading.loader import TrainingLoader, collate
+from mirasol.data.loading.reader import read_index
+from mirasol.data.loading.samples import Sample, TrainingSamples
 from mirasol.data.sheet import Row, write_sheet
-from mirasol.data.tars import read_index
 from mirasol.media.clip import ClipSpec
 from mirasol.media.resample import SAME_TIME
 from mirasol.media.yuv import draw_box

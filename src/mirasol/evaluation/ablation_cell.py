@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from mirasol.core.files import atomic_write
-from mirasol.data.augment import other_draws
-from mirasol.data.loader import TrainingLoader, eval_loader
-from mirasol.data.shardset import ShardSet
-from mirasol.data.texts import Text
+from mirasol.data.loading.augment import other_draws
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import TrainingLoader, eval_loader
+from mirasol.data.loading.texts import Text
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import blanked, muted, shuffled
 from mirasol.media.clip import ClipSpec

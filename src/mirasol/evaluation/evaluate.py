@@ -13,11 +13,11 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
-from mirasol.data.failures import DamagedClip
-from mirasol.data.loader import eval_loader
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.failures import DamagedClip
+from mirasol.data.loading.loader import eval_loader
+from mirasol.data.loading.reader import read_index
 from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tars import read_index
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
 from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score

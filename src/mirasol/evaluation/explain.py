@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.cache import Decoded, audio_shape, video_shape
-from mirasol.data.loader import collate
-from mirasol.data.samples import Sample
-from mirasol.data.shardset import ShardSet
-from mirasol.data.texts import Text
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
+from mirasol.data.loading.loader import collate
+from mirasol.data.loading.samples import Sample
+from mirasol.data.loading.texts import Text
 from mirasol.evaluation.explain_picture import draw
 from mirasol.evaluation.report_pictures import data_uri
 from mirasol.media.clip import ClipSpec

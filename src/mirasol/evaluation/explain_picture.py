@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.cache import Decoded
+from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.evaluation.report_pictures import rgb
 from mirasol.model.mirasol import Mirasol
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirasol.core.progress import Progress
-from mirasol.data.augment import other_draws
+from mirasol.data.loading.augment import other_draws
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch
 from mirasol.model.generation import search

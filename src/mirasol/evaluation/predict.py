@@ -11,9 +11,9 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.loader import eval_loader
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import eval_loader
 from mirasol.data.manifest import Example, clips_of, listing
-from mirasol.data.shardset import ShardSet
 from mirasol.evaluation import closed
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import (

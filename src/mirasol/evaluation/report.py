@@ -9,7 +9,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.report_ablations import ablations_section
 from mirasol.evaluation.report_answers import (

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.cache import Decoded
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.evaluation.explain import Explained, look
 from mirasol.evaluation.explain_picture import over_frames, over_sound
 from mirasol.evaluation.report_data import Looked

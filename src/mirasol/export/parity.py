@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.cache import Decoded, audio_shape, video_shape
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, black_frame

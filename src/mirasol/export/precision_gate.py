@@ -15,7 +15,7 @@ import numpy as np
 
 from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
 from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.augment import Augmentation
-from mirasol.data.failures import Damage, DamagedClip, Failures
-from mirasol.data.loader import TrainingLoader, collate, log_mel_of, make_loader
-from mirasol.data.samples import Clips, EvaluationSamples, Sample
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.augment import Augmentation
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.failures import Damage, DamagedClip, Failures
+from mirasol.data.loading.loader import TrainingLoader, collate, log_mel_of, make_loader
+from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel

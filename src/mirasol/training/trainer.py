@@ -24,8 +24,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.failures import report
-from mirasol.data.loader import TrainingLoader
+from mirasol.data.loading.failures import report
+from mirasol.data.loading.loader import TrainingLoader
 from mirasol.media.clip import ClipSpec
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig

@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mirasol.data.augment import CHANCES, OFF, Augmentation, begun_later, changed, draw_share, masked, mixable, mixed
-from mirasol.data.cache import Decoded
+from mirasol.data.loading.augment import (
+    CHANCES,
+    OFF,
+    Augmentation,
+    begun_later,
+    changed,
+    draw_share,
+    masked,
+    mixable,
+    mixed,
+)
+from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.media.log_mel import BLACK_Y, SILENCE
 
 T, K, S, A, M = 4, 2, 16, 6, 8

@@ -11,9 +11,9 @@ from support.media import TINY_CLIP, tone, write_media
 from support.shards import TinyShards
 
 from mirasol.data.chunks import packets_of, unpack_chunk
-from mirasol.data.failures import DamagedClip
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.pack import copy_videos, pack_video, unpack_video
-from mirasol.data.shardset import ShardSet
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
 

@@ -16,10 +16,10 @@ from support.media import TINY_CLIP
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import augment
-from mirasol.data.augment import Augmentation
-from mirasol.data.loader import eval_loader, make_loader
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading import augment
+from mirasol.data.loading.augment import Augmentation
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import eval_loader, make_loader
 from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
 from mirasol.model.losses import text_loss
@@ -91,7 +91,7 @@ def test_the_global_order_is_the_same_for_any_number_of_ranks_and_workers(
     loader: Any, world: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if workers:  # ranks x workers processes; forked from one that has imported all
-        monkeypatch.setattr("mirasol.data.loader.START", "fork")
+        monkeypatch.setattr("mirasol.data.loading.loader.START", "fork")
     ranks = [keys(loader(batch_size=8 // world, world=world, rank=r, workers=workers), 6) for r in range(world)]
     turns = [[rank[i : i + 8 // world] for rank in ranks] for i in range(0, 48 // world, 8 // world)]
     order = [key for turn in turns for place in zip(*turn, strict=True) for key in place]

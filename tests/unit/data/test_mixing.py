@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.loading import Make, digest, keys
 
-from mirasol.data.mixing import Mixture, mix
+from mirasol.data.loading.mixing import Mixture, mix
 
 
 @pytest.mark.parametrize("weights", [(1,), (3, 1), (5, 2, 1)])

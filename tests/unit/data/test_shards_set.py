@@ -13,12 +13,12 @@ from support.media import TINY_CLIP, shown, tone, write_data, write_media
 from support.shards import CLIPS, TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.cache import ClipCache
 from mirasol.data.check import check_shards
-from mirasol.data.failures import DamagedClip
+from mirasol.data.loading.dataset import ClipArrays, ShardSet
+from mirasol.data.loading.decoded_cache import ClipCache
+from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.look import look
 from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ClipArrays, ShardSet
 from mirasol.media.clip import ShardsSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 
@@ -85,7 +85,7 @@ def test_the_cache_gives_what_decoding_gives(tiny_shards: TinyShards, shards: Sh
 def test_the_cache_saves_decoding(tiny_shards: TinyShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path)
     cached.read(0)
-    monkeypatch.setattr("mirasol.data.shardset.unpack_video", None)
+    monkeypatch.setattr("mirasol.data.loading.dataset.unpack_video", None)
     assert cached.read(0).video is not None
 
 

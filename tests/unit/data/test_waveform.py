@@ -16,12 +16,12 @@ from support.loading import Make
 from support.media import TINY_CLIP, write_data
 from support.shards import TinyShards
 
-from mirasol.data.augment import Augmentation, muted
-from mirasol.data.loader import TrainingLoader, log_mel_of
-from mirasol.data.mixing import mix
+from mirasol.data.loading.augment import Augmentation, muted
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import TrainingLoader, log_mel_of
+from mirasol.data.loading.mixing import mix
+from mirasol.data.loading.waveform import chunk_lengths, chunks_shape, cut
 from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
-from mirasol.data.waveform import chunk_lengths, chunks_shape, cut
 from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
@@ -132,7 +132,7 @@ def test_the_cache_of_waveforms_saves_decoding(
 ) -> None:
     cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path)
     cached.arrays(0, waveform=True)
-    monkeypatch.setattr("mirasol.data.shardset.unpack_video", None)
+    monkeypatch.setattr("mirasol.data.loading.dataset.unpack_video", None)
     assert cached.arrays(0, waveform=True).video is not None
 
 

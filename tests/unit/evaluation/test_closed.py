@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loader import eval_loader
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import eval_loader
 from mirasol.evaluation.closed import answer_tokens, score_answers, score_options
 from mirasol.evaluation.generate import answer
 from mirasol.model.batch import Batch

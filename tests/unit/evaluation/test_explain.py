@@ -10,7 +10,7 @@ import pytest
 from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.evaluation.explain import Explained, explain, look
 from mirasol.evaluation.explain_picture import over_frames, over_sound, size_of
 from mirasol.media.clip import ClipSpec

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mirasol.core.progress import Progress
-from mirasol.data.loader import eval_loader
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.loader import eval_loader
 from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of, shuffled
 from mirasol.model.batch import Batch
 from mirasol.tokenizer import ANSWER, BOS, PAD, Tokenizer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.reporting import finish, looked_rows, page_of
 
-from mirasol.data.shardset import ShardSet
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.evaluation import report_look
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.report_look import looks

@@ -15,8 +15,8 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from support.shards import TinyShards, tiny_shards  # noqa: F401
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import read_manifest
-from mirasol.data.shardset import ShardSet
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip

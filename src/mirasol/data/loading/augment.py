@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.cache import Decoded
-from mirasol.data.texts import Text
-from mirasol.data.waveform import Box
+from mirasol.data.loading.decoded_cache import Decoded
+from mirasol.data.loading.texts import Text
+from mirasol.data.loading.waveform import Box
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE, black_frame
 from mirasol.media.yuv import blend, draw_box, mirrored, zoomed
 

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.augment import OFF, Augmentation
-from mirasol.data.cache import audio_shape, video_shape
-from mirasol.data.failures import Damage, Failures
-from mirasol.data.samples import Clips, EvaluationSamples, Sample, TrainingSamples
-from mirasol.data.shardset import ShardSet
-from mirasol.data.texts import stack_texts
-from mirasol.data.waveform import NOTHING, chunks_shape
+from mirasol.data.loading.augment import OFF, Augmentation
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.decoded_cache import audio_shape, video_shape
+from mirasol.data.loading.failures import Damage, Failures
+from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, TrainingSamples
+from mirasol.data.loading.texts import stack_texts
+from mirasol.data.loading.waveform import NOTHING, chunks_shape
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import (
     FLOOR,
@@ -68,7 +68,7 @@ class GlobalOrder:
 
 
 class Samples(Protocol):
-    """Training samples by number: of one set, or of several (:mod:`mirasol.data.mixing`)."""
+    """Training samples by number: of one set, or of several (:mod:`mirasol.data.loading.mixing`)."""
 
     spec: ClipSpec
     max_text: int

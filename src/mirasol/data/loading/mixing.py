@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from mirasol.data import augment
-from mirasol.data.loader import TrainingLoader
-from mirasol.data.samples import Sample, TrainingSamples
+from mirasol.data.loading import augment
+from mirasol.data.loading.loader import TrainingLoader
+from mirasol.data.loading.samples import Sample, TrainingSamples
 
 
 @dataclasses.dataclass(frozen=True)

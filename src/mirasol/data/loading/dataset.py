@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data.cache import ClipCache, Decoded, audio_shape, video_shape
 from mirasol.data.chunks import unpack_chunk
-from mirasol.data.failures import DamagedClip
+from mirasol.data.loading.decoded_cache import ClipCache, Decoded, audio_shape, video_shape
+from mirasol.data.loading.failures import DamagedClip
+from mirasol.data.loading.reader import Entry, Tars, read_index
+from mirasol.data.loading.waveform import cut
 from mirasol.data.pack import as_floats, unpack_samples, unpack_video
 from mirasol.data.shards import INDEX
-from mirasol.data.tars import Entry, Tars, read_index
-from mirasol.data.waveform import cut
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, reason
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio

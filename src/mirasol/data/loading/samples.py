@@ -1,6 +1,6 @@
 """Samples: a clip with the texts asked of it, by number, for training and for evaluation.
 
-A training sample follows from the seed and its number alone (:mod:`mirasol.data.augment` draws), and so does the
+A training sample follows from the seed and its number alone (:mod:`mirasol.data.loading.augment` draws), and so does the
 clip that takes the place of a damaged one.
 """
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import augment
-from mirasol.data.augment import OFF, Augmentation
-from mirasol.data.cache import Decoded
-from mirasol.data.failures import Damage, DamagedClip, Failures
+from mirasol.data.loading import augment
+from mirasol.data.loading.augment import OFF, Augmentation
+from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.decoded_cache import Decoded
+from mirasol.data.loading.failures import Damage, DamagedClip, Failures
+from mirasol.data.loading.texts import Text, encode_texts
 from mirasol.data.manifest import Example, example_of
-from mirasol.data.shardset import ShardSet
-from mirasol.data.texts import Text, encode_texts
 from mirasol.tokenizer import Tokenizer
 
 CONDITIONS = ("none", "muted", "blanked", "swapped")

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.waveform import Waveform, chunk_lengths, chunks_shape, feature_grid
+from mirasol.data.loading.waveform import Waveform, chunk_lengths, chunks_shape, feature_grid
 from mirasol.media.clip import ClipSpec
 
 LAYOUT = "clips-1"  # of a record, and of the features in it: change it when either changes
