@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from shards import CRF, SPEC, data_of, stage_into
 
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.data.pack import encoder_options
+from mirasol.data.shards.codec import encoder_options
 from mirasol.media.clip import ClipSpec
 from mirasol.media.resample import square
 
@@ -96,7 +96,7 @@ def packets_given(shards: ShardSet, draws: Draws) -> int:
     """To all decoders that reading ``draws`` makes."""
     create = av.CodecContext.create
     Counting.packets = 0
-    with patch("mirasol.data.chunks.av") as replaced:
+    with patch("mirasol.data.shards.chunk_codec.av") as replaced:
         replaced.Packet = av.Packet
         replaced.CodecContext.create = lambda *a: Counting(create(*a))
         from_shards(shards, draws)

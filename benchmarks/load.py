@@ -35,8 +35,8 @@ from inputs import weighted_loss
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import make_loader
 from mirasol.data.manifest import Example, read_manifest, write_manifest
-from mirasol.data.pack import unpack_samples, unpack_video
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.codec import unpack_samples, unpack_video
 from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch

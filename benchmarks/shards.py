@@ -38,9 +38,9 @@ from PIL import Image
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, write_manifest
-from mirasol.data.pack import encoder_options, pack_video, unpack_video
-from mirasol.data.parts import Part, make_part
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.codec import encoder_options, pack_video, unpack_video
+from mirasol.data.shards.encode import Part, make_part
 from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.media.decode import DecodedClip, decode_clips
 from mirasol.media.resample import SCALING

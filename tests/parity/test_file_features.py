@@ -11,7 +11,7 @@ from support.media import SHARED, example, tone, write_media
 
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.media.decode import decode_clip
 from mirasol.runtime.features import ChunkFeatures

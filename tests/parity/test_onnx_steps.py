@@ -13,7 +13,7 @@ from support.media import example, tone, write_media
 from support.model import random_batch, tiny_model
 
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.export.config import ExportSpec
 from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity

@@ -23,8 +23,8 @@ PLUMBING = ("core", "params", "stages")
 # that get what was written or fail, and the writing side of shards in stages that only read them.
 WITHOUT_EFFECT = {
     "data/loading/decoded_cache.py",
-    "data/chunks.py",
-    "data/executors.py",
+    "data/shards/chunk_codec.py",
+    "data/shards/executors.py",
     "data/loading/failures.py",
     "media/sandbox.py",
     "data/linked.py",
@@ -33,7 +33,7 @@ WITHOUT_EFFECT = {
     "media/clip.py",
     "data/remote.py",
     "data/storage.py",
-    "data/store.py",
+    "data/shards/encoded_cache.py",
     "data/loading/reader.py",
     "evaluation/ablation_tables.py",  # a cell reads its switches by it, and no table
     "evaluation/config.py",
@@ -43,7 +43,7 @@ WITHOUT_EFFECT = {
     "training/config.py",
     "training/weights.py",
 }
-WITHOUT_EFFECT_ON_READERS = {"media/resample.py", "data/shards.py"}
+WITHOUT_EFFECT_ON_READERS = {"media/resample.py", "data/shards/build.py"}
 WITHOUT_EFFECT_ON_TIMING = {"export/parity.py"}
 
 # Keys that say how fast or how patiently, not what.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from mirasol.data.executors import Workers
+from mirasol.data.shards.executors import Workers
 from mirasol.media.clip import ShardsSpec
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.media import TINY_CLIP, write_data
 
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ShardsSpec
 
 CLIPS = 16

@@ -15,8 +15,8 @@ from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.loading.reader import Entry, read_index, read_tar_index, remote_index
 from mirasol.data.remote import RemoteFolder, object_name
-from mirasol.data.shards import INDEX_SUFFIX
-from mirasol.data.tar import members_of
+from mirasol.data.shards.build import INDEX_SUFFIX
+from mirasol.data.shards.format import members_of
 
 Members = dict[str, tuple[int, int]]
 

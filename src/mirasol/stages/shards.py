@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from mirasol.core.files import write_json
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.params.schema import Params
 from mirasol.stages.paths import DATA, PARTS, REPORTS, SHARDS
 

@@ -10,10 +10,10 @@ import pytest
 from support.media import TINY_CLIP, tone, write_media
 from support.shards import TinyShards
 
-from mirasol.data.chunks import packets_of, unpack_chunk
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.pack import copy_videos, pack_video, unpack_video
+from mirasol.data.shards.chunk_codec import packets_of, unpack_chunk
+from mirasol.data.shards.codec import copy_videos, pack_video, unpack_video
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
 

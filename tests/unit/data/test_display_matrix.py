@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from support.media import TINY_CLIP
 
-from mirasol.data.pack import conforms, unpack_video
-from mirasol.data.parts import Part, make_part
+from mirasol.data.shards.codec import conforms, unpack_video
+from mirasol.data.shards.encode import Part, make_part
 from mirasol.media.container import open_media
 from mirasol.media.decode import decode_clip
 

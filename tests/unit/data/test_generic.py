@@ -11,7 +11,7 @@ from support.media import SHARED, TINY_CLIP
 from mirasol.core.errors import MirasolError
 from mirasol.data.adapters.generic import import_generic, split_of
 from mirasol.data.manifest import CAPTION_PROMPT, CLASSIFY_PROMPT, Example, read_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ClipSpec, ShardsSpec
 
 

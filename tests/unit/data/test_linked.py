@@ -11,7 +11,7 @@ from support.media import TINY_CLIP, tone, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.adapters.generic import import_generic
 from mirasol.data.linked import changed_media
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ShardsSpec
 
 ONE = ShardsSpec(workers=1)

@@ -19,11 +19,10 @@ from support.media import TINY_CLIP
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import executors
-from mirasol.data.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
-from mirasol.data.parts import Made
-from mirasol.data.shards import build_shards
-from mirasol.data.store import Store
+from mirasol.data.shards.build import build_shards, executors
+from mirasol.data.shards.encode import Made
+from mirasol.data.shards.encoded_cache import Store
+from mirasol.data.shards.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
 from mirasol.media.clip import ShardsSpec
 from mirasol.media.sandbox import guarded
 
@@ -125,7 +124,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(
         write(store, name, part)
 
     monkeypatch.setattr(Store, "write", write_and_kill)
-    monkeypatch.setattr("mirasol.data.parts.JOB_CLIPS", 1)
+    monkeypatch.setattr("mirasol.data.shards.encode.JOB_CLIPS", 1)
     with cluster(failures=3) as local:
         spec = ShardsSpec(clips_per_shard=3, executor="dask", address=local.scheduler_address)
         build_shards(tiny_shards.data, tmp_path / "shards", TINY_CLIP, spec)

@@ -15,7 +15,7 @@ import pytest
 from support.media import TINY_CLIP, shown, tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.pack import conforms, copy_videos, pack_audio, pack_video, unpack_audio, unpack_video
+from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video, unpack_audio, unpack_video
 from mirasol.media import codecs
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
@@ -49,7 +49,7 @@ def test_equal_frames_give_equal_bytes() -> None:
 def test_the_bytes_do_not_depend_on_what_memory_held_before(size: int) -> None:
     program = f"""
 import hashlib, numpy as np
-from mirasol.data.pack import pack_video
+from mirasol.data.shards.codec import pack_video
 from mirasol.media.clip import ClipSpec
 noise = np.random.default_rng(0).normal(0, 4, (8, {size} * 3 // 2, {size}))
 waves = 120 + 60 * np.sin(np.arange({size}) / 7 + 3 * np.arange(8)[:, None, None])

@@ -10,11 +10,11 @@ from support.inline import inline_workers
 from support.media import TINY_CLIP, example, tone, write_data, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import parts as parts_module
-from mirasol.data import shards as shards_module
 from mirasol.data.manifest import Example, clips_of, read_manifest, write_manifest
-from mirasol.data.parts import PART_CLIPS, Job, jobs_of, make_job, maker, part_name, parts_of
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.build import encode as parts_module
+from mirasol.data.shards.encode import PART_CLIPS, Job, jobs_of, make_job, maker, part_name, parts_of
 from mirasol.media.clip import ShardsSpec
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)

@@ -30,7 +30,6 @@ from typer.testing import CliRunner
 from mirasol.cli import app
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data import shards as shards_module
 from mirasol.data.check import check_shards
 from mirasol.data.loading import reader as tars_module
 from mirasol.data.loading.dataset import ShardSet
@@ -38,7 +37,8 @@ from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import make_loader
 from mirasol.data.look import look
 from mirasol.data.remote import RemoteFolder, object_name
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards.build import build_shards
 from mirasol.data.storage import check_folder
 from mirasol.media.clip import ShardsSpec
 from mirasol.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ import os, signal, sys
 from pathlib import Path
 from support.inline import inline_workers
 from support.media import TINY_CLIP
-from mirasol.data import shards
+from mirasol.data.shards.build import build as shards
 from mirasol.data.remote import RemoteFolder
 from mirasol.media.clip import ShardsSpec
 

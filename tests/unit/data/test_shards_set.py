@@ -18,7 +18,7 @@ from mirasol.data.loading.dataset import ClipArrays, ShardSet
 from mirasol.data.loading.decoded_cache import ClipCache
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.look import look
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ShardsSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 

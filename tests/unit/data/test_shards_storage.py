@@ -12,9 +12,9 @@ from support.media import TINY_CLIP, write_data
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import shards as shards_module
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards.build import build_shards
 from mirasol.data.storage import check_url, identities, local_file
 from mirasol.media.clip import ShardsSpec
 

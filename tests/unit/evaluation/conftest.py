@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mirasol.data.manifest import read_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelSpec

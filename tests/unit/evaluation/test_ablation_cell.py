@@ -14,7 +14,7 @@ from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.loading.texts import Text
 from mirasol.data.manifest import read_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.data.world.make import make_world
 from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.evaluation.config import EvaluateSpec

@@ -15,7 +15,7 @@ from support.media import example, tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
+from mirasol.data.shards.build import build_shards
 from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
 from mirasol.export.precision import lower, precisions_of

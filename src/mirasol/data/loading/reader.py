@@ -25,9 +25,9 @@ from mirasol.core.files import atomic_write, disk_error, sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import listing
 from mirasol.data.remote import RemoteFolder, object_name
-from mirasol.data.shards import FORMAT, INDEX, INDEX_SUFFIX
+from mirasol.data.shards.build import FORMAT, INDEX, INDEX_SUFFIX
+from mirasol.data.shards.format import is_tar_name
 from mirasol.data.storage import check_folder
-from mirasol.data.tar import is_tar_name
 
 OPEN_TARS = 64
 COPIED_AT_ONCE = 8

@@ -18,7 +18,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error
-from mirasol.data.parts import Made
+from mirasol.data.shards.encode import Made
 
 LOCK = "lock"
 AGAIN = ".again"  # ends the name of a part that the next run makes again

@@ -24,7 +24,7 @@ from av.container import InputContainer
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Clip
-from mirasol.data.pack import conforms, copy_videos, pack_audio, pack_video
+from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video
 from mirasol.data.storage import Identity, is_url, local_file
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, open_media, reason

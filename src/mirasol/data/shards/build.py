@@ -21,14 +21,14 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
-from mirasol.data.executors import WorkersDied, open_workers, run_jobs
 from mirasol.data.linked import check_media
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
-from mirasol.data.parts import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
 from mirasol.data.remote import RemoteFolder, object_name
+from mirasol.data.shards.encode import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
+from mirasol.data.shards.encoded_cache import Store
+from mirasol.data.shards.executors import WorkersDied, open_workers, run_jobs
+from mirasol.data.shards.format import Tar
 from mirasol.data.storage import check_folder, identities, is_url
-from mirasol.data.store import Store
-from mirasol.data.tar import Tar
 from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.media.resample import SAME_TIME
 

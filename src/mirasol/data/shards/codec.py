@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from mirasol.data.chunks import frames_of
+from mirasol.data.shards.chunk_codec import frames_of
 from mirasol.media.clip import ClipSpec
 from mirasol.media.codecs import require_codec
 from mirasol.media.container import UNUSABLE, origin_of, streams_of
