@@ -27,7 +27,7 @@ WITHOUT_EFFECT = {
     "data/shards/executors.py",
     "data/loading/failures.py",
     "media/sandbox.py",
-    "data/linked.py",
+    "data/linked_media.py",
     "data/manifest.py",
     "media/container.py",
     "media/clip.py",

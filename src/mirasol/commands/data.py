@@ -156,8 +156,8 @@ def look(
     Example:  mirasol data look --phase finetune --clips 24 --out augmented.png
     """
     from mirasol.core.errors import MirasolError
+    from mirasol.data.contact_sheet import look as draw
     from mirasol.data.loading.dataset import ShardSet
-    from mirasol.data.look import look as draw
 
     if phase is not None:
         if split or shard or key:
@@ -174,7 +174,7 @@ def look(
 
 
 def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -> list[Path]:
-    from mirasol.data.look import look_at_training
+    from mirasol.data.contact_sheet import look_at_training
     from mirasol.params.load import load_params
     from mirasol.stages.paths import CACHE, TOKENIZER
     from mirasol.training.feed import Feed
@@ -209,9 +209,9 @@ def check(
     Example:  mirasol data check
     """
     from mirasol.core.errors import MirasolError
-    from mirasol.data.check import check_shards
-    from mirasol.data.linked import changed_media
+    from mirasol.data.linked_media import changed_media
     from mirasol.data.manifest import listing
+    from mirasol.data.verify import check_shards
 
     found = check_shards(shards) | {"changed_media": changed_media(data)}
     wrong = [*found["damaged"], *found["changed_media"]]

@@ -10,7 +10,7 @@ from support.media import TINY_CLIP, tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.adapters.generic import import_generic
-from mirasol.data.linked import changed_media
+from mirasol.data.linked_media import changed_media
 from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ShardsSpec
 
@@ -71,7 +71,7 @@ def test_another_time_of_the_same_bytes_is_no_change(media: Path) -> None:
 def test_importing_again_reads_only_what_is_new(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = imported(media)
     before = (data / "media.jsonl").read_bytes()
-    monkeypatch.setattr("mirasol.data.linked.sha256_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("mirasol.data.linked_media.sha256_file", lambda path: pytest.fail(f"{path} was read"))
     imported(media, link="")  # and as before: behind the link
     assert (data / "media.jsonl").read_bytes() == before
 

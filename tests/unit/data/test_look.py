@@ -15,9 +15,9 @@ from support.media import TINY_CLIP, example, tone, write_media
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.contact_sheet import changes, look, look_at_training, status_of_clip
 from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.data.look import changes, look, look_at_training, status_of_clip
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ShardsSpec

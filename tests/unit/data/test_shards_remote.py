@@ -30,16 +30,16 @@ from typer.testing import CliRunner
 from mirasol.cli import app
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.check import check_shards
+from mirasol.data.contact_sheet import look
 from mirasol.data.loading import reader as tars_module
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import make_loader
-from mirasol.data.look import look
 from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.shards.build import build as shards_module
 from mirasol.data.shards.build import build_shards
 from mirasol.data.storage import check_folder
+from mirasol.data.verify import check_shards
 from mirasol.media.clip import ShardsSpec
 from mirasol.tokenizer import Tokenizer
 

@@ -13,12 +13,12 @@ from support.media import TINY_CLIP, shown, tone, write_data, write_media
 from support.shards import CLIPS, TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.check import check_shards
+from mirasol.data.contact_sheet import look
 from mirasol.data.loading.dataset import ClipArrays, ShardSet
 from mirasol.data.loading.decoded_cache import ClipCache
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.look import look
 from mirasol.data.shards.build import build_shards
+from mirasol.data.verify import check_shards
 from mirasol.media.clip import ShardsSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 

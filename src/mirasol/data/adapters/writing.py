@@ -13,7 +13,7 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
-from mirasol.data.linked import LISTING, write_listing
+from mirasol.data.linked_media import LISTING, write_listing
 from mirasol.data.manifest import SPLITS, Example, write_manifest
 
 SUMMARY = "import.json"

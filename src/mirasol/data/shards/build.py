@@ -21,7 +21,7 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
-from mirasol.data.linked import check_media
+from mirasol.data.linked_media import check_media
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.shards.encode import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
