@@ -21,7 +21,7 @@ from common import arguments, exact, in_turn, median_ms, peak_mib, ratio, report
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mirasol.model.attention import chunk_causal_attention
+from mirasol.model.attention.chunk_causal import chunk_causal_attention
 from mirasol.model.layers import split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
 

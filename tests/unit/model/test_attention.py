@@ -11,9 +11,9 @@ from support.model import random_batch, tiny_model, with_presence
 from torch.nn.attention.flex_attention import create_block_mask
 
 from mirasol.model import chunk_transformer
-from mirasol.model.attention import chunk_causal_attention, chunk_causal_mask
-from mirasol.model.attention_flex import KEPT, block_mask
-from mirasol.model.attention_loop import KEYS
+from mirasol.model.attention.chunk_causal import chunk_causal_attention, chunk_causal_mask
+from mirasol.model.attention.flex import KEPT, block_mask
+from mirasol.model.attention.loop import KEYS
 from mirasol.model.chunk_transformer import use_backend
 
 CPU = torch.device("cpu")

@@ -31,7 +31,7 @@ def attention(
     later_valid: Tensor | None,
     blocks: BlockMask | None,
 ) -> Tensor:
-    """Arguments and result as of :func:`mirasol.model.attention.chunk_causal_attention`.
+    """Arguments and result as of :func:`mirasol.model.attention.chunk_causal.chunk_causal_attention`.
 
     Raises:
         ValueError: a gradient is wanted on a CPU, where FlexAttention has none.

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from mirasol.model import attention_flex, attention_loop
+from mirasol.model.attention.chunk_causal import flex as attention_flex
+from mirasol.model.attention.chunk_causal import loop as attention_loop
 
 BACKENDS = ("auto", "dense", "loop", "flex")
 
@@ -48,7 +49,7 @@ def chunk_causal_attention(
         own_valid: bool [B, T, n], keys that their own chunk sees; ``None`` for all. Every query needs one.
         later_valid: bool [B, T, n], keys that later chunks see; given together with ``own_valid``.
         backend: one of :data:`BACKENDS`.
-        blocks: for ``flex``, what :func:`mirasol.model.attention_flex.block_mask` gives for these shapes; asked for
+        blocks: for ``flex``, what :func:`mirasol.model.attention.flex.block_mask` gives for these shapes; asked for
             if ``None``, which inside of torch.compile means made again in every call.
 
     Returns:
