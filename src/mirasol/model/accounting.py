@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from mirasol.model.audio import audio_grid
-from mirasol.model.combiner_ttm import BOTTLENECK
+from mirasol.model.combiners.ttm import BOTTLENECK
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mirasol.model.audio import Audio
 from mirasol.model.batch import Batch
-from mirasol.model.combiner import build_combiner
+from mirasol.model.combiners.build import build_combiner
 from mirasol.model.config import ModelConfig
 from mirasol.model.frontend import downsample
 from mirasol.model.generation import greedy

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mirasol.model.chunk_transformer import StreamState
-from mirasol.model.combiner_cls import CLSCombiner
-from mirasol.model.combiner_concat import ConcatCombiner
-from mirasol.model.combiner_perceiver import PerceiverCombiner
-from mirasol.model.combiner_transformer import TransformerCombiner
-from mirasol.model.combiner_ttm import TTMCombiner
+from mirasol.model.combiners.cls import CLSCombiner
+from mirasol.model.combiners.concat import ConcatCombiner
+from mirasol.model.combiners.perceiver import PerceiverCombiner
+from mirasol.model.combiners.transformer import TransformerCombiner
+from mirasol.model.combiners.ttm import TTMCombiner
 from mirasol.model.config import POOLED_COMBINERS, QUERIES, ModelConfig
 
 

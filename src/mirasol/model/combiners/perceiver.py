@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.model.chunk_transformer import ChunkTransformer, StreamState
+from mirasol.model.combiners.pooled import LearnedStart, PooledStart, append_start, appended_visible
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import projection
-from mirasol.model.pooled import LearnedStart, PooledStart, append_start, appended_visible
 
 
 class PerceiverCombiner(nn.Module):

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.combiners.pooled import PooledStart
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import projection
-from mirasol.model.pooled import PooledStart
 from mirasol.model.vit import Block
 
 BOTTLENECK = 64  # hidden width of TokenLearner's MLP
