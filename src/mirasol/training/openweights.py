@@ -19,11 +19,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import listing
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.openweights.earlier import read_earlier
-from mirasol.model.openweights.found import Found, account
-from mirasol.model.openweights.text import read_text
-from mirasol.model.openweights.vision import Pixels, read_vision
-from mirasol.model.openweights.vocabulary import Vocabulary
+from mirasol.model.pretrained.mirasol import read_earlier
+from mirasol.model.pretrained.tensor_map import Found, account
+from mirasol.model.pretrained.text import read_text
+from mirasol.model.pretrained.vision import Pixels, read_vision
+from mirasol.model.pretrained.vocabulary import Vocabulary
 from mirasol.tokenizer import SPACE, Tokenizer
 from mirasol.training.weights import WEIGHTS, read_config, save_weights
 

@@ -8,9 +8,9 @@ import torch
 from support.model import TINY, random_batch, tiny_config, tiny_model
 
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.openweights.earlier import read_earlier
-from mirasol.model.openweights.found import INTERPOLATED, LOADED, Found, account
-from mirasol.model.openweights.vocabulary import Vocabulary
+from mirasol.model.pretrained.mirasol import read_earlier
+from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, Found, account
+from mirasol.model.pretrained.vocabulary import Vocabulary
 
 SAME = Vocabulary({i: i for i in range(19)}, 19)
 

@@ -11,8 +11,8 @@ from support.openweights import gpt_neox, gpt_neox_config, gpt_neox_logits
 
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.openweights.text import read_text
-from mirasol.model.openweights.vocabulary import Vocabulary, move_rows
+from mirasol.model.pretrained.text import read_text
+from mirasol.model.pretrained.vocabulary import Vocabulary, move_rows
 
 SIZES = Sizes(layers=2, width=24, hidden=48, heads=2, head=12)
 SAME = Vocabulary({i: i for i in range(19)}, 19)

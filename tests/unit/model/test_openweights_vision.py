@@ -12,9 +12,9 @@ from support.openweights import timm_vit, to_hugging_face, vit_blocks
 
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.openweights.found import INTERPOLATED, LOADED, Found
-from mirasol.model.openweights.kernels import resample, resize_matrix
-from mirasol.model.openweights.vision import Pixels, read_vision
+from mirasol.model.pretrained.resize import resample, resize_matrix
+from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, Found
+from mirasol.model.pretrained.vision import Pixels, read_vision
 
 SIZES = Sizes(layers=2, width=24, hidden=48, heads=2, head=12, eps=1e-6)
 HALF = Pixels((0.5,) * 3, (0.5,) * 3, "test")

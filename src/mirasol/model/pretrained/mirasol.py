@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.openweights.found import INTERPOLATED, LOADED, Found, Keys
-from mirasol.model.openweights.kernels import resample
-from mirasol.model.openweights.vocabulary import Vocabulary, move_rows
+from mirasol.model.pretrained.resize import resample
+from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, Found, Keys
+from mirasol.model.pretrained.vocabulary import Vocabulary, move_rows
 
 SOURCE = "mirasol"
 SIZES = {  # of which transformer each part is

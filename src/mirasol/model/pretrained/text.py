@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.openweights.found import LOADED, ZERO, Found, Keys
-from mirasol.model.openweights.vocabulary import Vocabulary, move_rows
 from mirasol.model.positions import TOKEN_BASE
+from mirasol.model.pretrained.tensor_map import LOADED, ZERO, Found, Keys
+from mirasol.model.pretrained.vocabulary import Vocabulary, move_rows
 
 SOURCE = "GPT-NeoX"
 OTHERS = (
