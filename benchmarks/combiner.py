@@ -29,7 +29,7 @@ from inputs import random_batch, weighted_loss
 from mirasol.model.combiners.build import build_combiner
 from mirasol.model.config import ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 
 AUDIO = 8  # audio tokens among the n features
 EARLY, LATE, REPEATED = 10, 1000, 3  # chunks seen before a TTM step is timed, and steps in one timing

@@ -39,7 +39,7 @@ from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
 from mirasol.model.generation import EOS, PAD, search
 from mirasol.model.mirasol import Encoded, Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 
 CHUNKS, LONGEST, BEAM = 4, 8, 4
 Questions = tuple[Mirasol, Batch, Batch, Tensor, Tensor]  # clips, with other sounds, prompts [B, Q, P], lengths [B, Q]

@@ -25,7 +25,7 @@ from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.paper import PaperInputs, paper_config
+from mirasol.model.sizes.paper import PaperInputs, paper_config
 from mirasol.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model
 

@@ -39,7 +39,7 @@ WITHOUT_EFFECT = {
     "evaluation/config.py",
     "export/config.py",
     "model/config.py",
-    "model/presets.py",
+    "model/sizes/presets.py",
     "training/config.py",
     "training/weights.py",
 }

@@ -11,7 +11,7 @@ from mirasol.data.shards.build import build_shards
 from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelConfig, ModelSpec
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 from mirasol.tokenizer import Tokenizer, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.trainer import run_phase

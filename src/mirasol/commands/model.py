@@ -65,8 +65,8 @@ def _config(
 
     from mirasol.core.errors import MirasolError
     from mirasol.model.config import COMBINERS, POOLED_COMBINERS, PRESETS
-    from mirasol.model.paper import PARAMETERS, PaperInputs, paper_config
-    from mirasol.model.presets import build_config
+    from mirasol.model.sizes.paper import PARAMETERS, PaperInputs, paper_config
+    from mirasol.model.sizes.presets import build_config
     from mirasol.params.load import load_params
 
     if preset is not None and preset not in PRESETS:
@@ -104,8 +104,8 @@ def _config(
 
 def _print_parameters(preset: str, model: Mirasol) -> None:
     from mirasol.commands.say import table
-    from mirasol.model.accounting import parameter_counts
-    from mirasol.model.paper import paper_figures
+    from mirasol.model.sizes.accounting import parameter_counts
+    from mirasol.model.sizes.paper import paper_figures
 
     figures = paper_figures(model.config, preset)
     rows = [("part", "parameters", "the paper's", "off by", "why")]
@@ -121,7 +121,7 @@ def _print_parameters(preset: str, model: Mirasol) -> None:
 
 def _print_tokens(config: ModelConfig) -> None:
     from mirasol.commands.say import table
-    from mirasol.model.accounting import chunk_tokens
+    from mirasol.model.sizes.accounting import chunk_tokens
 
     lattices, audio = chunk_tokens(config)
     rows = [
@@ -139,7 +139,7 @@ def _print_operations(config: ModelConfig, chunks: int) -> None:
     import dataclasses
 
     from mirasol.commands.say import table
-    from mirasol.model.accounting import CHUNK_PARTS, forward_flops, training_flops
+    from mirasol.model.sizes.accounting import CHUNK_PARTS, forward_flops, training_flops
 
     text = [config.max_text]
     columns: list[list[str]] = []
@@ -166,7 +166,7 @@ def _print_state(model: Mirasol) -> None:
     import torch
 
     from mirasol.commands.say import table
-    from mirasol.model.accounting import state_bytes
+    from mirasol.model.sizes.accounting import state_bytes
 
     if model.config.latent == "bidirectional":
         print("\na bidirectional latent model cannot stream")

@@ -12,7 +12,7 @@ from mirasol.evaluation.config import EvaluateSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelSpec
-from mirasol.model.presets import PRESETS, Preset
+from mirasol.model.sizes.presets import PRESETS, Preset
 from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirasol.core.files import write_json
 from mirasol.model.config import ModelConfig
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 from mirasol.params.schema import Params
 from mirasol.stages.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
 from mirasol.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 from mirasol.tokenizer import Tokenizer, train_tokenizer
 from mirasol.training.weights import save_weights
 

@@ -23,7 +23,7 @@ from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 from mirasol.tokenizer import Tokenizer, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 

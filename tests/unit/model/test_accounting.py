@@ -8,10 +8,10 @@ from support.model import TINY, random_batch, tiny_config, tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mirasol.model.accounting import forward_flops, parameter_counts, state_bytes, training_flops
 from mirasol.model.attention.chunk_causal import chunk_causal_attention
 from mirasol.model.config import COMBINERS, LATENTS, Sizes
-from mirasol.model.paper import paper_config
+from mirasol.model.sizes.accounting import forward_flops, parameter_counts, state_bytes, training_flops
+from mirasol.model.sizes.paper import paper_config
 from mirasol.model.streaming import EncoderCombiner
 
 T, L = 4, 7

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from mirasol.model.accounting import chunk_tokens, parameter_counts
 from mirasol.model.config import PRESETS as NAMES
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.paper import PARAMETERS, paper_config, paper_figures
-from mirasol.model.presets import PRESETS, build_config
+from mirasol.model.sizes.accounting import chunk_tokens, parameter_counts
+from mirasol.model.sizes.paper import PARAMETERS, paper_config, paper_figures
+from mirasol.model.sizes.presets import PRESETS, build_config
 from mirasol.model.tubes import chunk_lattices
 
 # parts for which S 4 agrees with itself: docs/decisions/0017 has the arithmetic of the others

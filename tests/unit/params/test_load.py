@@ -9,9 +9,9 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.export.config import ExportSpec
-from mirasol.model.accounting import chunk_tokens
 from mirasol.model.config import PRESETS, ModelSpec
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.accounting import chunk_tokens
+from mirasol.model.sizes.presets import build_config
 from mirasol.params.errors import ParamsError, nearest
 from mirasol.params.load import load_params
 from mirasol.params.schema import Params, chunk_features, keys, sections

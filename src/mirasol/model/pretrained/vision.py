@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import VITS
 from mirasol.model.pretrained.resize import resample
 from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, Found, Keys
+from mirasol.model.sizes.presets import VITS
 
 TIMM_EPS = 1e-6  # timm's ViTs; Hugging Face says its own in config.json
 
