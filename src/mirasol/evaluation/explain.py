@@ -23,7 +23,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
-from mirasol.model.explain import look_back
+from mirasol.model.attribution import look_back
 from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import EOS, SPACE, Tokenizer
 from mirasol.training.weights import load_model

@@ -9,9 +9,9 @@ import pytest
 import torch
 from support.model import PRESENCE, TINY, random_batch, tiny_model, with_presence
 
+from mirasol.model.attribution import _counted, _log_odds, look_back, noting
 from mirasol.model.batch import Batch
 from mirasol.model.config import COMBINERS
-from mirasol.model.explain import _counted, _log_odds, look_back, noting
 from mirasol.model.mirasol import Mirasol, join_presence
 
 TEXT = torch.tensor([2, 7, 8, 4, 9, 10])
