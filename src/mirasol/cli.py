@@ -259,7 +259,7 @@ def stream(
 
     Example:  mirasol stream rtsp://camera/live --ask 'what happens?' --every 5s
     """
-    from mirasol.runtime.live import seconds_of
+    from mirasol.runtime.sources.camera import seconds_of
     from mirasol.runtime.stream import stream as run_stream
 
     try:

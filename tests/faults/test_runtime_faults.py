@@ -19,12 +19,12 @@ from support.media import shown, tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.container import MediaError
-from mirasol.runtime import collect
 from mirasol.runtime.answer import answer
 from mirasol.runtime.contract import CONTRACT_FILE, read_contract
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Chunk, FileSource, FolderSource
+from mirasol.runtime.sources.files import Chunk, FileSource, FolderSource
+from mirasol.runtime.sources.files import resample as collect
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ClipSpec, ShardsSpec
 from mirasol.media.decode import decode_clip
 from mirasol.runtime.features import ChunkFeatures
-from mirasol.runtime.sources import FileSource
+from mirasol.runtime.sources.files import FileSource
 
 CLIP = ClipSpec(fps=8.0, chunks=4, frames_per_chunk=2, size=48, sample_rate=16000, mels=32, audio_bands=4)
 # folder -> patterns of files, and how many of them shards must take: else the test would compare nothing

@@ -29,7 +29,7 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import FileSource
+from mirasol.runtime.sources.files import FileSource
 
 STEPS = 40  # of each graph per round and side
 

@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from mirasol.core.errors import MirasolError
 from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures, Inputs
-from mirasol.runtime.sources import Chunk
+from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.hub import Hub, Visit, gone
 from mirasol.serve.schemas import Ask, Order, Play
 

@@ -21,7 +21,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError, probe
 from mirasol.media.sandbox import Guard
-from mirasol.runtime.sources import Chunk, FileSource
+from mirasol.runtime.sources.files import Chunk, FileSource
 from mirasol.serve.limits import Limits
 
 R = TypeVar("R")

@@ -27,8 +27,8 @@ from mirasol.data.world.video import encode
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
 from mirasol.media.log_mel import chunk_edge
-from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
-from mirasol.runtime.sources import Chunk, FileSource, Source, fit, joined, open_source, sixteen_bits
+from mirasol.runtime.sources.files import Chunk, FileSource, Source, fit, joined, open_source, sixteen_bits
+from mirasol.runtime.sources.resample import Frames, Samples, StreamPictures, StreamSound
 
 SYNTHETIC = "synthetic"
 SCHEMES = ("rtsp://", "rtsps://")

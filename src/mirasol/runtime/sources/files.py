@@ -23,7 +23,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
 from mirasol.media.decode import probe
 from mirasol.media.log_mel import chunk_edge
-from mirasol.runtime.collect import Frames, Samples, StreamPictures, StreamSound
+from mirasol.runtime.sources.resample import Frames, Samples, StreamPictures, StreamSound
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
 FULL_SCALE = 32768.0
