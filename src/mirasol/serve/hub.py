@@ -21,9 +21,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
 from mirasol.runtime.backends import Array
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.influence import answer_tokens, influences
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
-from mirasol.serve.influence import answer_tokens, influences
 from mirasol.serve.limits import Limits
 from mirasol.serve.media import Media, Summary
 from mirasol.serve.metrics import Metrics

@@ -10,10 +10,10 @@ import pytest
 from support.bundle import CLIP, MAX_CHUNKS, QUESTION, random_chunk, tiny_bundle
 
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.influence import answer_tokens, influences
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.hub import Hub
-from mirasol.serve.influence import answer_tokens, influences
 from mirasol.serve.limits import Limits
 
 
