@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.serve import media as decoding
+from mirasol.serve import uploads as decoding
 from mirasol.serve.limits import Limits
 
 CAP = 1 << 20

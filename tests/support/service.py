@@ -19,9 +19,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from mirasol.runtime.engine import Engine
 from mirasol.serve.app import make_app
-from mirasol.serve.hub import Hub
 from mirasol.serve.limits import Limits
 from mirasol.serve.run import config_of
+from mirasol.serve.sessions import Hub
 
 QUESTION = "first bell"  # the tiny model has something to say to it
 

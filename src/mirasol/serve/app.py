@@ -23,12 +23,12 @@ from mirasol import __version__
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
-from mirasol.serve.gate import Gate
-from mirasol.serve.hub import FullError, Hub, Visit, gone
 from mirasol.serve.limits import Limits
-from mirasol.serve.live import Connection
-from mirasol.serve.media import TooLargeError, save
+from mirasol.serve.middleware import Gate
 from mirasol.serve.schemas import Answer, Health, LimitsView, MediaView, Question, Ready, Refusal, SessionView
+from mirasol.serve.sessions import FullError, Hub, Visit, gone
+from mirasol.serve.uploads import TooLargeError, save
+from mirasol.serve.websocket import Connection
 
 PAGE = File(__file__).with_name("page.html")
 READY_SECONDS = 5.0

@@ -13,8 +13,8 @@ from mirasol.runtime.engine import Engine
 from mirasol.runtime.influence import answer_tokens, influences
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
-from mirasol.serve.hub import Hub
 from mirasol.serve.limits import Limits
+from mirasol.serve.sessions import Hub
 
 
 @pytest.fixture(scope="module")

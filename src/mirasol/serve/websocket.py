@@ -27,8 +27,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures, Inputs
 from mirasol.runtime.sources.files import Chunk
-from mirasol.serve.hub import Hub, Visit, gone
 from mirasol.serve.schemas import Ask, Order, Play
+from mirasol.serve.sessions import Hub, Visit, gone
 
 MAGIC = b"MIR1"
 PICTURE, SOUND = 1, 2

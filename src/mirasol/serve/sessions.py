@@ -25,8 +25,8 @@ from mirasol.runtime.influence import answer_tokens, influences
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.limits import Limits
-from mirasol.serve.media import Media, Summary
 from mirasol.serve.metrics import Metrics
+from mirasol.serve.uploads import Media, Summary
 
 P = ParamSpec("P")
 R = TypeVar("R")
