@@ -20,8 +20,8 @@ import mirasol
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file
 from mirasol.core.progress import Progress
-from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
+from mirasol.export.model_card import model_card
 from mirasol.export.onnx import ATTENTION_OPSET, Weights, write_onnx
 from mirasol.export.signature import StepGraph, audio_graph, step_graphs
 from mirasol.media.clip import ClipSpec

@@ -18,8 +18,8 @@ from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
-from mirasol.export.precision import lower, precisions_of
-from mirasol.export.precision_gate import export_precisions
+from mirasol.export.quantize import lower, precisions_of
+from mirasol.export.quantize_check import export_precisions
 from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.media.clip import ShardsSpec
 from mirasol.runtime.backends import NoKernelError

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from mirasol.export.rewrite import cast_at_the_edges, full_masks
+from mirasol.export.onnx_passes import cast_at_the_edges, full_masks
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:

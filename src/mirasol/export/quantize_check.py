@@ -17,10 +17,10 @@ from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
-from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
+from mirasol.export.model_card import model_card
 from mirasol.export.parity import clip_batch
-from mirasol.export.precision import Feeds, lower, precisions_of
+from mirasol.export.quantize import Feeds, lower, precisions_of
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.contract import (
     AUDIO,
