@@ -177,7 +177,7 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
     from mirasol.data.contact_sheet import look_at_training
     from mirasol.params.load import load_params
     from mirasol.stages.paths import CACHE, TOKENIZER
-    from mirasol.training.feed import Feed
+    from mirasol.training.data_module import Feed
     from mirasol.training.phases import find_phase
 
     params = load_params()

@@ -45,7 +45,7 @@ def import_(
     from mirasol.stages.paths import TOKENIZER
     from mirasol.stages.phase import model_config
     from mirasol.tokenizer import Tokenizer
-    from mirasol.training.openweights import Sources, import_weights
+    from mirasol.training.convert_pretrained import Sources, import_weights
     from mirasol.training.weights import pinned
 
     if not (vision or text or earlier):

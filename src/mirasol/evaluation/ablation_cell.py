@@ -26,7 +26,7 @@ from mirasol.model.threads import torch_threads
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.curves import CURVES
-from mirasol.training.feed import Feed
+from mirasol.training.data_module import Feed
 from mirasol.training.phases import find_phase, freeze
 from mirasol.training.trainer import describe, fit, initial_model
 from mirasol.training.validation import score_texts

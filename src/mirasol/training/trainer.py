@@ -34,7 +34,7 @@ from mirasol.training.callbacks import Recorder
 from mirasol.training.checkpoint import CHECKPOINT, AtomicCheckpointIO, fingerprint, resumable_step
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.curves import CURVES, read_lines
-from mirasol.training.feed import Feed
+from mirasol.training.data_module import Feed
 from mirasol.training.module import PhaseModule
 from mirasol.training.phases import Phase, find_phase, freeze
 from mirasol.training.validation import Validation

@@ -16,7 +16,7 @@ from mirasol.core.files import write_json
 from mirasol.model.config import Sizes
 from mirasol.stages import pretrain
 from mirasol.tokenizer import FORMAT, SPECIAL, Tokenizer
-from mirasol.training.openweights import Sources, import_weights
+from mirasol.training.convert_pretrained import Sources, import_weights
 from mirasol.training.weights import CONFIG, WEIGHTS, find_pinned, load_model, pinned, save_weights
 
 SIZES = Sizes(layers=2, width=24, hidden=48, heads=2, head=12, eps=1e-6)
