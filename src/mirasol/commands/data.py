@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from mirasol.commands import say
-from mirasol.data.adapters.importing import Adapter, import_set
 from mirasol.data.adapters.table import ADAPTERS
+from mirasol.tasks.base.importer import Adapter, import_set
 
 app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
 import_app = typer.Typer(no_args_is_help=True, help="Turn annotations and media into a data folder with a manifest.")

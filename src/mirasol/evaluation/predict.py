@@ -26,11 +26,11 @@ from mirasol.evaluation.evaluate import (
 )
 from mirasol.evaluation.generate import answer
 from mirasol.evaluation.predictions import SHOWN, Prediction
-from mirasol.evaluation.protocols.protocol import Protocol
 from mirasol.evaluation.questions import TASK, Questions
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tasks.base.protocol import Protocol
 from mirasol.tokenizer import Tokenizer
 
 KEPT = 10  # scores of a closed set that a line keeps, the best

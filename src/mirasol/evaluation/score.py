@@ -12,8 +12,8 @@ from mirasol.data.manifest import Example, listing
 from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.normalise import VERSION, normalise
 from mirasol.evaluation.predictions import Prediction, match, read_predictions
-from mirasol.evaluation.protocols.protocol import Asked, Material, Protocol, cell, hash_of
 from mirasol.evaluation.questions import Questions, media_of
+from mirasol.tasks.base.protocol import Asked, Material, Protocol, cell, hash_of
 
 
 @dataclass(frozen=True)

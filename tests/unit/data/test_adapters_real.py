@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from support.media import SHARED
 
-from mirasol.data.adapters.importing import import_set
 from mirasol.data.adapters.table import ADAPTERS
 from mirasol.evaluation.normalise import normalise
+from mirasol.tasks.base.importer import import_set
 
 FOLDER = SHARED / "annotations"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real files in {FOLDER}: set MIRASOL_SHARED")

@@ -12,7 +12,7 @@ from support.media import example, write_media
 from support.shards import TinyShards
 
 from mirasol.cli import main
-from mirasol.data.adapters.writing import write_data
+from mirasol.tasks.base.writer import write_data
 
 
 def mirasol(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

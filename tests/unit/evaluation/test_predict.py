@@ -18,10 +18,10 @@ from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate
 from mirasol.evaluation.predict import predict
 from mirasol.evaluation.predictions import Prediction
-from mirasol.evaluation.protocols.protocol import Protocol
 from mirasol.evaluation.protocols.table import PROTOCOLS
 from mirasol.evaluation.questions import questions_of
 from mirasol.evaluation.score import score_file, score_predictions
+from mirasol.tasks.base.protocol import Protocol
 
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 GENERIC = PROTOCOLS["generic"]

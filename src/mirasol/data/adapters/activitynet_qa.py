@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record, RowError
+from mirasol.tasks.base.annotations import Annotations, Record, RowError
+from mirasol.tasks.base.importer import Adapter, Row
 
 TYPES = ("motion", "spatial", "temporal", "yes_no", "colour", "object", "location", "number", "other")
 

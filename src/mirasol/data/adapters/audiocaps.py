@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record
 from mirasol.data.manifest import CAPTION_PROMPT
+from mirasol.tasks.base.annotations import Annotations, Record
+from mirasol.tasks.base.importer import Adapter, Row
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 

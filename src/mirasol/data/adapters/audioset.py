@@ -22,9 +22,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record
 from mirasol.data.manifest import AUDIO_PROMPT
+from mirasol.tasks.base.annotations import Annotations, Record
+from mirasol.tasks.base.importer import Adapter, Row
 
 HEADER = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 JOIN = "; "  # class names contain commas

@@ -16,8 +16,8 @@ import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.adapters.writing import media_linked, refuse_world, write_data
 from mirasol.data.manifest import Example
+from mirasol.tasks.base.writer import media_linked, refuse_world, write_data
 
 PROMPT = "Classify the video audio clip."
 SOUND_OF = {"AIRPLANE": "BACKGROUND", "BIRD": "BACKGROUND", "DRONE": "DRONE", "HELICOPTER": "HELICOPTER"}

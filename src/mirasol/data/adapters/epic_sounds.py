@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record
+from mirasol.tasks.base.annotations import Annotations, Record
+from mirasol.tasks.base.importer import Adapter, Row
 
 SEGMENT = ("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.writing import refuse_world, write_data
 from mirasol.data.manifest import Example
+from mirasol.tasks.base.writer import refuse_world, write_data
 
 PROMPT = "Classify the video audio clip."
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.writing import check_link, refuse_world, write_data
 from mirasol.data.manifest import (
     AUDIO_PROMPT,
     CAPTION_PROMPT,
@@ -42,6 +41,7 @@ from mirasol.data.manifest import (
     listing,
 )
 from mirasol.data.storage import is_url
+from mirasol.tasks.base.writer import check_link, refuse_world, write_data
 
 REQUIRED = ("media", "answers")
 PROMPTS = {"qa": CLASSIFY_PROMPT, "caption": CAPTION_PROMPT, "audio_class": AUDIO_PROMPT}

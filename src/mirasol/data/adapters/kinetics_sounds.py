@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record, read_json
+from mirasol.tasks.base.annotations import Annotations, Record, read_json
+from mirasol.tasks.base.importer import Adapter, Row
 
 IDS = "ids_to_class.json"
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record, RowError
+from mirasol.tasks.base.annotations import Annotations, Record, RowError
+from mirasol.tasks.base.importer import Adapter, Row
 
 FAMILIES = ("what", "who", "how", "when", "where")  # by the first word, as the paper of the set counts them
 

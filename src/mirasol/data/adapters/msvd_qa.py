@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
 from mirasol.data.adapters.msrvtt_qa import family_of
-from mirasol.data.adapters.reading import Annotations, Record, RowError
+from mirasol.tasks.base.annotations import Annotations, Record, RowError
+from mirasol.tasks.base.importer import Adapter, Row
 
 MAPPING = "youtube_mapping.txt"
 

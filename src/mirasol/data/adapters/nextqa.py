@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record, RowError, read_json
+from mirasol.tasks.base.annotations import Annotations, Record, RowError, read_json
+from mirasol.tasks.base.importer import Adapter, Row
 
 TYPES = {name: name for name in ("CW", "CH", "TN", "TC", "TP", "DC", "DL", "DO", "DB")}
 COLUMNS = ("video", "question", "answer", "qid", "type")

@@ -14,7 +14,7 @@ from mirasol.data.adapters import (
     vggsound,
     webvid,
 )
-from mirasol.data.adapters.importing import Adapter
+from mirasol.tasks.base.importer import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter

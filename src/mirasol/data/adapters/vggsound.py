@@ -20,8 +20,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record
+from mirasol.tasks.base.annotations import Annotations, Record
+from mirasol.tasks.base.importer import Adapter, Row
 
 SPLITS = {"train": "train", "test": "test"}
 

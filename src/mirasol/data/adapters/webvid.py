@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.importing import Adapter, Row
-from mirasol.data.adapters.reading import Annotations, Record, RowError
 from mirasol.data.manifest import CAPTION_PROMPT
+from mirasol.tasks.base.annotations import Annotations, Record, RowError
+from mirasol.tasks.base.importer import Adapter, Row
 
 IDS = ("videoid", "video_id", "id")
 CAPTIONS = ("name", "caption", "text")

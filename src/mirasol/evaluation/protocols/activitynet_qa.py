@@ -18,8 +18,8 @@ from typing import Any
 from mirasol.data.adapters.activitynet_qa import TYPES
 from mirasol.data.manifest import Example
 from mirasol.evaluation.normalise import exact_match_raw
-from mirasol.evaluation.protocols import open_ended
-from mirasol.evaluation.protocols.protocol import DIGITS, Asked, Material, Protocol
+from mirasol.tasks.base import open_ended
+from mirasol.tasks.base.protocol import DIGITS, Asked, Material, Protocol
 
 FREE = TYPES[3:]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mirasol.evaluation.protocols import open_ended
-from mirasol.evaluation.protocols.protocol import Protocol
+from mirasol.tasks.base import open_ended
+from mirasol.tasks.base.protocol import Protocol
 
 PROTOCOL = Protocol(
     name="generic",

@@ -7,8 +7,8 @@ compare where both agree.
 
 from __future__ import annotations
 
-from mirasol.evaluation.protocols import class_names, open_ended
-from mirasol.evaluation.protocols.protocol import Protocol
+from mirasol.tasks.base import class_names, open_ended
+from mirasol.tasks.base.protocol import Protocol
 
 PROTOCOL = Protocol(
     name="kinetics-sounds",

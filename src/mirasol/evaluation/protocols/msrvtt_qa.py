@@ -6,8 +6,8 @@ Mirasol3B reports it open-ended (P Table 1). Source of the score: https://github
 
 from __future__ import annotations
 
-from mirasol.evaluation.protocols import open_ended
-from mirasol.evaluation.protocols.protocol import Protocol
+from mirasol.tasks.base import open_ended
+from mirasol.tasks.base.protocol import Protocol
 
 PROTOCOL = Protocol(
     name="msrvtt-qa",

@@ -14,7 +14,7 @@ from typing import Any
 from mirasol.data.manifest import Example
 from mirasol.evaluation.normalise import normalise
 from mirasol.evaluation.predictions import Prediction
-from mirasol.evaluation.protocols.protocol import Asked, Credit, Material, Protocol
+from mirasol.tasks.base.protocol import Asked, Credit, Material, Protocol
 
 
 def choice(predicted: str | None, options: Sequence[str]) -> str | None:

@@ -22,10 +22,10 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example
 from mirasol.evaluation.predictions import Prediction
-from mirasol.evaluation.protocols import open_ended
 from mirasol.evaluation.protocols.nextqa_mc import parts
-from mirasol.evaluation.protocols.protocol import Asked, Credit, Material, Protocol, mean
 from mirasol.evaluation.wordnet import WordNet
+from mirasol.tasks.base import open_ended
+from mirasol.tasks.base.protocol import Asked, Credit, Material, Protocol, mean
 
 EXACT = ("DC", "DB")  # counting, and yes or no: near is not right
 STOPWORDS = "stopwords.txt"

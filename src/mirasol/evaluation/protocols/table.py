@@ -15,7 +15,7 @@ from mirasol.evaluation.protocols import (
     vggsound,
     world,
 )
-from mirasol.evaluation.protocols.protocol import Protocol
+from mirasol.tasks.base.protocol import Protocol
 
 PROTOCOLS: dict[str, Protocol] = {
     module.PROTOCOL.name: module.PROTOCOL

@@ -6,8 +6,8 @@ that others' figures stand on fewer: the number of clips and the hash of their i
 
 from __future__ import annotations
 
-from mirasol.evaluation.protocols import class_names, open_ended
-from mirasol.evaluation.protocols.protocol import Protocol
+from mirasol.tasks.base import class_names, open_ended
+from mirasol.tasks.base.protocol import Protocol
 
 PROTOCOL = Protocol(
     name="vggsound",

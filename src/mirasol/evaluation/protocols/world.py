@@ -11,8 +11,8 @@ from typing import Any
 
 from mirasol.data.manifest import clip_key
 from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
-from mirasol.evaluation.protocols import open_ended
-from mirasol.evaluation.protocols.protocol import Asked, Material, Protocol
+from mirasol.tasks.base import open_ended
+from mirasol.tasks.base.protocol import Asked, Material, Protocol
 
 
 def more(rows: Sequence[Asked], material: Material) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from mirasol.data.manifest import Example
 from mirasol.evaluation.normalise import exact_match, exact_match_raw, normalise
 from mirasol.evaluation.predictions import Prediction
-from mirasol.evaluation.protocols.protocol import Asked, Credit, Material, mean
+from mirasol.tasks.base.protocol import Asked, Credit, Material, mean
 
 TOP = 1000  # answers of the vocabulary that classifiers on these sets commonly choose from
 

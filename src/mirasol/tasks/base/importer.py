@@ -11,10 +11,10 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data.adapters.medianames import MediaFolder, check_pattern, fill
-from mirasol.data.adapters.reading import Annotations
-from mirasol.data.adapters.writing import check_link, examine, refuse_world, summarise, write_data
 from mirasol.data.manifest import CLASSIFY_PROMPT, SPLITS, Example, check_example, example_of, listing
+from mirasol.tasks.base.annotations import Annotations
+from mirasol.tasks.base.media_patterns import MediaFolder, check_pattern, fill
+from mirasol.tasks.base.writer import check_link, examine, refuse_world, summarise, write_data
 
 SHOWN_MISSING = 10
 VAL_OF = 20  # one group in so many of the train split becomes the val split of a set that has none

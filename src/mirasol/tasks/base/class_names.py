@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mirasol.evaluation.normalise import normalise
-from mirasol.evaluation.protocols.protocol import Asked, Material, mean
+from mirasol.tasks.base.protocol import Asked, Material, mean
 
 
 def more(rows: Sequence[Asked], material: Material) -> dict[str, Any]:
