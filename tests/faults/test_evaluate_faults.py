@@ -12,8 +12,8 @@ from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate
+from mirasol.tasks.scoring.config import EvaluateSpec
 
 
 @pytest.fixture(scope="module")

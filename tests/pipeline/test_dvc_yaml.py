@@ -36,7 +36,7 @@ WITHOUT_EFFECT = {
     "data/shards/encoded_cache.py",
     "data/loading/reader.py",
     "evaluation/ablation_tables.py",  # a cell reads its switches by it, and no table
-    "evaluation/config.py",
+    "tasks/scoring/config.py",
     "export/config.py",
     "model/config.py",
     "model/sizes/presets.py",

@@ -10,13 +10,13 @@ from typing import Any
 from mirasol.commands.say import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.evaluation.compare import compare as run_compare
-from mirasol.evaluation.predictions import write_predictions
 from mirasol.evaluation.protocols.table import protocol_of
 from mirasol.evaluation.questions import questions_of
 from mirasol.evaluation.score import Scored, check_material, score_file, score_predictions
 from mirasol.params.load import load_params
 from mirasol.stages.paths import CACHE, DATA, SHARDS, TOKENIZER
+from mirasol.tasks.scoring.compare import compare as run_compare
+from mirasol.tasks.scoring.predictions import write_predictions
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 FEW = 60  # source videos, below which a bootstrap over them is a little short

@@ -16,13 +16,13 @@ from mirasol.data.loading.augment import other_draws
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
 from mirasol.data.loading.texts import Text
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import blanked, muted, shuffled
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.curves import CURVES

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mirasol.core.files import atomic_write
 from mirasol.evaluation.ablation_cell import MARKS
-from mirasol.evaluation.ablation_statistics import Estimate, Floats, estimate, verdict
 from mirasol.evaluation.ablation_tables import CHANCE, Cell, Row, Table
-from mirasol.evaluation.matters import Share, judge
+from mirasol.tasks.scoring.ablation_statistics import Estimate, Floats, estimate, verdict
+from mirasol.tasks.scoring.matters import Share, judge
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ CHECKED = ("muted", "blanked", "shuffled")
 
 
 def matters(cells: list[Cell], folder: Path, families: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether each question family needs what it is made to need: :func:`mirasol.evaluation.matters.judge`."""
+    """Whether each question family needs what it is made to need: :func:`mirasol.tasks.scoring.matters.judge`."""
     marks = read_marks(folder, cells)
     out: dict[str, Any] = {}
     for family, about in families.items():

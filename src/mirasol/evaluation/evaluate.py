@@ -18,12 +18,12 @@ from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.loading.reader import read_index
 from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
-from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
@@ -57,7 +57,7 @@ def evaluate(
         max_damaged: share of the split's clips that may be damaged, ``training.max_damaged``.
 
     Returns:
-        The report of :func:`mirasol.evaluation.metrics.score` with ``split`` and ``missing``: the clips that
+        The report of :func:`mirasol.tasks.scoring.metrics.score` with ``split`` and ``missing``: the clips that
         the shards do not have or that are damaged, with the reason. Their questions count as wrong. Equal inputs give
         equal bytes.
 

@@ -15,7 +15,6 @@ from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.manifest import Example, clips_of, listing
 from mirasol.evaluation import closed
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import (
     check_agreement,
     check_lengths,
@@ -25,12 +24,13 @@ from mirasol.evaluation.evaluate import (
     missing_clips,
 )
 from mirasol.evaluation.generate import answer
-from mirasol.evaluation.predictions import SHOWN, Prediction
 from mirasol.evaluation.questions import TASK, Questions
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.tasks.base.protocol import Protocol
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.predictions import SHOWN, Prediction
 from mirasol.tokenizer import Tokenizer
 
 KEPT = 10  # scores of a closed set that a line keeps, the best

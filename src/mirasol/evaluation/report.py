@@ -10,7 +10,6 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.report_ablations import ablations_section
 from mirasol.evaluation.report_answers import (
     Prediction,
@@ -31,6 +30,7 @@ from mirasol.evaluation.report_sections import (
     stream_section,
     training_section,
 )
+from mirasol.tasks.scoring.config import EvaluateSpec
 
 __all__ = ["markdown", "render", "write_report"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mirasol.evaluation.matters import WITHIN
-from mirasol.evaluation.metrics import CONDITIONS
-from mirasol.evaluation.normalise import exact_match
 from mirasol.evaluation.report_data import Looked
 from mirasol.evaluation.report_html import Album, chips, interval, missing, percent, section, text, title
 from mirasol.evaluation.report_sections import gauge
+from mirasol.tasks.scoring.matters import WITHIN
+from mirasol.tasks.scoring.metrics import CONDITIONS
+from mirasol.tasks.scoring.normalise import exact_match
 
 CONDITION_WORDS = {
     "full": "clip as it is",

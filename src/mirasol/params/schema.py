@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.sizes.presets import PRESETS, Preset
+from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
 
 T = TypeVar("T")

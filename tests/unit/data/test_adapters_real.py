@@ -10,8 +10,8 @@ import pytest
 from support.media import SHARED
 
 from mirasol.data.adapters.table import ADAPTERS
-from mirasol.evaluation.normalise import normalise
 from mirasol.tasks.base.importer import import_set
+from mirasol.tasks.scoring.normalise import normalise
 
 FOLDER = SHARED / "annotations"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real files in {FOLDER}: set MIRASOL_SHARED")

@@ -17,13 +17,13 @@ from mirasol.data.manifest import read_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.world.make import make_world
 from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import answer, shuffled
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
+from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import Tokenizer, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mirasol.evaluation.ablation_statistics import AGREES, NOTHING, OPPOSITE, Estimate, estimate, student, verdict
+from mirasol.tasks.scoring.ablation_statistics import AGREES, NOTHING, OPPOSITE, Estimate, estimate, student, verdict
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (10, 2.228), (1000, 1.962)])

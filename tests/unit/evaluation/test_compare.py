@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.compare import compare
-from mirasol.evaluation.config import EvaluateSpec
+from mirasol.tasks.scoring.compare import compare
+from mirasol.tasks.scoring.config import EvaluateSpec
 
 SPEC = EvaluateSpec(resamples=400)
 

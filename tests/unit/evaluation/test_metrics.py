@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mirasol.evaluation.metrics import CONDITIONS, Constant, score
+from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, score
 
 FAMILIES = {
     "sound": {"kind": "heard", "needs": ["audio"], "chance": 0.25, "muted": 0.25, "blanked": 1.0, "shuffled": 1.0},

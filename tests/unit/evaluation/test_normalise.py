@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirasol.evaluation.normalise import exact_match, exact_match_raw, normalise
+from mirasol.tasks.scoring.normalise import exact_match, exact_match_raw, normalise
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mirasol.evaluation.paired import (
+from mirasol.tasks.scoring.paired import (
     compare_runs,
     holm,
     mcnemar,
@@ -16,7 +16,7 @@ from mirasol.evaluation.paired import (
     paired_totals,
     student_quantile,
 )
-from mirasol.evaluation.statistics import cluster_bootstrap
+from mirasol.tasks.scoring.statistics import cluster_bootstrap
 
 Credits = NDArray[np.int64]
 

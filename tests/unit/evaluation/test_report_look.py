@@ -10,9 +10,9 @@ from support.reporting import finish, looked_rows, page_of
 
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.evaluation import report_look
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.report_look import looks
 from mirasol.evaluation.report_pictures import HEAT, glow
+from mirasol.tasks.scoring.config import EvaluateSpec
 
 LONGEST = EvaluateSpec().max_answer
 

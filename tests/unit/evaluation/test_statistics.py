@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mirasol.evaluation.statistics import cluster_bootstrap, group_totals
+from mirasol.tasks.scoring.statistics import cluster_bootstrap, group_totals
 
 LEVEL = 0.95
 

@@ -10,7 +10,7 @@ from support.wordnet import write_wordnet
 
 from mirasol.core.errors import MirasolError
 from mirasol.evaluation.protocols.nextqa_oe import Wups
-from mirasol.evaluation.wordnet import WordNet
+from mirasol.tasks.scoring.wordnet import WordNet
 
 
 @pytest.fixture

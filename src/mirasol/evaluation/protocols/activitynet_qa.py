@@ -17,9 +17,9 @@ from typing import Any
 
 from mirasol.data.adapters.activitynet_qa import TYPES
 from mirasol.data.manifest import Example
-from mirasol.evaluation.normalise import exact_match_raw
 from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.protocol import DIGITS, Asked, Material, Protocol
+from mirasol.tasks.scoring.normalise import exact_match_raw
 
 FREE = TYPES[3:]
 

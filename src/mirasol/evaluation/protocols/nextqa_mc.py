@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mirasol.data.manifest import Example
-from mirasol.evaluation.normalise import normalise
-from mirasol.evaluation.predictions import Prediction
 from mirasol.tasks.base.protocol import Asked, Credit, Material, Protocol
+from mirasol.tasks.scoring.normalise import normalise
+from mirasol.tasks.scoring.predictions import Prediction
 
 
 def choice(predicted: str | None, options: Sequence[str]) -> str | None:

@@ -21,11 +21,11 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example
-from mirasol.evaluation.predictions import Prediction
 from mirasol.evaluation.protocols.nextqa_mc import parts
-from mirasol.evaluation.wordnet import WordNet
 from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.protocol import Asked, Credit, Material, Protocol, mean
+from mirasol.tasks.scoring.predictions import Prediction
+from mirasol.tasks.scoring.wordnet import WordNet
 
 EXACT = ("DC", "DB")  # counting, and yes or no: near is not right
 STOPWORDS = "stopwords.txt"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mirasol.data.manifest import clip_key
-from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.protocol import Asked, Material, Protocol
+from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, read_families, score
 
 
 def more(rows: Sequence[Asked], material: Material) -> dict[str, Any]:

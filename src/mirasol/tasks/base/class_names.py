@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mirasol.evaluation.normalise import normalise
 from mirasol.tasks.base.protocol import Asked, Material, mean
+from mirasol.tasks.scoring.normalise import normalise
 
 
 def more(rows: Sequence[Asked], material: Material) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mirasol.data.manifest import Example
-from mirasol.evaluation.normalise import exact_match, exact_match_raw, normalise
-from mirasol.evaluation.predictions import Prediction
 from mirasol.tasks.base.protocol import Asked, Credit, Material, mean
+from mirasol.tasks.scoring.normalise import exact_match, exact_match_raw, normalise
+from mirasol.tasks.scoring.predictions import Prediction
 
 TOP = 1000  # answers of the vocabulary that classifiers on these sets commonly choose from
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.data.manifest import Example
-from mirasol.evaluation.predictions import Prediction
-from mirasol.evaluation.statistics import cluster_bootstrap
+from mirasol.tasks.scoring.predictions import Prediction
+from mirasol.tasks.scoring.statistics import cluster_bootstrap
 
 UNIT = 10**6  # parts of a credit in the interval of a score that is no count
 DIGITS = 6  # of the figures in reports

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.matters import Share, judge
-from mirasol.evaluation.normalise import VERSION, exact_match, exact_match_raw, normalise
-from mirasol.evaluation.statistics import cluster_bootstrap
+from mirasol.tasks.scoring.matters import Share, judge
+from mirasol.tasks.scoring.normalise import VERSION, exact_match, exact_match_raw, normalise
+from mirasol.tasks.scoring.statistics import cluster_bootstrap
 
 #: What the model is given: the clip itself, without its sound, without its picture, with another clip's sound, with
 #: its chunks in another order.
@@ -146,7 +146,7 @@ def _cell(rows: Sequence[_Marked], resamples: int, seed: int) -> dict[str, Any]:
 def _matters(
     report: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Family -> condition -> its score there, and what that says: :func:`mirasol.evaluation.matters.judge`."""
+    """Family -> condition -> its score there, and what that says: :func:`mirasol.tasks.scoring.matters.judge`."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, full in report["families"].items():
         known = families.get(name, {})

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import listing
-from mirasol.evaluation.config import EvaluateSpec
-from mirasol.evaluation.normalise import exact_match
-from mirasol.evaluation.paired import Runs, compare_runs, holm, mcnemar
-from mirasol.evaluation.predictions import SHOWN, Prediction, read_predictions
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.normalise import exact_match
+from mirasol.tasks.scoring.paired import Runs, compare_runs, holm, mcnemar
+from mirasol.tasks.scoring.predictions import SHOWN, Prediction, read_predictions
 
 UNIT = 10**9  # parts of a credit: what a line's score is rounded to
 DIGITS = 6

@@ -73,7 +73,7 @@ def paired_bootstrap(
     one; it is below 1 - level exactly where the interval leaves out zero. The draws are integers and the ends are order
     statistics. Where nothing differs it is 0, with an interval of length zero and p = 1. Where all groups differ alike
     resampling cannot vary: the ends and p are then those of
-    :func:`mirasol.evaluation.statistics.cluster_bootstrap`, for differences of -1 to 1; where B alone is right
+    :func:`mirasol.tasks.scoring.statistics.cluster_bootstrap`, for differences of -1 to 1; where B alone is right
     everywhere, p is that of the sign test with a group as the unit.
     """
     totals = totals[np.lexsort((totals[:, 1], totals[:, 0]))]  # no shuffling of the input changes it
