@@ -18,8 +18,8 @@ from mirasol.cli import app
 from mirasol.commands import model
 from mirasol.commands.bench import BENCHMARKS
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.protocols.table import PROTOCOLS
 from mirasol.params.docs import render
+from mirasol.tasks.protocols.table import PROTOCOLS
 
 ROOT = Path(__file__).parents[2]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")

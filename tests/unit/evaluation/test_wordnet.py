@@ -9,7 +9,7 @@ import pytest
 from support.wordnet import write_wordnet
 
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.protocols.nextqa_oe import Wups
+from mirasol.tasks.protocols.nextqa_oe import Wups
 from mirasol.tasks.scoring.wordnet import WordNet
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example
-from mirasol.evaluation.protocols.nextqa_mc import parts
 from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.protocol import Asked, Credit, Material, Protocol, mean
+from mirasol.tasks.protocols.nextqa_mc import parts
 from mirasol.tasks.scoring.predictions import Prediction
 from mirasol.tasks.scoring.wordnet import WordNet
 
