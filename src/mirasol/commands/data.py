@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from mirasol.commands import say
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.tasks.base.importer import Adapter, import_set
+from mirasol.tasks.registry import ADAPTERS
 
 app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
 import_app = typer.Typer(no_args_is_help=True, help="Turn annotations and media into a data folder with a manifest.")
@@ -62,7 +62,7 @@ def generic(
 
     Example:  mirasol data import generic --annotations clips.csv --media ~/videos --out data
     """
-    from mirasol.data.adapters.generic import import_generic
+    from mirasol.tasks.generic import import_generic
 
     _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing))
 
@@ -73,7 +73,7 @@ def drone(media: Media, out: Out = Path("data")) -> None:
 
     Example:  mirasol data import drone --media ~/drone --out data
     """
-    from mirasol.data.adapters.drone import import_drone
+    from mirasol.tasks.drone import import_drone
 
     _facts(out, import_drone(media, out))
 
@@ -84,7 +84,7 @@ def fsdd(media: Media, out: Out = Path("data")) -> None:
 
     Example:  mirasol data import fsdd --media ~/fsdd/recordings --out data
     """
-    from mirasol.data.adapters.fsdd import import_fsdd
+    from mirasol.tasks.fsdd import import_fsdd
 
     _facts(out, import_fsdd(media, out))
 

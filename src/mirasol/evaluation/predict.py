@@ -24,11 +24,11 @@ from mirasol.evaluation.evaluate import (
     missing_clips,
 )
 from mirasol.evaluation.generate import answer
-from mirasol.evaluation.questions import TASK, Questions
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.tasks.base.protocol import Protocol
+from mirasol.tasks.questions import TASK, Questions
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.predictions import SHOWN, Prediction
 from mirasol.tokenizer import Tokenizer

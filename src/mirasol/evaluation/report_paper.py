@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeGuard
 
-from mirasol.evaluation.questions import published_split
 from mirasol.evaluation.report_data import Project
 from mirasol.evaluation.report_html import interval, percent, section, text
 from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.questions import published_split
 
 OWN = "Mirasol3B"  # how the paper's own rows begin
 ACCURACY = {"accuracy", "exactmatch", "top1", "acc", "overall", "all"}

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.ops import dvc
 from mirasol.ops.command import CommandError, git, mirasol
 from mirasol.ops.lock import hold
+from mirasol.tasks.registry import ADAPTERS
 
 WORKSPACES = Path("runs", "workspaces")
 ANNOTATIONS = ("annotations.csv", "annotations.jsonl")

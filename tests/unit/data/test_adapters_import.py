@@ -12,8 +12,8 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.tasks.base.importer import for_val, import_set
+from mirasol.tasks.registry import ADAPTERS
 
 
 def questions(*videos: int, answer: str = "yes") -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ import pytest
 from support.annotations import EPIC, EPIC_ROW, EPIC_TEST, MIDS, NEXT_MC, NEXT_OE, counted, imported
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT, Example
+from mirasol.tasks.registry import ADAPTERS
 
 
 def test_msrvtt_qa(tmp_path: Path) -> None:

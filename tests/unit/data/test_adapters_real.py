@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.media import SHARED
 
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.tasks.base.importer import import_set
+from mirasol.tasks.registry import ADAPTERS
 from mirasol.tasks.scoring.normalise import normalise
 
 FOLDER = SHARED / "annotations"

@@ -10,9 +10,9 @@ import pytest
 from support.media import SHARED, tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.drone import SOUND_OF, import_drone
-from mirasol.data.adapters.fsdd import import_fsdd
 from mirasol.data.manifest import Example, read_manifest
+from mirasol.tasks.drone import SOUND_OF, import_drone
+from mirasol.tasks.fsdd import import_fsdd
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from support.media import TINY_CLIP, tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.generic import import_generic
 from mirasol.data.linked_media import changed_media
 from mirasol.data.shards.build import build_shards
 from mirasol.media.clip import ShardsSpec
+from mirasol.tasks.generic import import_generic
 
 ONE = ShardsSpec(workers=1)
 ROWS = "media,answers,split\na.mp4,dog,train\ndeep/b.mp4,cat,train\nc.mp4,cow,val\n"

@@ -16,10 +16,10 @@ from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.evaluation import closed
 from mirasol.evaluation.evaluate import evaluate
 from mirasol.evaluation.predict import predict
-from mirasol.evaluation.questions import questions_of
-from mirasol.evaluation.score import score_file, score_predictions
 from mirasol.tasks.base.protocol import Protocol
 from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.questions import questions_of
+from mirasol.tasks.score import score_file, score_predictions
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.predictions import Prediction
 

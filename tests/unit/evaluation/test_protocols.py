@@ -17,9 +17,9 @@ from support.wordnet import write_wordnet
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example
-from mirasol.evaluation.questions import Questions, questions_of
-from mirasol.evaluation.score import score_predictions
 from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.questions import Questions, questions_of
+from mirasol.tasks.score import score_predictions
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.normalise import ARTICLES, normalise
 from mirasol.tasks.scoring.predictions import Prediction

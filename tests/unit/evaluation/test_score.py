@@ -15,9 +15,9 @@ from support.annotations import SMALL, write
 from mirasol.cli import app
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, write_manifest
-from mirasol.evaluation.questions import questions_of
-from mirasol.evaluation.score import check_material, score_file, score_predictions
 from mirasol.tasks.protocols.table import PROTOCOLS, protocol_of
+from mirasol.tasks.questions import questions_of
+from mirasol.tasks.score import check_material, score_file, score_predictions
 from mirasol.tasks.scoring.predictions import Prediction
 
 NAME = "msrvtt-qa"

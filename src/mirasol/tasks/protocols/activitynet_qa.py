@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mirasol.data.adapters.activitynet_qa import TYPES
 from mirasol.data.manifest import Example
+from mirasol.tasks.activitynet_qa import TYPES
 from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.protocol import DIGITS, Asked, Material, Protocol
 from mirasol.tasks.scoring.normalise import exact_match_raw

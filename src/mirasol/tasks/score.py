@@ -9,8 +9,8 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, listing
-from mirasol.evaluation.questions import Questions, media_of
 from mirasol.tasks.base.protocol import Asked, Material, Protocol, cell, hash_of
+from mirasol.tasks.questions import Questions, media_of
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.normalise import VERSION, normalise
 from mirasol.tasks.scoring.predictions import Prediction, match, read_predictions

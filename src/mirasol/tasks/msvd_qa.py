@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirasol.data.adapters.msrvtt_qa import family_of
 from mirasol.tasks.base.annotations import Annotations, Record, RowError
 from mirasol.tasks.base.importer import Adapter, Row
+from mirasol.tasks.msrvtt_qa import family_of
 
 MAPPING = "youtube_mapping.txt"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.data.manifest import SPLITS, Example, read_manifest
 from mirasol.tasks.base.importer import Adapter, read_set
 from mirasol.tasks.base.protocol import Protocol
 from mirasol.tasks.base.writer import SUMMARY
+from mirasol.tasks.registry import ADAPTERS
 
 TASK = "qa"  # what is asked; captions and names of sounds are only learnt from
 
