@@ -10,8 +10,8 @@ from typing import Any
 from mirasol.core.files import write_json
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import clips_of, read_manifest
+from mirasol.evaluation.attribution.explain_file import look
 from mirasol.evaluation.evaluate import read_families
-from mirasol.evaluation.explain import look
 from mirasol.evaluation.report import write_report
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.metrics import Constant, score

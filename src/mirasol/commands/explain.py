@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mirasol.commands.say import table
-from mirasol.evaluation.explain import explain
+from mirasol.evaluation.attribution.explain_file import explain
 from mirasol.params.load import load_params
 from mirasol.stages.paths import SHARDS, TOKENIZER
 

@@ -11,8 +11,8 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.evaluation.explain import Explained, explain, look
-from mirasol.evaluation.explain_picture import over_frames, over_sound, size_of
+from mirasol.evaluation.attribution.draw import over_frames, over_sound, size_of
+from mirasol.evaluation.attribution.explain_file import Explained, explain, look
 from mirasol.media.clip import ClipSpec
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model

@@ -13,7 +13,7 @@ from mirasol.evaluation.report_pictures import rgb
 from mirasol.model.mirasol import Mirasol
 
 if TYPE_CHECKING:
-    from mirasol.evaluation.explain import Explained
+    from mirasol.evaluation.attribution.explain_file import Explained
 
 DPI = 100
 WIDTH, HEAD, ROW = 12.0, 1.1, 2.0  # inches
