@@ -334,7 +334,7 @@ def report(
 
     Example:  mirasol report && xdg-open build/report/index.html
     """
-    from mirasol.evaluation import report as room
+    from mirasol.evaluation.report.page import page as room
 
     if markdown:
         print(room.markdown(Path()), end="")

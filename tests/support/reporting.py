@@ -12,7 +12,7 @@ from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import clips_of, read_manifest
 from mirasol.evaluation.attribution.explain_file import look
 from mirasol.evaluation.evaluate import read_families
-from mirasol.evaluation.report import write_report
+from mirasol.evaluation.report.page import write_report
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.metrics import Constant, score
 from mirasol.tokenizer import Tokenizer

@@ -10,8 +10,8 @@ from support.reporting import finish, page_of, wrong_now_and_then
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.evaluation.report import markdown, write_report
-from mirasol.evaluation.report_answers import choose, is_right
+from mirasol.evaluation.report.answers import choose, is_right
+from mirasol.evaluation.report.page import markdown, write_report
 
 SECTIONS = ("data", "training", "families", "modalities", "paper", "ablations", "gallery", "stream", "origin")
 LIMIT = 5_000_000

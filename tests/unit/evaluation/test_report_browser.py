@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.reporting import finish, looked_rows, write_benchmarks
 
-from mirasol.evaluation.report import write_report
+from mirasol.evaluation.report.page import write_report
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

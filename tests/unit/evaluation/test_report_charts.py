@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from mirasol.evaluation.report_charts import POINTS, Series, line_chart, number, smooth, thin, ticks
+from mirasol.evaluation.report.charts import POINTS, Series, line_chart, number, smooth, thin, ticks
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from support.reporting import finish, looked_rows, page_of
 
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.evaluation import report_look
-from mirasol.evaluation.report_look import looks
+from mirasol.evaluation.report.attribution import looks
+from mirasol.evaluation.report.page import attribution as report_look
 from mirasol.evaluation.report_pictures import HEAT, glow
 from mirasol.tasks.scoring.config import EvaluateSpec
 

@@ -11,7 +11,7 @@ import pytest
 from support.reporting import finish, write_benchmarks
 
 from mirasol.core.files import write_json
-from mirasol.evaluation.report_markdown import markdown
+from mirasol.evaluation.report.markdown import markdown
 
 
 def commit(folder: Path, subject: str) -> None:

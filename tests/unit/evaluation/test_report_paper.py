@@ -17,9 +17,9 @@ from mirasol.evaluation.ablation_cell import MARKS
 from mirasol.evaluation.ablation_report import compare
 from mirasol.evaluation.ablation_tables import Row as AblationRow
 from mirasol.evaluation.ablation_tables import Table
-from mirasol.evaluation.report_ablations import ablation_rows, tone
-from mirasol.evaluation.report_data import Project, read_project
-from mirasol.evaluation.report_paper import paper_tables, printed, results
+from mirasol.evaluation.report.ablations import ablation_rows, tone
+from mirasol.evaluation.report.paper import paper_tables, printed, results
+from mirasol.evaluation.report.project import Project, read_project
 
 SHARED = Path(os.environ.get("MIRASOL_SHARED", REPOSITORY.parent / "shared"))
 TABLES = [*paper_tables()["benchmarks"], *paper_tables()["ablations"]]

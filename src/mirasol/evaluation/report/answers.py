@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mirasol.evaluation.report_data import Looked
-from mirasol.evaluation.report_html import Album, chips, interval, missing, percent, section, text, title
-from mirasol.evaluation.report_sections import gauge
+from mirasol.evaluation.report.html import Album, chips, interval, missing, percent, section, text, title
+from mirasol.evaluation.report.project import Looked
+from mirasol.evaluation.report.sections import gauge
 from mirasol.tasks.scoring.matters import WITHIN
 from mirasol.tasks.scoring.metrics import CONDITIONS
 from mirasol.tasks.scoring.normalise import exact_match

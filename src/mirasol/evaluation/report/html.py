@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.evaluation.report_charts import number
-from mirasol.evaluation.report_data import Looked, Pictures
+from mirasol.evaluation.report.charts import number
+from mirasol.evaluation.report.project import Looked, Pictures
 from mirasol.evaluation.report_pictures import STRIP_SIDE, data_uri, png, spectrogram, strip
 from mirasol.media.log_mel import SILENCE
 

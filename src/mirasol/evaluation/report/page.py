@@ -10,8 +10,8 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.loading.dataset import ShardSet
-from mirasol.evaluation.report_ablations import ablations_section
-from mirasol.evaluation.report_answers import (
+from mirasol.evaluation.report.ablations import ablations_section
+from mirasol.evaluation.report.answers import (
     Prediction,
     choose,
     families_section,
@@ -19,11 +19,11 @@ from mirasol.evaluation.report_answers import (
     is_right,
     modalities_section,
 )
-from mirasol.evaluation.report_data import Looked, Pictures, Project, read_project
-from mirasol.evaluation.report_html import Album, missing, section
-from mirasol.evaluation.report_markdown import markdown
-from mirasol.evaluation.report_paper import paper_section
-from mirasol.evaluation.report_sections import (
+from mirasol.evaluation.report.html import Album, missing, section
+from mirasol.evaluation.report.markdown import markdown
+from mirasol.evaluation.report.paper import paper_section
+from mirasol.evaluation.report.project import Looked, Pictures, Project, read_project
+from mirasol.evaluation.report.sections import (
     data_section,
     hero,
     origin_section,
@@ -79,7 +79,7 @@ def render(project: Project) -> str:
         _section("stream", lambda: stream_section(project)),
         _section("origin", lambda: origin_section(project)),
     ]
-    templates = resources.files("mirasol.evaluation") / "templates"
+    templates = resources.files("mirasol.evaluation.report") / "templates"
     page = (templates / "report.html").read_text("utf-8")
     parts = {
         "style": (templates / "report.css").read_text("utf-8") + album.style(),
@@ -138,7 +138,7 @@ class ClipReader:
         """Where the model looked for each answer, by example id, and a note about those that are not there."""
         if self.shards is None or not chosen:
             return {}, ""
-        from mirasol.evaluation.report_look import looks  # torch takes a while to load
+        from mirasol.evaluation.report.attribution import looks  # torch takes a while to load
 
         longest = _section_of(self.project.params, "evaluate").get("max_answer")
         longest = longest if isinstance(longest, int) else EvaluateSpec().max_answer

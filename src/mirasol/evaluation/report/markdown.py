@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.evaluation.report_ablations import Row, signed, tables, verdicts
-from mirasol.evaluation.report_answers import ordered_families
-from mirasol.evaluation.report_charts import number
-from mirasol.evaluation.report_data import Project, previous, read_project
-from mirasol.evaluation.report_html import interval, percent
-from mirasol.evaluation.report_paper import OWN, key_of, paper_tables, printed, results
-from mirasol.evaluation.report_sections import realtime
+from mirasol.evaluation.report.ablations import Row, signed, tables, verdicts
+from mirasol.evaluation.report.answers import ordered_families
+from mirasol.evaluation.report.charts import number
+from mirasol.evaluation.report.html import interval, percent
+from mirasol.evaluation.report.paper import OWN, key_of, paper_tables, printed, results
+from mirasol.evaluation.report.project import Project, previous, read_project
+from mirasol.evaluation.report.sections import realtime
 from mirasol.tasks.scoring.metrics import CONDITIONS
 
 ABLATION = ("table", "row", "paper", "ours", "ci95", "against", "difference", "verdict")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mirasol.evaluation.report_charts import number, ticks
-from mirasol.evaluation.report_data import Project
-from mirasol.evaluation.report_html import missing, section, text
-from mirasol.evaluation.report_paper import is_number, key_of, paper_row, paper_tables
+from mirasol.evaluation.report.charts import number, ticks
+from mirasol.evaluation.report.html import missing, section, text
+from mirasol.evaluation.report.paper import is_number, key_of, paper_row, paper_tables
+from mirasol.evaluation.report.project import Project
 
 COMMAND = "mirasol ablate TABLE"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeGuard
 
-from mirasol.evaluation.report_data import Project
-from mirasol.evaluation.report_html import interval, percent, section, text
+from mirasol.evaluation.report.html import interval, percent, section, text
+from mirasol.evaluation.report.project import Project
 from mirasol.tasks.protocols.table import PROTOCOLS
 from mirasol.tasks.questions import published_split
 
@@ -49,7 +49,7 @@ class Result:
 
 def paper_tables() -> dict[str, Any]:
     """The paper's figures: ``source``, ``benchmarks``, ``ablations`` (templates/paper.json)."""
-    path = resources.files("mirasol.evaluation") / "templates" / "paper.json"
+    path = resources.files("mirasol.evaluation.report") / "templates" / "paper.json"
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
 

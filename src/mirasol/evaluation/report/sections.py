@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mirasol.evaluation.report_charts import Series, line_chart, number, smooth
-from mirasol.evaluation.report_data import PHASES, Project
-from mirasol.evaluation.report_html import (
+from mirasol.evaluation.report.charts import Series, line_chart, number, smooth
+from mirasol.evaluation.report.html import (
     Album,
     flat,
     interval,
@@ -22,6 +21,7 @@ from mirasol.evaluation.report_html import (
     text,
     title,
 )
+from mirasol.evaluation.report.project import PHASES, Project
 
 PHASE_WORDS = {
     "pretrain": "captions, text decoder frozen but for its cross-attention",
