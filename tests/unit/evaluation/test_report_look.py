@@ -9,9 +9,9 @@ import pytest
 from support.reporting import finish, looked_rows, page_of
 
 from mirasol.data.loading.dataset import ShardSet
+from mirasol.evaluation.pictures import HEAT, glow
 from mirasol.evaluation.report.attribution import looks
 from mirasol.evaluation.report.page import attribution as report_look
-from mirasol.evaluation.report_pictures import HEAT, glow
 from mirasol.tasks.scoring.config import EvaluateSpec
 
 LONGEST = EvaluateSpec().max_answer

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from mirasol.evaluation.report_pictures import STRIP_FRAMES, STRIP_SIDE, png, rgb, spectrogram, strip
+from mirasol.evaluation.pictures import STRIP_FRAMES, STRIP_SIDE, png, rgb, spectrogram, strip
 
 
 def read_png(data: bytes, form: str = "rgb24") -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.data.loading.decoded_cache import Decoded
-from mirasol.evaluation.report_pictures import rgb
+from mirasol.evaluation.pictures import rgb
 from mirasol.model.mirasol import Mirasol
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from mirasol.data.loading.loader import collate
 from mirasol.data.loading.samples import Sample
 from mirasol.data.loading.texts import Text
 from mirasol.evaluation.attribution.draw import draw
-from mirasol.evaluation.report_pictures import data_uri
+from mirasol.evaluation.pictures import data_uri
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip

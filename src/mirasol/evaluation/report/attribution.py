@@ -14,8 +14,8 @@ from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.evaluation.attribution.draw import over_frames, over_sound
 from mirasol.evaluation.attribution.explain_file import Explained, look
+from mirasol.evaluation.pictures import SPECTROGRAM_COLUMNS, glow, in_strip
 from mirasol.evaluation.report.project import Looked
-from mirasol.evaluation.report_pictures import SPECTROGRAM_COLUMNS, glow, in_strip
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.tokenizer import Tokenizer

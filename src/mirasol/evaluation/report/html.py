@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mirasol.evaluation.pictures import STRIP_SIDE, data_uri, png, spectrogram, strip
 from mirasol.evaluation.report.charts import number
 from mirasol.evaluation.report.project import Looked, Pictures
-from mirasol.evaluation.report_pictures import STRIP_SIDE, data_uri, png, spectrogram, strip
 from mirasol.media.log_mel import SILENCE
 
 LOUD = 2.2  # drawn brightest; the standardised features (data.features) reach 3 at full scale
