@@ -18,7 +18,7 @@ from mirasol.cli import app
 from mirasol.commands import model
 from mirasol.commands.bench import BENCHMARKS
 from mirasol.core.errors import MirasolError
-from mirasol.params.docs import render
+from mirasol.pipeline.params.docs import render
 from mirasol.tasks.protocols.table import PROTOCOLS
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ WITHOUT_TORCH = (
     "mirasol.cli",
     *(f"mirasol.data.{name}" for name in ("spec", "manifest", "decode", "features", "tokenizer")),
     *(f"mirasol.{room}.config" for room in ("model", "training", "evaluation", "export")),
-    "mirasol.params.load",
+    "mirasol.pipeline.params.load",
     *(f"mirasol.evaluation.{name}" for name in ("compare", "paired", "score", "wordnet", "protocols.table")),
     *sorted(
         ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)

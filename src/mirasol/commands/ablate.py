@@ -15,7 +15,7 @@ from mirasol.commands.say import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
 from mirasol.evaluation.ablation_tables import NO_PAPER, Cell, Grid, Table, cells_of, read_tables
-from mirasol.params.errors import nearest
+from mirasol.pipeline.params.errors import nearest
 
 REPORTS = Path("reports", "ablations")
 ALL, MATTERS = "all", "matters"

@@ -10,7 +10,7 @@ from typing import Any
 from mirasol.commands.say import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.params.load import load_params
+from mirasol.pipeline.params.load import load_params
 from mirasol.stages.paths import CACHE, DATA, SHARDS, TOKENIZER
 from mirasol.tasks.protocols.table import protocol_of
 from mirasol.tasks.questions import questions_of

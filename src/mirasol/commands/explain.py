@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirasol.commands.say import table
 from mirasol.evaluation.attribution.explain_file import explain
-from mirasol.params.load import load_params
+from mirasol.pipeline.params.load import load_params
 from mirasol.stages.paths import SHARDS, TOKENIZER
 
 

@@ -67,7 +67,7 @@ def _config(
     from mirasol.model.config import COMBINERS, POOLED_COMBINERS, PRESETS
     from mirasol.model.sizes.paper import PARAMETERS, PaperInputs, paper_config
     from mirasol.model.sizes.presets import build_config
-    from mirasol.params.load import load_params
+    from mirasol.pipeline.params.load import load_params
 
     if preset is not None and preset not in PRESETS:
         raise MirasolError(f"unknown preset `{preset}`: expected one of {', '.join(PRESETS)}")

@@ -18,8 +18,8 @@ def check(
 
     Example:  mirasol params check --file recipes/drone.yaml
     """
-    from mirasol.params.load import load_params
-    from mirasol.params.schema import keys, sections
+    from mirasol.pipeline.params.load import load_params
+    from mirasol.pipeline.params.schema import keys, sections
 
     load_params(file)
     kinds = [kind for kind, _ in sections().values()]
@@ -32,7 +32,7 @@ def docs(
 ) -> None:
     """Write the page that says what each key means and may be, from the schema."""
     from mirasol.core.files import atomic_write
-    from mirasol.params.docs import render
+    from mirasol.pipeline.params.docs import render
 
     with atomic_write(out, "w") as file:
         file.write(render())

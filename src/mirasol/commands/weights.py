@@ -41,7 +41,7 @@ def import_(
     """
     from mirasol.commands.say import note, table
     from mirasol.core.errors import MirasolError
-    from mirasol.params.load import load_params
+    from mirasol.pipeline.params.load import load_params
     from mirasol.stages.paths import TOKENIZER
     from mirasol.stages.phase import model_config
     from mirasol.tokenizer import Tokenizer

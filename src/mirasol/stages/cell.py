@@ -7,7 +7,7 @@ from pathlib import Path
 from mirasol.core.files import write_json
 from mirasol.evaluation.ablation_cell import run_cell
 from mirasol.evaluation.ablation_tables import read_switches
-from mirasol.params.schema import Params
+from mirasol.pipeline.params.schema import Params
 from mirasol.stages.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
 from mirasol.stages.phase import model_config
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirasol.params.schema import Params
+from mirasol.pipeline.params.schema import Params
 from mirasol.stages.paths import AUDIO_PRETRAIN
 from mirasol.stages.phase import train
 

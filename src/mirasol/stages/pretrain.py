@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirasol.params.schema import Params
+from mirasol.pipeline.params.schema import Params
 from mirasol.stages.phase import train
 from mirasol.training.weights import find_pinned
 

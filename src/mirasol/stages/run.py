@@ -12,8 +12,8 @@ from types import FrameType
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, write_json
-from mirasol.params.errors import nearest
-from mirasol.params.load import load_params
+from mirasol.pipeline.params.errors import nearest
+from mirasol.pipeline.params.load import load_params
 
 STAGES = ("tokenizer", "shards", "pretrain", "audio_pretrain", "finetune", "evaluate", "export", "benchmark")
 OTHERS = ("cell",)  # of ablations/pipeline.yaml

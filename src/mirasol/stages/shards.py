@@ -6,7 +6,7 @@ import sys
 
 from mirasol.core.files import write_json
 from mirasol.data.shards.build import build_shards
-from mirasol.params.schema import Params
+from mirasol.pipeline.params.schema import Params
 from mirasol.stages.paths import DATA, PARTS, REPORTS, SHARDS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mirasol.params.docs import render
+from mirasol.pipeline.params.docs import render
 
 ROOT = Path(__file__).parents[3]
 

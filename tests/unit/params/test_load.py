@@ -12,9 +12,9 @@ from mirasol.export.config import ExportSpec
 from mirasol.model.config import PRESETS, ModelSpec
 from mirasol.model.sizes.accounting import chunk_tokens
 from mirasol.model.sizes.presets import build_config
-from mirasol.params.errors import ParamsError, nearest
-from mirasol.params.load import load_params
-from mirasol.params.schema import Params, chunk_features, keys, sections
+from mirasol.pipeline.params.errors import ParamsError, nearest
+from mirasol.pipeline.params.load import load_params
+from mirasol.pipeline.params.schema import Params, chunk_features, keys, sections
 
 ROOT = Path(__file__).parents[3]
 GOOD = (ROOT / "params.yaml").read_text(encoding="utf-8")

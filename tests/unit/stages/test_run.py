@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.params.schema import Params
+from mirasol.pipeline.params.schema import Params
 from mirasol.stages.run import STAGES, run_stage
 
 ROOT = Path(__file__).parents[3]

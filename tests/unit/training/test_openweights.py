@@ -160,7 +160,7 @@ def test_the_first_phase_starts_from_what_training_init_names(tmp_path: Path, mo
     monkeypatch.setattr(pretrain, "train", lambda name, params, init: started.append(init))
     text = (Path(__file__).parents[3] / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace('init: ""', f"init: {json.dumps(pinned(tmp_path / 'init'))}"))
-    from mirasol.params.load import load_params
+    from mirasol.pipeline.params.load import load_params
 
     pretrain.main(load_params(tmp_path / "params.yaml"))
     assert started == [tmp_path / "init"]

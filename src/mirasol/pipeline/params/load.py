@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.params.errors import ParamsError, Problem, nearest, show
-from mirasol.params.schema import CHECKS, Key, Params, keys, sections
+from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
+from mirasol.pipeline.params.schema import CHECKS, Key, Params, keys, sections
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirasol.params.schema import CHECKS, keys, sections
+from mirasol.pipeline.params.schema import CHECKS, keys, sections
 
 HEAD = """# Parameters
 
