@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 from support.scratch import REPOSITORY
 
-from mirasol.ops.dvc import Stage, downstream, read_stages, select
+from mirasol.pipeline.dvc.dvc import Stage, downstream, read_stages, select
 from mirasol.stages.run import OTHERS, STAGES
 
 SOURCE = REPOSITORY / "src"

@@ -75,7 +75,7 @@ def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, j
 
 
 def _about(seeds: int, jobs: int, home: Path) -> dict[str, Any]:
-    from mirasol.ops.command import git
+    from mirasol.pipeline.dvc.command import git
 
     families = json.loads((home / "data" / "families.json").read_text(encoding="utf-8"))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -205,7 +205,7 @@ def _dvc(root: Path) -> Iterator[Finding]:
         yield Finding("missing", "data", "data/manifest.jsonl does not exist", "mirasol world --out data, or dvc pull")
     if _version("dvc") is None:
         return  # named among the packages
-    from mirasol.ops.dvc import status
+    from mirasol.pipeline.dvc.dvc import status
 
     try:
         stale = status(root)

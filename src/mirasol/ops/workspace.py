@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops import dvc
-from mirasol.ops.command import CommandError, git, mirasol
-from mirasol.ops.lock import hold
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.command import CommandError, git, mirasol
+from mirasol.pipeline.dvc.lock import hold
 from mirasol.tasks.registry import ADAPTERS
 
 WORKSPACES = Path("runs", "workspaces")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops.lock import hold
+from mirasol.pipeline.dvc.lock import hold
 
 HOLDER = """
 import sys, time
-from mirasol.ops.lock import hold
+from mirasol.pipeline.dvc.lock import hold
 with hold(sys.argv[1], "pipeline"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

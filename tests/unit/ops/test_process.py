@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.scratch import wait_gone, wait_until
 
-from mirasol.ops.process import stream, supervised
+from mirasol.pipeline.dvc.process import stream, supervised
 
 SLEEPER = "import time; time.sleep(300)"
 # Starts a worker in a session of its own and writes both pids; what follows says whether it waits for it.
@@ -78,7 +78,7 @@ def test_a_command_that_ignores_signals_is_killed() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_our_own_death_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", FAMILY + "worker.wait()", str(tmp_path / "pids")]
-    script = f"from mirasol.ops.process import stream; stream({command!r}, print)"
+    script = f"from mirasol.pipeline.dvc.process import stream; stream({command!r}, print)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL) as parent:
         pids = _pids(tmp_path / "pids")
         os.kill(parent.pid, number)
@@ -91,7 +91,7 @@ def test_descriptors_stay_open_until_the_last_process_is_gone(tmp_path: Path) ->
     end = "signal.signal(2, lambda *_: (time.sleep(1), exit()))"
     slow = f"import signal, time; {end}; print(1, flush=True); signal.pause()"
     script = (
-        "from mirasol.ops.process import stream\n"
+        "from mirasol.pipeline.dvc.process import stream\n"
         f"stream([{sys.executable!r}, '-c', {slow!r}], lambda _: print('up', flush=True), keep_open=[{writer}])"
     )
     command = [sys.executable, "-c", script]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops.dvc import Stage, downstream, read_stages, select
+from mirasol.pipeline.dvc.dvc import Stage, downstream, read_stages, select
 
 DVC_YAML = """
 stages:

@@ -21,9 +21,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops.command import CommandError, capture, git, run
-from mirasol.ops.lock import Lock, hold
-from mirasol.ops.process import OnLine
+from mirasol.pipeline.dvc.command import CommandError, capture, git, run
+from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.dvc.process import OnLine
 
 Outcome = Literal["ran", "restored", "unchanged"]
 """What `repro` did: ran the command (or gave changed data its version), took the result from the run cache, or found

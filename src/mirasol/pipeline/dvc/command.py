@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops.lock import Lock
-from mirasol.ops.process import OnLine, stream
+from mirasol.pipeline.dvc.lock import Lock
+from mirasol.pipeline.dvc.process import OnLine, stream
 
 TAIL = 15
 """Last lines of a command's output that are kept for its error message."""

@@ -118,7 +118,9 @@ def stream(
     return code if code >= 0 else 128 - code
 
 
-_SUPERVISOR = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from mirasol.ops.process import supervise; supervise()"
+_SUPERVISOR = (
+    f"import sys; sys.path.insert(0, {_PACKAGES!r}); from mirasol.pipeline.dvc.process import supervise; supervise()"
+)
 
 
 class _Stopped(BaseException):
