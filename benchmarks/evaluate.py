@@ -70,7 +70,7 @@ def recorded_questions(clips: int) -> Questions:
     """The finetuned model and the first clips of the test split, with all their questions."""
     from mirasol.data.loading.dataset import ShardSet
     from mirasol.data.loading.loader import eval_loader
-    from mirasol.stages.paths import FINETUNE, SHARDS, TOKENIZER
+    from mirasol.pipeline.paths import FINETUNE, SHARDS, TOKENIZER
     from mirasol.tokenizer import Tokenizer
     from mirasol.training.weights import load_model
 

@@ -92,7 +92,7 @@ def stage(
 
     Example:  mirasol stage shards
     """
-    from mirasol.stages.run import run_stage
+    from mirasol.pipeline.run_stage import run_stage
 
     run_stage(name)
 
@@ -310,7 +310,7 @@ def workspace(
 
     Example:  mirasol workspace vgg --data ~/vgg/clips --annotations ~/vgg --adapter vggsound -- --skip-missing
     """
-    from mirasol.ops.workspace import make_workspace
+    from mirasol.pipeline.workspace import make_workspace
 
     print(
         make_workspace(

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from support.scratch import REPOSITORY
 
 from mirasol.pipeline.dvc.dvc import Stage, downstream, read_stages, select
-from mirasol.stages.run import OTHERS, STAGES
+from mirasol.pipeline.run_stage import OTHERS, STAGES
 
 SOURCE = REPOSITORY / "src"
 
@@ -130,7 +130,7 @@ def missing_code(stage: Stage) -> list[str]:
     ignored |= WITHOUT_EFFECT_ON_TIMING if name == "benchmark" else set()
     return [
         path.as_posix()
-        for path in sorted(_reached(f"mirasol.stages.{name}", ignored))
+        for path in sorted(_reached(f"mirasol.pipeline.{name}", ignored))
         if path.parts[0] not in PLUMBING
         and path.name != "__init__.py"
         and not any(path == dep or dep in path.parents for dep in named)

@@ -176,7 +176,7 @@ def look(
 def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -> list[Path]:
     from mirasol.data.contact_sheet import look_at_training
     from mirasol.pipeline.params.load import load_params
-    from mirasol.stages.paths import CACHE, TOKENIZER
+    from mirasol.pipeline.paths import CACHE, TOKENIZER
     from mirasol.training.data_module import Feed
     from mirasol.training.phases import find_phase
 

@@ -11,7 +11,7 @@ from mirasol.commands.say import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
 from mirasol.pipeline.params.load import load_params
-from mirasol.stages.paths import CACHE, DATA, SHARDS, TOKENIZER
+from mirasol.pipeline.paths import CACHE, DATA, SHARDS, TOKENIZER
 from mirasol.tasks.protocols.table import protocol_of
 from mirasol.tasks.questions import questions_of
 from mirasol.tasks.score import Scored, check_material, score_file, score_predictions

@@ -7,7 +7,7 @@ from pathlib import Path
 from mirasol.commands.say import table
 from mirasol.evaluation.attribution.explain_file import explain
 from mirasol.pipeline.params.load import load_params
-from mirasol.stages.paths import SHARDS, TOKENIZER
+from mirasol.pipeline.paths import SHARDS, TOKENIZER
 
 
 def show(clip: str, question: str, weights: Path, out: Path) -> None:

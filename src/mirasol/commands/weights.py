@@ -42,8 +42,8 @@ def import_(
     from mirasol.commands.say import note, table
     from mirasol.core.errors import MirasolError
     from mirasol.pipeline.params.load import load_params
-    from mirasol.stages.paths import TOKENIZER
-    from mirasol.stages.phase import model_config
+    from mirasol.pipeline.paths import TOKENIZER
+    from mirasol.pipeline.stages import model_config
     from mirasol.tokenizer import Tokenizer
     from mirasol.training.convert_pretrained import Sources, import_weights
     from mirasol.training.weights import pinned

@@ -26,10 +26,10 @@ from ruamel.yaml import YAML
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, write_json
 from mirasol.evaluation.ablation_tables import Cell, Grid, cut_of
-from mirasol.ops.workspace import WORKSPACES, make_workspace
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import git, mirasol
 from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.workspace import WORKSPACES, make_workspace
 
 HOME = WORKSPACES / "ablations"
 CELLS = Path("runs", "cells")  # of that workspace

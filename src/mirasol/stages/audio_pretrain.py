@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import PRETRAIN
-from mirasol.stages.phase import train
+from mirasol.pipeline.paths import PRETRAIN
+from mirasol.pipeline.stages import train
 
 
 def main(params: Params) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mirasol.core.files import write_json
 from mirasol.export.benchmark import benchmark
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import BUNDLE, DATA, FINETUNE, REPORTS
+from mirasol.pipeline.paths import BUNDLE, DATA, FINETUNE, REPORTS
 from mirasol.training.weights import load_model
 
 

@@ -8,8 +8,8 @@ from mirasol.core.files import write_json
 from mirasol.evaluation.ablation_cell import run_cell
 from mirasol.evaluation.ablation_tables import read_switches
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
-from mirasol.stages.phase import model_config
+from mirasol.pipeline.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
+from mirasol.pipeline.stages import model_config
 
 
 def main(params: Params) -> None:

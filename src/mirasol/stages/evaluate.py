@@ -5,7 +5,7 @@ from __future__ import annotations
 from mirasol.core.files import write_json
 from mirasol.evaluation.evaluate import evaluate
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import CACHE, DATA, EVALUATE, FINETUNE, REPORTS, SHARDS, TOKENIZER
+from mirasol.pipeline.paths import CACHE, DATA, EVALUATE, FINETUNE, REPORTS, SHARDS, TOKENIZER
 
 
 def main(params: Params) -> None:

@@ -8,7 +8,7 @@ from mirasol.export.parity import check_parity, require_parity
 from mirasol.export.quantize import precisions_of
 from mirasol.export.quantize_check import export_precisions
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import BUNDLE, FINETUNE, REPORTS, SHARDS, TOKENIZER
+from mirasol.pipeline.paths import BUNDLE, FINETUNE, REPORTS, SHARDS, TOKENIZER
 from mirasol.tasks.scoring.normalise import exact_match
 from mirasol.training.weights import load_model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.phase import train
+from mirasol.pipeline.stages import train
 from mirasol.training.weights import find_pinned
 
 

@@ -7,7 +7,7 @@ import sys
 from mirasol.core.files import write_json
 from mirasol.data.shards.build import build_shards
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import DATA, PARTS, REPORTS, SHARDS
+from mirasol.pipeline.paths import DATA, PARTS, REPORTS, SHARDS
 
 
 def main(params: Params) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mirasol.data.manifest import read_manifest
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import DATA, TOKENIZER
+from mirasol.pipeline.paths import DATA, TOKENIZER
 from mirasol.tokenizer import train_tokenizer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirasol.ops.summary import StageResult, flatten, markdown, number, why
+from mirasol.pipeline.summary import StageResult, flatten, markdown, number, why
 
 
 def test_flatten() -> None:

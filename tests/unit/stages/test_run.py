@@ -17,7 +17,7 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.run import STAGES, run_stage
+from mirasol.pipeline.run_stage import STAGES, run_stage
 
 ROOT = Path(__file__).parents[3]
 
@@ -112,7 +112,7 @@ def test_an_unknown_stage_names_the_nearest(project: Path) -> None:
 def test_sigterm_cleans_up_and_exits_with_143(project: Path) -> None:
     program = (
         "import sys, time, types\n"
-        "from mirasol.stages.run import run_stage\n"
+        "from mirasol.pipeline.run_stage import run_stage\n"
         "def main(params):\n"
         "    try:\n"
         "        print('ready', flush=True)\n"
@@ -145,4 +145,4 @@ def test_every_stage_of_dvc_yaml_can_be_run() -> None:
 def test_stage_has_a_main(name: str) -> None:
     import importlib
 
-    assert callable(importlib.import_module(f"mirasol.stages.{name}").main)
+    assert callable(importlib.import_module(f"mirasol.pipeline.{name}").main)

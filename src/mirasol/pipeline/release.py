@@ -12,10 +12,10 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.ops.summary import flatten, number
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import CommandError, git
 from mirasol.pipeline.dvc.lock import Lock
+from mirasol.pipeline.summary import flatten, number
 
 TAGS = "model-*"
 BUNDLE = Path("build", "bundle")

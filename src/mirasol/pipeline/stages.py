@@ -8,7 +8,7 @@ from mirasol.core.files import write_json
 from mirasol.model.config import ModelConfig
 from mirasol.model.sizes.presets import build_config
 from mirasol.pipeline.params.schema import Params
-from mirasol.stages.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
+from mirasol.pipeline.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.trainer import run_phase
 

@@ -38,7 +38,7 @@ def run_stage(name: str, params: str | Path = "params.yaml") -> None:
         with _unwind_on_sigterm():
             report.unlink(missing_ok=True)
             settings = load_params(params)
-            importlib.import_module(f"mirasol.stages.{name}").main(settings)
+            importlib.import_module(f"mirasol.pipeline.{name}").main(settings)
     except Exception as error:
         shown = disk_error(error, Path(error.filename or ".")) if isinstance(error, OSError) else None
         failure = shown or error
