@@ -252,7 +252,7 @@ def test_a_file_that_ends_within_a_frame_gives_what_it_holds(tmp_path: Path, eng
 def test_a_stream_that_is_stopped_says_what_it_was_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = ["stream", "synthetic", "--ask", QUESTION, "--every", "500ms", "--bundle", str(tiny_bundle())]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from mirasol.cli import main; main()", *command],
+        [sys.executable, "-c", "from mirasol.cli.main import main; main()", *command],
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

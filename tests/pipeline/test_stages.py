@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from mirasol.cli import main
+from mirasol.cli.main import main
 from mirasol.pipeline.run_stage import STAGES
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import typer
 
-from mirasol.cli import app
-from mirasol.commands import model
-from mirasol.commands.bench import BENCHMARKS
+from mirasol.cli.bench import BENCHMARKS
+from mirasol.cli.main import app, model
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import render
 from mirasol.tasks.protocols.table import PROTOCOLS
@@ -80,7 +79,7 @@ LEAVES = leaves(typer.main.get_command(app))
 
 def mirasol(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    program = [sys.executable, "-c", "from mirasol.cli import main; main()", *arguments]
+    program = [sys.executable, "-c", "from mirasol.cli.main import main; main()", *arguments]
     return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
@@ -135,9 +134,7 @@ def test_a_bug_shows_its_traceback_and_is_status_1(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import mirasol.pipeline.run_stage as run\ndef fail(*a): raise ZeroDivisionError('bug')\nrun.load_params = fail\n"
     )
-    program = (
-        "import broken; import sys; sys.argv = ['mirasol', 'stage', 'shards']; from mirasol.cli import main; main()"
-    )
+    program = "import broken; import sys; sys.argv = ['mirasol', 'stage', 'shards']; from mirasol.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
@@ -151,7 +148,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path) -> Non
     shutil.copy(ROOT / "params.yaml", tmp_path)
     program = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['mirasol', 'model', 'show']\n"
-        "from mirasol.cli import main; main()"
+        "from mirasol.cli.main import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -227,7 +224,7 @@ def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:
 def test_answer_refuses_without_importing_torch(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv = ['mirasol', 'answer', 'clip.mp4', 'what?']\n"
-        "from mirasol.cli import main\n"
+        "from mirasol.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    print(stop.code, 'torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)

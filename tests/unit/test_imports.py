@@ -24,7 +24,7 @@ NARROW = {
     "core": {"core"},
 }
 WITHOUT_TORCH = (
-    "mirasol.cli",
+    "mirasol.cli.main",
     *(f"mirasol.data.{name}" for name in ("spec", "manifest", "decode", "features", "tokenizer")),
     *(f"mirasol.{room}.config" for room in ("model", "training", "evaluation", "export")),
     "mirasol.pipeline.params.load",
@@ -98,7 +98,7 @@ def test_module_works_without_torch(module: str) -> None:
 
 def test_importing_the_command_line_imports_no_heavy_package() -> None:
     heavy = {"torch", "numpy", "av", "onnxruntime", "matplotlib", "prefect", "dvc", "pytorch_lightning"}
-    assert not heavy & modules_after("import mirasol.cli"), "import inside the command that needs it"
+    assert not heavy & modules_after("import mirasol.cli.main"), "import inside the command that needs it"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mirasol.commands.say import note, table
+from mirasol.cli.console import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
 from mirasol.evaluation.ablation_tables import NO_PAPER, Cell, Grid, Table, cells_of, read_tables

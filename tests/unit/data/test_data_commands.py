@@ -11,7 +11,7 @@ import pytest
 from support.media import example, write_media
 from support.shards import TinyShards
 
-from mirasol.cli import main
+from mirasol.cli.main import main
 from mirasol.tasks.base.writer import write_data
 
 

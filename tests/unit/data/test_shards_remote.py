@@ -27,7 +27,7 @@ from support.s3 import Server
 from support.shards import CLIPS, TinyShards
 from typer.testing import CliRunner
 
-from mirasol.cli import app
+from mirasol.cli.main import app
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.contact_sheet import look

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.annotations import SMALL, write
 
-from mirasol.cli import app
+from mirasol.cli.main import app
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, write_manifest
 from mirasol.tasks.protocols.table import PROTOCOLS, protocol_of
@@ -270,7 +270,7 @@ def test_scoring_and_comparing_work_without_torch(annotations: Path) -> None:
     out = annotations / "out"
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "from mirasol.cli import app\n"
+        "from mirasol.cli.main import app\n"
         f"app(['score', '{NAME}', r'{path}', '--annotations', r'{annotations}', '--out', r'{out}'], "
         "standalone_mode=False)\n"
         f"app(['compare', r'{out}/predictions.jsonl', r'{out}/predictions.jsonl'], standalone_mode=False)\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.cli.doctor import GIB, examine, locked
+from mirasol.cli.main import doctor
 from mirasol.core.errors import MirasolError
 from mirasol.media import codecs
-from mirasol.ops import doctor
-from mirasol.ops.doctor import GIB, examine, locked
 
 Usage = namedtuple("Usage", "total used free")
 

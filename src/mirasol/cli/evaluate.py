@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.commands.say import note, table
+from mirasol.cli.console import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
 from mirasol.pipeline.params.load import load_params

@@ -103,7 +103,7 @@ def _config(
 
 
 def _print_parameters(preset: str, model: Mirasol) -> None:
-    from mirasol.commands.say import table
+    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import parameter_counts
     from mirasol.model.sizes.paper import paper_figures
 
@@ -120,7 +120,7 @@ def _print_parameters(preset: str, model: Mirasol) -> None:
 
 
 def _print_tokens(config: ModelConfig) -> None:
-    from mirasol.commands.say import table
+    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import chunk_tokens
 
     lattices, audio = chunk_tokens(config)
@@ -138,7 +138,7 @@ def _print_operations(config: ModelConfig, chunks: int) -> None:
     """One text of the longest length; the second size is twice the first, as in the paper's finetuning."""
     import dataclasses
 
-    from mirasol.commands.say import table
+    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import CHUNK_PARTS, forward_flops, training_flops
 
     text = [config.max_text]
@@ -165,7 +165,7 @@ def _print_operations(config: ModelConfig, chunks: int) -> None:
 def _print_state(model: Mirasol) -> None:
     import torch
 
-    from mirasol.commands.say import table
+    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import state_bytes
 
     if model.config.latent == "bidirectional":

@@ -39,7 +39,7 @@ def import_(
 
     Example:  mirasol weights import --vision vit-l-16.safetensors --pixels half --out weights/vit-l
     """
-    from mirasol.commands.say import note, table
+    from mirasol.cli.console import note, table
     from mirasol.core.errors import MirasolError
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.paths import TOKENIZER

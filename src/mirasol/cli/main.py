@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from mirasol.commands import bench, data, model, params, say, weights
+from mirasol.cli.main import bench, data, model, params, weights
+from mirasol.cli.main import console as say
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
@@ -132,7 +133,7 @@ def evaluate(
 
     Example:  mirasol evaluate msrvtt-qa --weights build/finetune
     """
-    from mirasol.commands.evaluate import evaluate as run_evaluate
+    from mirasol.cli.evaluate import evaluate as run_evaluate
 
     run_evaluate(benchmark, split, weights, data, out, wordnet)
 
@@ -157,7 +158,7 @@ def score(
 
     Example:  mirasol score msvd-qa predictions.jsonl --annotations ~/msvd-qa
     """
-    from mirasol.commands.evaluate import score as run_score
+    from mirasol.cli.evaluate import score as run_score
 
     run_score(benchmark, predictions, annotations, data, split, wordnet, missing_wrong, out)
 
@@ -174,7 +175,7 @@ def compare(
 
     Example:  mirasol compare runs/a/predictions.jsonl runs/b/predictions.jsonl
     """
-    from mirasol.commands.evaluate import compare as run_compare
+    from mirasol.cli.evaluate import compare as run_compare
 
     run_compare(files, runs, out)
 
@@ -219,7 +220,7 @@ def explain(
 
     Example:  mirasol explain clip.mp4 'which sound is heard first?' --out looked.png
     """
-    from mirasol.commands.explain import show
+    from mirasol.cli.explain import show
 
     show(clip, question, weights, out)
 
@@ -287,7 +288,7 @@ def serve(
 
     Example:  mirasol serve
     """
-    from mirasol.commands.serve import serve as run_serve
+    from mirasol.cli.serve import serve as run_serve
 
     run_serve(bundle, host, port, sessions, max_upload, idle, threads, provider)
 
@@ -345,7 +346,7 @@ def report(
 @app.command()
 def doctor() -> None:
     """Say what this machine has and lacks, with the command that mends each lack; exit 1 if something is missing."""
-    from mirasol.ops.doctor import examine
+    from mirasol.cli.doctor import examine
 
     missing = 0
     for finding in examine():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mirasol.commands.say import table
+from mirasol.cli.console import table
 from mirasol.evaluation.attribution.explain_file import explain
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.paths import SHARDS, TOKENIZER
