@@ -35,7 +35,7 @@ WITHOUT_EFFECT = {
     "data/storage.py",
     "data/shards/encoded_cache.py",
     "data/loading/reader.py",
-    "evaluation/ablation_tables.py",  # a cell reads its switches by it, and no table
+    "ablations/tables.py",  # a cell reads its switches by it, and no table
     "tasks/scoring/config.py",
     "export/config.py",
     "model/config.py",

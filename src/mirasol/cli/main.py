@@ -198,7 +198,7 @@ def ablate(
 
     Example:  mirasol ablate 5b --dry-run
     """
-    from mirasol.commands.ablate import run, show_list
+    from ablations.command import run, show_list
 
     if list_:
         show_list()

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from ablations.cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.loading.texts import Text
 from mirasol.data.manifest import read_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.world.make import make_world
-from mirasol.evaluation.ablation_cell import CONDITIONS, MARKS, mark, permuted, run_cell
 from mirasol.evaluation.generate import answer, shuffled
 from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
 from mirasol.model.batch import Batch

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ablations.tables import NO_PAPER, Cell, Grid, cells_of, cut_of, read_switches, read_tables
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.ablation_tables import NO_PAPER, Cell, Grid, cells_of, cut_of, read_switches, read_tables
 from mirasol.pipeline.params.schema import keys, sections
 
 ROOT = Path(__file__).parents[3]

@@ -12,11 +12,11 @@ import pytest
 from support.reporting import ABLATIONS, BENCHMARKS, finish, page_of, write_benchmarks
 from support.scratch import REPOSITORY
 
+from ablations.cell import MARKS
+from ablations.compare import compare
+from ablations.tables import Row as AblationRow
+from ablations.tables import Table
 from mirasol.core.files import write_json
-from mirasol.evaluation.ablation_cell import MARKS
-from mirasol.evaluation.ablation_report import compare
-from mirasol.evaluation.ablation_tables import Row as AblationRow
-from mirasol.evaluation.ablation_tables import Table
 from mirasol.evaluation.report.ablations import ablation_rows, tone
 from mirasol.evaluation.report.paper import paper_tables, printed, results
 from mirasol.evaluation.report.project import Project, read_project

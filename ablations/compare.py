@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.cell import MARKS
+from ablations.tables import CHANCE, Cell, Row, Table
 from mirasol.core.files import atomic_write
-from mirasol.evaluation.ablation_cell import MARKS
-from mirasol.evaluation.ablation_tables import CHANCE, Cell, Row, Table
 from mirasol.tasks.scoring.ablation_statistics import Estimate, Floats, estimate, verdict
 from mirasol.tasks.scoring.matters import Share, judge
 

@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ablations.tables import NO_PAPER, Cell, Grid, Table, cells_of, read_tables
 from mirasol.cli.console import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
-from mirasol.evaluation.ablation_tables import NO_PAPER, Cell, Grid, Table, cells_of, read_tables
 from mirasol.pipeline.params.errors import nearest
 
 REPORTS = Path("reports", "ablations")
@@ -43,7 +43,7 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
     if dry:
         _show_grid(tables, cells, grid, seeds, jobs)
         return
-    from mirasol.ops.ablate import run_cells
+    from ablations.run import run_cells
 
     home = run_cells(Path().resolve(), cells, grid, jobs, note)
     counted: Counter[str] = Counter()
@@ -58,7 +58,7 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
 
 
 def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, jobs: int) -> None:
-    from mirasol.ops.ablate import HOME, finished, seconds_each
+    from ablations.run import HOME, finished, seconds_each
 
     reports = [finished(HOME, cell) for cell in cells]
     done = [report for report in reports if report is not None]
@@ -90,8 +90,8 @@ def _about(seeds: int, jobs: int, home: Path) -> dict[str, Any]:
 
 
 def _report(one: Table, seeds: int, jobs: int, home: Path) -> list[dict[str, Any]]:
-    from mirasol.evaluation.ablation_report import compare, draw, lines
-    from mirasol.ops.ablate import CELLS
+    from ablations.compare import compare, draw, lines
+    from ablations.run import CELLS
 
     about = _about(seeds, jobs, home)
     rows = compare(one, seeds, home / CELLS, about.pop("families"))
@@ -103,8 +103,8 @@ def _report(one: Table, seeds: int, jobs: int, home: Path) -> list[dict[str, Any
 
 
 def _report_matters(cells: list[Cell], seeds: int, jobs: int, home: Path) -> None:
-    from mirasol.evaluation.ablation_report import CHECKED, matters
-    from mirasol.ops.ablate import CELLS
+    from ablations.compare import CHECKED, matters
+    from ablations.run import CELLS
 
     about = _about(seeds, jobs, home)
     found = matters(cells, home / CELLS, about.pop("families"))

@@ -23,9 +23,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from ablations.tables import Cell, Grid, cut_of
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, write_json
-from mirasol.evaluation.ablation_tables import Cell, Grid, cut_of
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import git, mirasol
 from mirasol.pipeline.dvc.lock import Lock, hold

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ablations.cell import run_cell
+from ablations.tables import read_switches
 from mirasol.core.files import write_json
-from mirasol.evaluation.ablation_cell import run_cell
-from mirasol.evaluation.ablation_tables import read_switches
 from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
 from mirasol.pipeline.stages import model_config
