@@ -250,7 +250,7 @@ def test_resampling_keeps_time_and_level(tmp_path: Path, rate: int) -> None:
 
 def test_resampling_is_torchaudios(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from mirasol.data.torchaudio import functional
+    from tests.support.torchaudio_reference import functional
 
     sound = tone(1.0, 48000, 300) * np.hanning(48000).astype(np.float32) + tone(1.0, 48000, 1500, 0.2)
     path = write_media(tmp_path / "a.wav", sound=sound, rate=48000, codec="pcm_s16le")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirasol.pipeline.params.docs import render
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_the_page_is_up_to_date() -> None:

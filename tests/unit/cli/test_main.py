@@ -20,7 +20,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import render
 from mirasol.tasks.protocols.table import PROTOCOLS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
 SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
 SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"}

@@ -38,7 +38,7 @@ def noise(samples: int, level: float = 0.1) -> np.ndarray:
 
 def test_log_mel_is_torchaudios() -> None:
     torch = pytest.importorskip("torch")
-    from mirasol.data.torchaudio import transforms
+    from tests.support.torchaudio_reference import transforms
 
     window, hop = 400, 160
     reference = transforms.MelSpectrogram(

@@ -16,7 +16,7 @@ from mirasol.pipeline.params.errors import ParamsError, nearest
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.params.schema import Params, chunk_features, keys, sections
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GOOD = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
