@@ -1,4 +1,8 @@
-"""One cell of an ablation: a small model trained from scratch on the hard world, and each test question marked."""
+"""One cell of an ablation: a small model trained from scratch on the hard world, and each test question marked.
+
+`python -m ablations.cell` is stage `cell` of ablations/pipeline.yaml: params.yaml and cell.yaml -> build/cell and
+reports/cell.json.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from typing import Any
 
 import torch
 
-from mirasol.core.files import atomic_write
+from ablations.tables import read_switches
+from mirasol.core.files import atomic_write, write_json
 from mirasol.data.loading.augment import other_draws
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
@@ -22,6 +27,10 @@ from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.pipeline.params.schema import Params
+from mirasol.pipeline.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
+from mirasol.pipeline.run_stage import run_stage
+from mirasol.pipeline.stages import model_config
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
@@ -171,3 +180,19 @@ def run_cell(
 
 def _mean(marks: Sequence[int]) -> float:
     return round(sum(marks) / len(marks), 6)
+
+
+def main(params: Params) -> None:
+    """The phases that cell.yaml asks for, by params.yaml."""
+    switches = read_switches(Path("cell.yaml"))
+    names = ("pretrain", "finetune") if switches["pretrain"] else ("finetune",)
+    phases = [(name, getattr(params, name)) for name in names]
+    report = run_cell(
+        phases, params.training, params.clip, model_config(params), params.evaluate, SHARDS, TOKENIZER,
+        BUILD / "cell", RUNS / "cell", permute=switches["permute"],
+    )  # fmt: skip
+    write_json(REPORTS / "cell.json", report)
+
+
+if __name__ == "__main__":
+    run_stage("cell", main)

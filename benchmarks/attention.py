@@ -2,9 +2,10 @@
 
     mirasol bench attention [--json FILE] [--rounds 7] [--quick]
 
-Both compute the same (tests/unit/model/attention/test_attention.py). Dense means torch's scaled_dot_product_attention with the
-mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is (T + 1) / 2T of the dense, 0.53 at
-T = 16, so that the same kernel on less work is at most 1.88 times faster. The time is of the attention alone.
+Both compute the same (tests/unit/model/attention/test_attention.py). Dense means torch's
+scaled_dot_product_attention with the mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is
+(T + 1) / 2T of the dense, 0.53 at T = 16, so that the same kernel on less work is at most 1.88 times faster. The time
+is of the attention alone.
 
 The memory is of a layer's attention as the model calls it, from the joint projection of queries, keys and values,
 rotation included. Forward and backward must hold queries, keys, values, output and three gradients: that much is the

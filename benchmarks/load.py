@@ -37,13 +37,14 @@ from mirasol.data.loading.loader import make_loader
 from mirasol.data.manifest import Example, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.codec import unpack_samples, unpack_video
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.world.make import make_world
-from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
-from mirasol.tokenizer import Tokenizer, train_tokenizer
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 
 LARGE = ClipSpec(fps=25.0, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 BATCH, TEXTS = 16, 8  # of the demo

@@ -40,8 +40,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.codec import encoder_options, pack_video, unpack_video
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.shards.encode import Part, make_part
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.media.decode import DecodedClip, decode_clips
 from mirasol.media.resample import SCALING
 

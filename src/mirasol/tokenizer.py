@@ -11,12 +11,13 @@ import io
 import json
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
+from mirasol.core.fields import param
 from mirasol.core.files import write_json
-from mirasol.media.clip import TokenizerSpec
 
 PAD, UNK, BOS, EOS, ANSWER = range(5)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<answer>")
@@ -25,6 +26,14 @@ UNKNOWN_TEXT = "\u2047"
 UNKNOWN_PENALTY = 10.0  # SentencePiece's: an unknown character costs this more than the rarest piece
 FORMAT = "mirasol-unigram-1"
 CACHED_WORDS = 100_000
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """The `tokenizer` section."""
+
+    vocabulary: int = param(256, "largest number of SentencePiece pieces", ge=16, le=262144)
+    max_text: int = param(48, "L, tokens of a prompt with its answer: the text cache", ge=8, le=8192)
 
 
 def normalise(text: str) -> str:

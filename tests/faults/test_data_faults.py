@@ -18,14 +18,15 @@ from support.media import TINY_CLIP, write_data
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
 
 ONE = ShardsSpec(clips_per_shard=3, workers=1)
 BUILD = """
 import sys
 from mirasol.core.errors import MirasolError
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.data.shards.config import ShardsSpec
 if __name__ == "__main__":
     clip = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
     try:

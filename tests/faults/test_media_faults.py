@@ -22,8 +22,9 @@ from support.media import SHARED, TINY_CLIP, example, shown, tone, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import clips_of, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.media import sandbox as guard
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.probe import examine, status_of
@@ -153,10 +154,11 @@ def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
 
 BUILD = """
 import sys
-from mirasol.data.shards.build import encode as parts
-from mirasol.data.shards.build import build as shards
+from mirasol.data.shards import encode as parts
+from mirasol.data.shards import build as shards
 from mirasol.media import sandbox as guard
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.core.errors import MirasolError
 from support import guarded
 

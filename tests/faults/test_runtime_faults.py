@@ -23,8 +23,8 @@ from mirasol.runtime.answer import answer
 from mirasol.runtime.contract import CONTRACT_FILE, read_contract
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
+from mirasol.runtime.sources import resample as collect
 from mirasol.runtime.sources.files import Chunk, FileSource, FolderSource
-from mirasol.runtime.sources.files import resample as collect
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards import build as shards_module
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.shards.encoded_cache import Store
 from mirasol.data.verify import check_shards
-from mirasol.media.clip import ShardsSpec
 
 ONE = ShardsSpec(clips_per_shard=3, workers=1)
 ANY = ShardsSpec(clips_per_shard=3, workers=1, max_rejected=1.0)

@@ -14,11 +14,11 @@ from support.model import random_batch, tiny_model
 
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import ExportSpec
 from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity
 from mirasol.export.signature import step_graphs
-from mirasol.media.clip import ShardsSpec
 from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
 from mirasol.model.latent import NoLatent

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mirasol.cli.main import main
-from mirasol.pipeline.run_stage import STAGES
+from mirasol.pipeline.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 PHASE = {"steps": 2, "batch_size": 4, "warmup": 1, "checkpoint_every": 2, "val_clips": 4}

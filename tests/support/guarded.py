@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mirasol.data.shards.build import encode as parts
+from mirasol.data.shards import encode as parts
 from mirasol.media import sandbox as guard
 
 

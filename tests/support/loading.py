@@ -17,9 +17,8 @@ from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.loader import TrainingLoader, make_loader
 from mirasol.data.loading.samples import Sample, TrainingSamples
 from mirasol.data.manifest import read_manifest
-from mirasol.media.clip import TokenizerSpec
 from mirasol.model.batch import Batch
-from mirasol.tokenizer import Tokenizer, train_tokenizer
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 
 Make = Callable[..., TrainingLoader]
 SETTINGS: dict[str, Any] = {

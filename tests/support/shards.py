@@ -10,7 +10,7 @@ import pytest
 from support.media import TINY_CLIP, write_data
 
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
 
 CLIPS = 16
 

@@ -11,7 +11,6 @@ import pytest
 import sentencepiece
 
 from mirasol.core.errors import MirasolError
-from mirasol.media.clip import TokenizerSpec
 from mirasol.tokenizer import (
     ANSWER,
     BOS,
@@ -19,6 +18,7 @@ from mirasol.tokenizer import (
     PAD,
     UNK,
     Tokenizer,
+    TokenizerSpec,
     normalise,
     train_sentencepiece,
     train_tokenizer,

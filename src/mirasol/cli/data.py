@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mirasol.cli.main import console as say
+from mirasol.cli import console as say
 from mirasol.tasks.base.importer import Adapter, import_set
 from mirasol.tasks.registry import ADAPTERS
 

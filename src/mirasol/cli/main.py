@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.main import bench, data, model, params, weights
-from mirasol.cli.main import console as say
+from mirasol.cli import bench, data, model, params, weights
+from mirasol.cli import console as say
 
 Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
@@ -108,13 +108,17 @@ def run(
 
     Example:  mirasol run evaluate
     """
+    _run_module("flows.pipeline", [*(stages or ()), "--workspace", str(workspace), *(["--push"] if push else ())])
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    """Continue as `python -m NAME`, a module of the project's folder; signals reach it directly."""
     from mirasol.core.errors import MirasolError
 
-    if not Path("flows", "pipeline.py").is_file():
-        raise MirasolError("flows/pipeline.py is not here: run in the project's folder (the one with params.yaml)")
-    # Takes this process's place: signals reach the flow, which ends its stages.
-    arguments = [*(stages or ()), "--workspace", str(workspace), *(["--push"] if push else ())]
-    os.execv(sys.executable, [sys.executable, "-m", "flows.pipeline", *arguments])
+    folder = name.partition(".")[0]
+    if not Path(folder, "__init__.py").is_file():
+        raise MirasolError(f"{folder}/ is not here: run in the project's folder (the one with params.yaml)")
+    os.execv(sys.executable, [sys.executable, "-m", name, *arguments])
 
 
 @app.command()
@@ -180,30 +184,10 @@ def compare(
     run_compare(files, runs, out)
 
 
-@app.command()
-def ablate(
-    table: Annotated[str, typer.Argument(help="a table of the paper as --list names it, `matters`, or `all`")] = "all",
-    seeds: Annotated[int, typer.Option(min=3, help="models of a cell: seeds 1, 2, 3, …")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="cells at a time, one core each")] = 2,
-    list_: Annotated[bool, typer.Option("--list", help="name the tables, run nothing")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the grid and how long it will take")] = False,
-) -> None:
-    """Re-run the paper's ablations at laptop scale: small models on the hard world, hours in all.
-
-    Each row of a table is a cell: a change to recipes/ablations.yaml (ablations/tables.yaml says which), trained from
-    scratch with several seeds and asked the same test questions. Cells are DVC experiments: `dvc exp show` in
-    runs/workspaces/ablations lists them. Stop it whenever you like: what is finished stays, and the next call goes on.
-    reports/ablations/TABLE.json, and .svg beside it, has scores, 95 % intervals over seeds and clips, and whether each
-    row differs as it does in the paper. `matters` takes sound, picture and the order of chunks away instead.
-
-    Example:  mirasol ablate 5b --dry-run
-    """
-    from ablations.command import run, show_list
-
-    if list_:
-        show_list()
-    else:
-        run(table, seeds, jobs, dry_run)
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ablate(context: typer.Context) -> None:
+    """Re-run the paper's ablations at laptop scale: small models on the hard world, hours in all."""
+    _run_module("ablations", context.args)
 
 
 @app.command()
@@ -335,7 +319,7 @@ def report(
 
     Example:  mirasol report && xdg-open build/report/index.html
     """
-    from mirasol.evaluation.report.page import page as room
+    from mirasol.evaluation.report import page as room
 
     if markdown:
         print(room.markdown(Path()), end="")
@@ -356,7 +340,7 @@ def doctor() -> None:
     raise typer.Exit(1 if missing else 0)
 
 
-def main() -> None:
+def main(command: typer.Typer = app, name: str = "mirasol") -> None:
     """The entry point: errors that the user can mend are one red text on stderr and exit status 2."""
     from mirasol.core.errors import MirasolError
     from mirasol.core.files import disk_error
@@ -365,7 +349,7 @@ def main() -> None:
     # anything else wants a core, the pipeline's own server included.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        command(prog_name=name)
     except MirasolError as error:
         say.error(str(error))
     except ModuleNotFoundError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mirasol.cli.main import console as say
+from mirasol.cli import console as say
 from mirasol.serve.limits import Limits
 from mirasol.serve.run import serve as run_serve
 

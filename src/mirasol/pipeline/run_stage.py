@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -14,13 +13,14 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, write_json
 from mirasol.pipeline.params.errors import nearest
 from mirasol.pipeline.params.load import load_params
+from mirasol.pipeline.params.schema import Params
+from mirasol.pipeline.stages import STAGES
 
-STAGES = ("tokenizer", "shards", "pretrain", "audio_pretrain", "finetune", "evaluate", "export", "benchmark")
-OTHERS = ("cell",)  # of ablations/pipeline.yaml
+Stage = Callable[[Params], None]
 
 
-def run_stage(name: str, params: str | Path = "params.yaml") -> None:
-    """Run stage ``name`` of dvc.yaml in the current folder.
+def run_stage(name: str, main: Stage | None = None) -> None:
+    """Run stage ``name`` of dvc.yaml in the current folder, or ``main`` as a stage of another pipeline.
 
     On failure ``runs/<stage>/error.json`` says what happened, ``{"stage", "type", "error"}``; it is removed when
     the stage starts, so that one that stands there belongs to the last run. SIGTERM ends the stage with status 143
@@ -29,7 +29,7 @@ def run_stage(name: str, params: str | Path = "params.yaml") -> None:
     Raises:
         MirasolError: something the user can mend; also for a disk that cannot be written.
     """
-    if name not in STAGES + OTHERS:
+    if main is None and name not in STAGES:
         guess = nearest(name, STAGES)
         hint = f"did you mean `{guess}`?" if guess else f"expected one of {', '.join(STAGES)}"
         raise MirasolError(f"unknown stage `{name}`: {hint}")
@@ -37,8 +37,7 @@ def run_stage(name: str, params: str | Path = "params.yaml") -> None:
     try:
         with _unwind_on_sigterm():
             report.unlink(missing_ok=True)
-            settings = load_params(params)
-            importlib.import_module(f"mirasol.pipeline.{name}").main(settings)
+            (main or STAGES[name])(load_params())
     except Exception as error:
         shown = disk_error(error, Path(error.filename or ".")) if isinstance(error, OSError) else None
         failure = shown or error

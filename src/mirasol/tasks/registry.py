@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirasol.data.adapters import (
+from mirasol.tasks import (
     activitynet_qa,
     audiocaps,
     audioset,

@@ -16,15 +16,16 @@ from mirasol.data.loading.loader import eval_loader
 from mirasol.data.loading.texts import Text
 from mirasol.data.manifest import read_manifest
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.world.make import make_world
 from mirasol.evaluation.generate import answer, shuffled
-from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
 from mirasol.tasks.scoring.config import EvaluateSpec
-from mirasol.tokenizer import Tokenizer, train_tokenizer
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 
 CLIP = ClipSpec(fps=4.0, chunks=8, frames_per_chunk=2, audio_bands=8)

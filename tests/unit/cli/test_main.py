@@ -132,9 +132,13 @@ def test_a_misspelt_option_is_status_2_with_a_hint() -> None:
 def test_a_bug_shows_its_traceback_and_is_status_1(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "broken.py").write_text(
-        "import mirasol.pipeline.run_stage as run\ndef fail(*a): raise ZeroDivisionError('bug')\nrun.load_params = fail\n"
+        "import mirasol.pipeline.run_stage as run\n"
+        "def fail(*a): raise ZeroDivisionError('bug')\n"
+        "run.load_params = fail\n"
     )
-    program = "import broken; import sys; sys.argv = ['mirasol', 'stage', 'shards']; from mirasol.cli.main import main; main()"
+    program = (
+        "import broken, sys\nfrom mirasol.cli.main import main\nsys.argv = ['mirasol', 'stage', 'shards']\nmain()\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},

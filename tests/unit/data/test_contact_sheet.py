@@ -20,7 +20,7 @@ from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.media.log_mel import SILENCE, black_frame
 from mirasol.media.yuv import mirrored
 from mirasol.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ from support.media import TINY_CLIP, tone, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.linked_media import changed_media
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.tasks.generic import import_generic
 
 ONE = ShardsSpec(workers=1)

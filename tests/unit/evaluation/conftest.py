@@ -10,12 +10,13 @@ import torch
 
 from mirasol.data.manifest import read_manifest
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.world.make import make_world
-from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
-from mirasol.tokenizer import Tokenizer, train_tokenizer
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 from mirasol.training.weights import save_weights
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mirasol.cli.main import evaluate as commands
+from mirasol.cli import evaluate as commands
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.evaluation import closed

@@ -16,12 +16,12 @@ from support.media import example, tone, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
 from mirasol.export.quantize import lower, precisions_of
 from mirasol.export.quantize_check import export_precisions
 from mirasol.export.signature import StepGraph, step_graphs
-from mirasol.media.clip import ShardsSpec
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.backends.onnxruntime import available, load
 from mirasol.runtime.contract import AUDIO

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,8 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.schema import Params
-from mirasol.pipeline.run_stage import STAGES, run_stage
+from mirasol.pipeline.run_stage import run_stage
+from mirasol.pipeline.stages import STAGES
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,9 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def replace_stage(monkeypatch: pytest.MonkeyPatch, main: Callable[[Params], None]) -> None:
     """Let stage `shards` be ``main``."""
-    module = types.ModuleType("mirasol.stages.shards")
-    module.main = main  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mirasol.stages.shards", module)
+    monkeypatch.setitem(STAGES, "shards", main)
 
 
 def error_of(project: Path) -> dict[str, str]:
@@ -111,7 +109,7 @@ def test_an_unknown_stage_names_the_nearest(project: Path) -> None:
 
 def test_sigterm_cleans_up_and_exits_with_143(project: Path) -> None:
     program = (
-        "import sys, time, types\n"
+        "import time\n"
         "from mirasol.pipeline.run_stage import run_stage\n"
         "def main(params):\n"
         "    try:\n"
@@ -119,10 +117,7 @@ def test_sigterm_cleans_up_and_exits_with_143(project: Path) -> None:
         "        time.sleep(60)\n"
         "    finally:\n"
         "        open('cleaned', 'w').close()\n"
-        "stage = types.ModuleType('mirasol.stages.shards')\n"
-        "stage.main = main\n"
-        "sys.modules['mirasol.stages.shards'] = stage\n"
-        "run_stage('shards')\n"
+        "run_stage('shards', main)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -139,10 +134,3 @@ def test_every_stage_of_dvc_yaml_can_be_run() -> None:
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert list(stages) == list(STAGES)
     assert {name: stage["cmd"] for name, stage in stages.items()} == {name: f"mirasol stage {name}" for name in STAGES}
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_stage_has_a_main(name: str) -> None:
-    import importlib
-
-    assert callable(importlib.import_module(f"mirasol.pipeline.{name}").main)

@@ -11,7 +11,8 @@ from support.media import SHARED, TINY_CLIP
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import CAPTION_PROMPT, CLASSIFY_PROMPT, Example, read_manifest
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.tasks.generic import import_generic, split_of
 
 

@@ -14,7 +14,7 @@ from support.openweights import gpt_neox, gpt_neox_config, timm_vit
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
 from mirasol.model.config import Sizes
-from mirasol.stages import pretrain
+from mirasol.pipeline import stages
 from mirasol.tokenizer import FORMAT, SPECIAL, Tokenizer
 from mirasol.training.convert_pretrained import Sources, import_weights
 from mirasol.training.weights import CONFIG, WEIGHTS, find_pinned, load_model, pinned, save_weights
@@ -157,12 +157,12 @@ def test_a_pinned_folder_is_found_only_while_it_holds_those_weights(tmp_path: Pa
 def test_the_first_phase_starts_from_what_training_init_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(tmp_path / "init", tiny_model())
     started: list[Path | None] = []
-    monkeypatch.setattr(pretrain, "train", lambda name, params, init: started.append(init))
+    monkeypatch.setattr(stages, "train_phase", lambda name, params, init: started.append(init))
     text = (Path(__file__).parents[3] / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace('init: ""', f"init: {json.dumps(pinned(tmp_path / 'init'))}"))
     from mirasol.pipeline.params.load import load_params
 
-    pretrain.main(load_params(tmp_path / "params.yaml"))
+    stages.pretrain(load_params(tmp_path / "params.yaml"))
     assert started == [tmp_path / "init"]
 
 

@@ -1,6 +1,6 @@
 """Clips that cannot be read while training: told, listed, counted, and too many of them an error.
 
-Which clip takes the place of a damaged one is decided in :mod:`mirasol.data.loading.loader`; in the val split none does.
+The loader (:mod:`mirasol.data.loading.loader`) decides which clip replaces a damaged one; the val split replaces none.
 Here it is written down: ``damaged-RANK.jsonl`` beside the checkpoint has a line for each sample that was replaced and
 for each clip that the evaluations left out. A resumed run drops the lines of samples that it sees again, as it does
 with the curves.

@@ -1,7 +1,7 @@
 """Samples: a clip with the texts asked of it, by number, for training and for evaluation.
 
-A training sample follows from the seed and its number alone (:mod:`mirasol.data.loading.augment` draws), and so does the
-clip that takes the place of a damaged one.
+The seed and the number alone decide a training sample (:mod:`mirasol.data.loading.augment` draws), and the clip that
+replaces a damaged one.
 """
 
 from __future__ import annotations

@@ -24,12 +24,13 @@ from mirasol.core.progress import Progress
 from mirasol.data.linked_media import check_media
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.remote import RemoteFolder, object_name
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.shards.encode import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
 from mirasol.data.shards.encoded_cache import Store
 from mirasol.data.shards.executors import WorkersDied, open_workers, run_jobs
 from mirasol.data.shards.format import Tar
 from mirasol.data.storage import check_folder, identities, is_url
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.media.resample import SAME_TIME
 
 __all__ = ["FORMAT", "INDEX", "INDEX_SUFFIX", "build_shards"]

@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
+from mirasol.core.code import CLIPS, code_hash
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Clip
 from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video
@@ -67,7 +68,7 @@ class Job:
     parts: tuple[Part, ...]
     clip: ClipSpec
     crf: int
-    maker: str
+    code: str
 
 
 def parts_of(clips: Iterable[Clip]) -> tuple[list[Part], dict[tuple[str, Span], tuple[int, int]]]:
@@ -92,7 +93,7 @@ def parts_of(clips: Iterable[Clip]) -> tuple[list[Part], dict[tuple[str, Span], 
 
 def part_name(part: Part, identity: Identity | None, clip: ClipSpec, crf: int) -> str:
     """A name that differs whenever anything differs that the part's bytes follow from: 64 hexadecimal characters."""
-    recipe = [part.media, identity, part.spans, dataclasses.asdict(clip), crf, maker()]
+    recipe = [part.media, identity, part.spans, dataclasses.asdict(clip), crf, code_fingerprint()]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
 
 
@@ -103,12 +104,12 @@ def jobs_of(data_dir: Path, parts: Mapping[int, Part], clip: ClipSpec, crf: int)
     for number, part in parts.items():
         fetched = bool(numbers) and is_url(part.media) and parts[numbers[-1]].media == part.media
         if clips >= JOB_CLIPS and not fetched:
-            yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, maker())
+            yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, code_fingerprint())
             numbers, clips = [], 0
         numbers.append(number)
         clips += len(part.spans)
     if numbers:
-        yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, maker())
+        yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, code_fingerprint())
 
 
 def make_job(job: Job) -> list[list[Made]]:
@@ -118,10 +119,10 @@ def make_job(job: Job) -> list[list[Made]]:
         MirasolError: this process has other code or libraries than the one that asks, or a store of media
             cannot be read.
     """
-    if job.maker != maker():
+    if job.code != code_fingerprint():
         raise MirasolError(
             "a worker has other code or other libraries than this process, so its clips would be other bytes: install "
-            f"the same mirasol and the same packages on every machine (here {maker()}, there {job.maker})"
+            f"the same mirasol and the same packages on every machine (here {code_fingerprint()}, there {job.code})"
         )
     made: list[list[Made]] = []
     for media, run in itertools.groupby(job.parts, key=lambda part: part.media):
@@ -215,9 +216,6 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache
-def maker() -> str:
-    """Who makes the bytes: a hash of the versions and of this room's code, so that an edit makes parts anew."""
-    digest = hashlib.sha256(json.dumps([versions(), np.__version__], sort_keys=True).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+def code_fingerprint() -> str:
+    """A hash of the library versions and of the code that decides a clip's bytes: an edit makes all parts again."""
+    return hashlib.sha256(json.dumps([versions(), np.__version__, code_hash(CLIPS)]).encode()).hexdigest()[:16]

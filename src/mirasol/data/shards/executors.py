@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mirasol.core.errors import MirasolError
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.media.sandbox import stop_with
 
 J = TypeVar("J")

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from mirasol.model.attention.chunk_causal import flex as attention_flex
-from mirasol.model.attention.chunk_causal import loop as attention_loop
+from mirasol.model.attention import flex as attention_flex
+from mirasol.model.attention import loop as attention_loop
 
 BACKENDS = ("auto", "dense", "loop", "flex")
 

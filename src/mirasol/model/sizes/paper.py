@@ -85,7 +85,7 @@ PARAMETERS: dict[str, dict[str, Figure]] = {
 
 
 def paper_figures(config: ModelConfig, preset: str) -> dict[str, Figure]:
-    """Part -> figure of S 4, for the parts of :func:`mirasol.model.sizes.accounting.parameter_counts`; empty for `demo`.
+    """Part -> figure of S 4, for the parts of ``parameter_counts`` (sizes/accounting.py); empty for `demo`.
 
     The figures are those of the transformer combiner: with another one there is none for it and for the total.
     """

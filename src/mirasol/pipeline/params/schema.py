@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
-from mirasol.media.clip import ClipSpec, ShardsSpec, TokenizerSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.sizes.presets import PRESETS, Preset
 from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tokenizer import TokenizerSpec
 from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
 
 T = TypeVar("T")

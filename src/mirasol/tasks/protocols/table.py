@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.protocols import (
+from mirasol.tasks import world
+from mirasol.tasks.base.protocol import Protocol
+from mirasol.tasks.protocols import (
     activitynet_qa,
     epic_sounds,
     generic,
@@ -13,9 +15,7 @@ from mirasol.evaluation.protocols import (
     nextqa_mc,
     nextqa_oe,
     vggsound,
-    world,
 )
-from mirasol.tasks.base.protocol import Protocol
 
 PROTOCOLS: dict[str, Protocol] = {
     module.PROTOCOL.name: module.PROTOCOL

@@ -18,8 +18,8 @@ from mirasol.data.loading.dataset import ClipArrays, ShardSet
 from mirasol.data.loading.decoded_cache import ClipCache
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.verify import check_shards
-from mirasol.media.clip import ShardsSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 
 

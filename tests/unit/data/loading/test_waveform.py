@@ -22,7 +22,8 @@ from mirasol.data.loading.loader import TrainingLoader, log_mel_of
 from mirasol.data.loading.mixing import mix
 from mirasol.data.loading.waveform import chunk_lengths, chunks_shape, cut
 from mirasol.data.shards.build import build_shards
-from mirasol.media.clip import ClipSpec, ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
 

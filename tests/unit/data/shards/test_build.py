@@ -17,8 +17,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.verify import check_shards
-from mirasol.media.clip import ShardsSpec
 
 ONE = ShardsSpec(clips_per_shard=3, workers=1)
 

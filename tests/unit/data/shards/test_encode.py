@@ -11,11 +11,11 @@ from support.media import TINY_CLIP, example, tone, write_data, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, clips_of, read_manifest, write_manifest
-from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards import build as shards_module
+from mirasol.data.shards import encode as parts_module
 from mirasol.data.shards.build import build_shards
-from mirasol.data.shards.build import encode as parts_module
-from mirasol.data.shards.encode import PART_CLIPS, Job, jobs_of, make_job, maker, part_name, parts_of
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.shards.encode import PART_CLIPS, Job, code_fingerprint, jobs_of, make_job, part_name, parts_of
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)
 MADE = list[tuple[str, int]]
@@ -190,7 +190,7 @@ def test_whatever_decides_the_bytes_is_in_the_name(monkeypatch: pytest.MonkeyPat
     elif change == "crf":
         crf = 19
     else:
-        monkeypatch.setattr(parts_module, "maker", lambda: "other code")
+        monkeypatch.setattr(parts_module, "code_fingerprint", lambda: "other code")
     assert part_name(part, identity, clip, crf) != before
 
 
@@ -206,5 +206,5 @@ def test_parts_of_one_url_are_one_job_so_that_it_is_fetched_once(tmp_path: Path)
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MirasolError, match=rf"a worker has other code.*here {maker()}, there 0123"):
+    with pytest.raises(MirasolError, match=rf"a worker has other code.*here {code_fingerprint()}, there 0123"):
         make_job(Job(tmp_path, (), TINY_CLIP, 18, "0123"))

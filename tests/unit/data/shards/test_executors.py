@@ -19,11 +19,12 @@ from support.media import TINY_CLIP
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.shards.build import build_shards, executors
+from mirasol.data.shards import executors
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.shards.encode import Made
 from mirasol.data.shards.encoded_cache import Store
 from mirasol.data.shards.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
-from mirasol.media.clip import ShardsSpec
 from mirasol.media.sandbox import guarded
 
 

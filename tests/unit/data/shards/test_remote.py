@@ -36,11 +36,11 @@ from mirasol.data.loading.dataset import ShardSet
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import make_loader
 from mirasol.data.remote import RemoteFolder, object_name
-from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards import build as shards_module
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.storage import check_folder
 from mirasol.data.verify import check_shards
-from mirasol.media.clip import ShardsSpec
 from mirasol.tokenizer import Tokenizer
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)
@@ -49,9 +49,9 @@ import os, signal, sys
 from pathlib import Path
 from support.inline import inline_workers
 from support.media import TINY_CLIP
-from mirasol.data.shards.build import build as shards
+from mirasol.data.shards import build as shards
 from mirasol.data.remote import RemoteFolder
-from mirasol.media.clip import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
 
 data, out, store, url, moment = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 shards.open_workers = inline_workers

@@ -13,10 +13,10 @@ from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.data.shards.build import build as shards_module
+from mirasol.data.shards import build as shards_module
 from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.storage import check_url, identities, local_file
-from mirasol.media.clip import ShardsSpec
 
 THREE = ShardsSpec(clips_per_shard=3, workers=2)
 

@@ -11,7 +11,7 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import clips_of, read_manifest
-from mirasol.data.world.make import make as world
+from mirasol.data.world import make as world
 from mirasol.data.world.make import make_world, media_path, plan
 from mirasol.data.world.questions import FAMILIES
 

@@ -10,8 +10,8 @@ from support.reporting import finish, looked_rows, page_of
 
 from mirasol.data.loading.dataset import ShardSet
 from mirasol.evaluation.pictures import HEAT, glow
+from mirasol.evaluation.report import attribution as report_look
 from mirasol.evaluation.report.attribution import looks
-from mirasol.evaluation.report.page import attribution as report_look
 from mirasol.tasks.scoring.config import EvaluateSpec
 
 LONGEST = EvaluateSpec().max_answer

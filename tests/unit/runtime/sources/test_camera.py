@@ -16,9 +16,9 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from support.rtsp import serving
 
 from mirasol.core.errors import MirasolError
+from mirasol.runtime.sources import camera as live
 from mirasol.runtime.sources.camera import LiveSource, SyntheticSource, is_live, open_stream, seconds_of
 from mirasol.runtime.sources.files import Chunk, FileSource
-from mirasol.runtime.sources.files import camera as live
 
 CHUNK = TINY_CLIP.chunk_seconds  # 0.25 s
 

@@ -22,8 +22,8 @@ from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures
+from mirasol.runtime.sources import resample as collect
 from mirasol.runtime.sources.files import Chunk, FileSource, FolderSource, open_source
-from mirasol.runtime.sources.files import resample as collect
 
 LONG = dataclasses.replace(TINY_CLIP, chunks=8)  # 2 s
 
