@@ -18,7 +18,7 @@ import torch
 from ablations.tables import read_switches
 from mirasol.core.files import atomic_write, write_json
 from mirasol.data.loading.augment import other_draws
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
 from mirasol.data.loading.texts import Text
 from mirasol.evaluation.generate import blanked, muted, shuffled
@@ -106,7 +106,7 @@ def mark(
     An answer is right if every token of it, its end included, is the likeliest one after the tokens before it: then,
     and only then, greedy generation gives it word for word (P 4, exact match). One pass tells, none is generated.
     """
-    shard_set, words = ShardSet(shards, spec.split, cache=cache), Tokenizer.load(tokenizer)
+    shard_set, words = ShardDataset(shards, spec.split, cache=cache), Tokenizer.load(tokenizer)
     about = {row["id"]: row for number in range(len(shard_set)) for row in shard_set.meta(number)["examples"]}
     marks: dict[str, dict[str, Any]] = {}
     with torch_threads(threads), torch.inference_mode():

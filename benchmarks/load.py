@@ -32,7 +32,7 @@ import torch
 from common import arguments, in_turn, median_ms, ratio, report, spread, table
 from inputs import weighted_loss
 
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import make_loader
 from mirasol.data.manifest import Example, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
@@ -91,7 +91,7 @@ def large_shards(folder: Path, clips: int, spec: ClipSpec) -> Path:
     return folder / "shards"
 
 
-def files_of(shards: ShardSet) -> list[tuple[bytes, bytes]]:
+def files_of(shards: ShardDataset) -> list[tuple[bytes, bytes]]:
     """The mp4 and the FLAC of each clip."""
     return [(shards._file(i, "mp4"), shards._file(i, "flac")) for i in range(len(shards))]
 
@@ -116,7 +116,7 @@ def to_rgb24(files: list[tuple[bytes, bytes]]) -> None:
             np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
 
 
-def batches_of(shards: ShardSet, folder: Path, waveform: bool) -> Iterator[Batch]:
+def batches_of(shards: ShardDataset, folder: Path, waveform: bool) -> Iterator[Batch]:
     """Batches of all clips, as a training is fed: each is an epoch."""
     train_tokenizer(["What?", "noise"] * 8, TokenizerSpec(16, max_text=16), folder / "tokenizer.json")
     loader = make_loader(
@@ -137,7 +137,7 @@ def first_batch(folder: Path, tokenizer: Tokenizer, starts: Iterator[int]) -> No
     """Open the shards and take one batch from the next of the training samples ``starts`` on."""
     start = next(starts)
     loader = make_loader(
-        ShardSet(folder, "train"), tokenizer,
+        ShardDataset(folder, "train"), tokenizer,
         tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, start_sample=start,
     )  # fmt: skip
     next(iter(loader))
@@ -160,7 +160,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spec = dataclasses.replace(LARGE, chunks=2) if options.quick else LARGE
-        large = ShardSet(large_shards(folder / "large", 2 if options.quick else 6, spec), "train")
+        large = ShardDataset(large_shards(folder / "large", 2 if options.quick else 6, spec), "train")
         files = files_of(large)
         works = {
             "load": partial(next, batches_of(large, folder, waveform=True)),
@@ -178,7 +178,7 @@ def main() -> None:
 
         shards, tokenizer = demo(folder / "demo", 60 if options.quick else 300)
         loader = make_loader(
-            ShardSet(shards, "train", cache=folder / "cache"), tokenizer,
+            ShardDataset(shards, "train", cache=folder / "cache"), tokenizer,
             tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, mute=0.05, blank=0.05,
         )  # fmt: skip
         clips = len(loader.samples.clips)  # type: ignore[attr-defined]

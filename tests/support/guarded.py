@@ -46,7 +46,7 @@ def be_slow(beats: bool) -> str:
     while time.monotonic() < until:
         time.sleep(0.02)
         if beats:
-            guard.beat()
+            guard.heartbeat()
     return "done"
 
 
@@ -65,7 +65,7 @@ def pid() -> int:
 BAD = {"hang": hang, "crash": crash, "eat": eat, "killed": be_killed}
 
 
-def make_part(path: Path, part: parts.Part, *settings: Any) -> list[parts.Made]:
+def make_part(path: Path, part: parts.SourceSlice, *settings: Any) -> list[parts.EncodedClip]:
     """As the real one, but for files that are named after what shall happen."""
     BAD.get(path.stem, lambda *_: None)()
     return parts.make_part(path, part, *settings)

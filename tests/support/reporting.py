@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.files import write_json
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import clips_of, read_manifest
 from mirasol.evaluation.attribution.explain_file import look
 from mirasol.evaluation.evaluate import read_families
@@ -118,7 +118,7 @@ def looked_rows(project: Path, count: int = 6) -> list[dict[str, Any]]:
     """Predictions of the model in ``build/finetune``, every second one made right by its reference."""
     model = load_model(project / "build/finetune").eval()
     words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
-    shards = ShardSet(project / "build/shards", "test")
+    shards = ShardDataset(project / "build/shards", "test")
     rows, clips = [], set()
     for row in wrong_now_and_then(project):
         if row["clip"] not in clips and len(rows) < count:

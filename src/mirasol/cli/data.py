@@ -157,7 +157,7 @@ def look(
     """
     from mirasol.core.errors import MirasolError
     from mirasol.data.contact_sheet import look as draw
-    from mirasol.data.loading.dataset import ShardSet
+    from mirasol.data.loading.dataset import ShardDataset
 
     if phase is not None:
         if split or shard or key:
@@ -168,7 +168,7 @@ def look(
             what = "--start-sample goes with --phase" if start_sample else "a shard is of one split: without --split"
             raise MirasolError(what)
         name = shard.partition("-")[0] if shard else split or "train"
-        pages = draw(ShardSet(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
+        pages = draw(ShardDataset(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
     for page in pages:
         print(page)
 

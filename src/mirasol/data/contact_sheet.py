@@ -13,7 +13,7 @@ import numpy as np
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import TrainingLoader, collate
 from mirasol.data.loading.reader import read_index
@@ -28,7 +28,7 @@ Mark = tuple[str, str]
 
 
 def look(
-    shard_set: ShardSet, out: Path, *, clips: int = 12, keys: Sequence[str] = (), shard: str | None = None
+    shard_set: ShardDataset, out: Path, *, clips: int = 12, keys: Sequence[str] = (), shard: str | None = None
 ) -> list[Path]:
     """Draw ``clips`` clips spread evenly over the split or over one of its tars, or the clips ``keys``.
 
@@ -71,7 +71,7 @@ def _cut(spec: ClipSpec) -> str:
     return f"{how}, {spec.fps:g} a second" if spec.sampling == "rate" else f"{how}, spread over the clip"
 
 
-def _row(shard_set: ShardSet, index: int) -> Row:
+def _row(shard_set: ShardDataset, index: int) -> Row:
     key = shard_set.keys[index]
     try:
         clip = shard_set.read(index)
@@ -105,7 +105,7 @@ def status_of_clip(meta: dict[str, Any], spec: ClipSpec) -> list[Mark]:
     return marks
 
 
-def _keys_of(shard_set: ShardSet, shard: str) -> list[str]:
+def _keys_of(shard_set: ShardDataset, shard: str) -> list[str]:
     keys = shard_set.keys_in(shard)
     if not keys:
         names = [tar["name"] for tar in read_index(shard_set.folder)["splits"][shard_set.split]]
@@ -113,7 +113,7 @@ def _keys_of(shard_set: ShardSet, shard: str) -> list[str]:
     return keys
 
 
-def _rejected(shard_set: ShardSet) -> list[str]:
+def _rejected(shard_set: ShardDataset) -> list[str]:
     lost = [r for r in read_index(shard_set.folder)["rejected"] if r["split"] == shard_set.split]
     return [f"{json.dumps(r['media'], ensure_ascii=False)[1:-1]} [{r['key']}]: {r['reason']}" for r in lost]
 

@@ -11,7 +11,7 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.manifest import Example, clips_of, listing
 from mirasol.evaluation import closed
@@ -72,7 +72,7 @@ def predict(
     classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)})
     if protocol.closed:
         check_closed(words, questions.asked, classes if protocol.closed == "classes" else (), model.config.max_text)
-    shard_set = ShardSet(shards, questions.asked[0].split, cache=cache, any_size=True)
+    shard_set = ShardDataset(shards, questions.asked[0].split, cache=cache, any_size=True)
     damaged = find_damaged(shard_set, max_damaged)
     asked = {e.id: e for e in questions.asked}
     found: dict[str, Prediction] = {}

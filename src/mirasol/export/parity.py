@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
@@ -67,7 +67,7 @@ def check_parity(
     """
     model.eval()
     engine = Engine(bundle)
-    clips = ShardSet(shards, split)
+    clips = ShardDataset(shards, split)
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
     tally = Tally()
     with torch_threads(1), Progress("parity", len(numbers), "clips") as progress:

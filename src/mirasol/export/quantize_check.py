@@ -15,7 +15,7 @@ import numpy as np
 
 from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
 from mirasol.export.config import ExportSpec
 from mirasol.export.model_card import model_card
@@ -76,8 +76,8 @@ def export_precisions(
     if not names:
         return {}
     full = Engine(bundle, threads=1)
-    clips = _asked(ShardSet(shards, split), spec.clips)
-    feeds = _calibration(full, ShardSet(shards, "train")) if "qdq" in names else {graph: [] for graph in GRAPHS}
+    clips = _asked(ShardDataset(shards, split), spec.clips)
+    feeds = _calibration(full, ShardDataset(shards, "train")) if "qdq" in names else {graph: [] for graph in GRAPHS}
     expected = _answers(full, clips)
     report = {"float32": _score(expected, expected, clips, correct) | {"bytes": _bytes(full.contract, bundle)}}
     with Progress("precisions", len(names), "bundles") as progress:
@@ -108,7 +108,7 @@ Questions = list[tuple[str, list[str]]]  # a question, and what counts as its an
 Asked = list[tuple[list[Inputs], Questions]]
 
 
-def _asked(shards: ShardSet, count: int) -> Asked:
+def _asked(shards: ShardDataset, count: int) -> Asked:
     """Clips spread over the split with their questions; all their prompts where there is no question."""
     asked = []
     for number in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)):
@@ -119,7 +119,7 @@ def _asked(shards: ShardSet, count: int) -> Asked:
     return asked
 
 
-def _chunks(clip: Any, shards: ShardSet) -> Iterator[Inputs]:
+def _chunks(clip: Any, shards: ShardDataset) -> Iterator[Inputs]:
     batch = clip_batch(clip, shards.spec, "as it is")
     assert batch is not None  # only a condition can leave nothing
     for t in range(batch.video.shape[1]):
@@ -131,7 +131,7 @@ def _chunks(clip: Any, shards: ShardSet) -> Iterator[Inputs]:
         )
 
 
-def _calibration(engine: Engine, shards: ShardSet) -> dict[str, Feeds]:
+def _calibration(engine: Engine, shards: ShardDataset) -> dict[str, Feeds]:
     """What goes into each graph along clips of the training split, with their prompts and answers."""
     feeds: dict[str, Feeds] = {graph: [] for graph in GRAPHS}
     for chunks, questions in _asked(shards, CALIBRATION_CLIPS):

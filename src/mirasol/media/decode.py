@@ -36,8 +36,8 @@ from mirasol.media.container import (
     streams_of,
 )
 from mirasol.media.log_mel import chunk_edge
-from mirasol.media.resample import SAME_TIME, Pictures, Sound
-from mirasol.media.sandbox import beat, need_memory
+from mirasol.media.resample import SAME_TIME, AudioResampler, FrameResampler
+from mirasol.media.sandbox import heartbeat, need_memory
 
 __all__ = ["DecodedClip", "MediaError", "MediaInfo", "decode_clip", "decode_clips", "probe"]
 
@@ -198,8 +198,8 @@ class _Request:
 
     def reset(self) -> None:
         """Begin to collect anew."""
-        self.pictures = Pictures(*self._again)
-        self.sound = Sound(*self._again[1:])
+        self.pictures = FrameResampler(*self._again)
+        self.sound = AudioResampler(*self._again[1:])
 
     def faults(self) -> str:
         """What went wrong, or ""."""
@@ -295,7 +295,7 @@ def _scan(container: InputContainer) -> float:
     last, origin = 0.0, origin_of(container)
     try:
         for packet in container.demux([s for s in streams_of(container) if s is not None]):
-            beat()
+            heartbeat()
             if packet.pts is not None and packet.time_base is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin)
     except UNUSABLE:
@@ -309,7 +309,7 @@ def _read(
     """Feed the decoded frames of both streams until all have enough, and note what goes wrong for each."""
     with contextlib.nullcontext(unread) if unread is not None else open_media(path) as container:
         pictures, audio = streams_of(container)
-        sinks: dict[int, Sequence[Pictures | Sound]] = {}
+        sinks: dict[int, Sequence[FrameResampler | AudioResampler]] = {}
         if pictures is not None and video:
             check_pixels(path, pictures.codec_context.width, pictures.codec_context.height)
             for request in group:
@@ -331,7 +331,7 @@ def _read(
             if seek_to is not None:
                 container.seek(int((origin + seek_to) * av.time_base), backward=True)
             for packet in container.demux(streams) if streams else ():
-                beat()
+                heartbeat()
                 waiting = [s for s in sinks[packet.stream.index] if not s.done]
                 if not waiting:
                     if all(s.done for those in sinks.values() for s in those):
@@ -350,7 +350,9 @@ def _read(
             sink.finish()
 
 
-def _note(sinks: Sequence[Pictures | Sound], fault: str, packet: Any = None, origin: float = 0.0) -> None:
+def _note(
+    sinks: Sequence[FrameResampler | AudioResampler], fault: str, packet: Any = None, origin: float = 0.0
+) -> None:
     """Remember a fault where it matters: a clip's verdict must not depend on the clips it is decoded with."""
     for sink in sinks:
         if packet is not None and packet.pts is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mirasol.media.container import MAX_SECONDS, MediaError, MediaInfo
 from mirasol.media.decode import check_file
-from mirasol.media.sandbox import guarded
+from mirasol.media.sandbox import sandboxed
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def status_of(path: str | Path, upto: float = MAX_SECONDS) -> Status:
         MirasolError: the process that decodes was killed from outside, twice.
     """
     try:
-        return guarded(examine, str(path), upto)
+        return sandboxed(examine, str(path), upto)
     except MediaError as error:
         return Status("rejected", f"{path}: {error}", 0.0, None)
 

@@ -22,12 +22,12 @@ MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels, where FFmpeg's def
 JUMP = 0.02  # audio whose time differs from the expected by more begins anew
 RUN_UP = 0.1  # seconds of sound before the clip that the resampler is given
 SAME_TIME = 1e-3  # rounding of time stamps
-Turns = tuple[bool, bool, bool]  # see turns_of
+Rotation = tuple[bool, bool, bool]  # see turns_of
 UPRIGHT = (False, False, False)
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
-class Pictures:
+class FrameResampler:
     """Picks the frame shown at each wanted time from frames in presentation order."""
 
     def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, spec: ClipSpec) -> None:
@@ -117,10 +117,10 @@ class Pictures:
         )
         # Scaling keeps the display matrix. Asked for its side data, a frame refers to itself and waits for the garbage
         # collector: better the small one, for a stream held half a gigabyte of large ones.
-        return square(scaled, self.size, turns_of(scaled))
+        return center_crop(scaled, self.size, rotation_of(scaled))
 
 
-def turns_of(frame: Any) -> Turns:
+def rotation_of(frame: Any) -> Rotation:
     """How a player turns a frame, by its display matrix: columns and rows exchanged, then columns, then rows reversed.
 
     The matrix [a b u, c d v, ...] takes the point (x, y) to (ax + cy, bx + dy). Of other angles than right ones, what
@@ -133,7 +133,7 @@ def turns_of(frame: Any) -> Turns:
     return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
-def square(frame: Any, size: int, turns: Turns = UPRIGHT) -> NDArray[np.uint8]:
+def center_crop(frame: Any, size: int, turns: Rotation = UPRIGHT) -> NDArray[np.uint8]:
     """Centre square of a yuv420p frame, turned upright."""
     left, top = (frame.width - size) // 4, (frame.height - size) // 4  # in chroma samples
     exchanged, columns_reversed, rows_reversed = turns
@@ -149,7 +149,7 @@ def square(frame: Any, size: int, turns: Turns = UPRIGHT) -> NDArray[np.uint8]:
     return found.reshape(size * 3 // 2, size)
 
 
-class Sound:
+class AudioResampler:
     """Places decoded sound on the clip's time axis, mono at the wanted rate; gaps stay silent."""
 
     def __init__(self, begin: float, length: float, chunk_seconds: float, spec: ClipSpec) -> None:

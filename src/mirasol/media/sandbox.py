@@ -1,6 +1,6 @@
 """Work on untrusted media in a process of its own, that may crash, hang or run out of memory.
 
-Each thread that calls :func:`guarded` has one such process, started at the first call and kept: a call costs a
+Each thread that calls :func:`sandboxed` has one such process, started at the first call and kept: a call costs a
 message there and one back. After a file that killed it the next call starts a new one.
 """
 
@@ -43,13 +43,13 @@ R = TypeVar("R")
 _of_this_thread = threading.local()
 
 
-def guarded(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
+def sandboxed(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
     """``function(*arguments)``, a function of a module, called in this thread's guarded process.
 
     What it raises is raised here.
 
     Raises:
-        MediaError: the process crashed, gave no sign of life (:func:`beat`) for STALL_SECONDS, or took more
+        MediaError: the process crashed, gave no sign of life (:func:`heartbeat`) for STALL_SECONDS, or took more
             than FILE_SECONDS. The file is not named: the caller knows it.
         MirasolError: the process was killed from outside, and so was a second one. Names ``arguments``.
         CancelledError: nobody wants the result any more (:func:`stop_with`).
@@ -124,7 +124,7 @@ class Guard:
         return self._process.pid
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """As :func:`guarded`, once."""
+        """As :func:`sandboxed`, once."""
         try:
             kind, value = self._exchange((function.__module__, function.__qualname__, arguments, keywords))
         except (EOFError, ConnectionError) as error:
@@ -171,13 +171,13 @@ def _end(channel: Connection, process: subprocess.Popen[bytes]) -> None:
         process.wait(5)
 
 
-# What follows runs in the guarded process; elsewhere `beat` and `need_memory` do nothing.
+# What follows runs in the guarded process; elsewhere `heartbeat` and `need_memory` do nothing.
 
 _to_parent: Connection | None = None
 _last_beat = 0.0
 
 
-def beat() -> None:
+def heartbeat() -> None:
     """A sign of life, from wherever work on a file makes progress."""
     global _last_beat
     if _to_parent is not None and time.monotonic() - _last_beat > BEAT_SECONDS:

@@ -46,7 +46,7 @@ class Basis(NamedTuple):
     chunks: int  # that the stream had taken in
 
 
-class Visit:
+class ClientSession:
     """One client's session: at most one upload, at most one connection, one stream."""
 
     def __init__(self, limits: Limits) -> None:
@@ -80,12 +80,12 @@ class Visit:
             self.touched = time.monotonic()
 
 
-class Hub:
+class SessionManager:
     """Sessions over ``engine``; :meth:`run` is its life."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits, self.metrics = engine, limits, Metrics()
-        self.visits: dict[str, Visit] = {}
+        self.visits: dict[str, ClientSession] = {}
         self.folder = Path()  # of the uploads
         self._compute = ThreadPoolExecutor(1, "mirasol-compute")
         self._decode = ThreadPoolExecutor(limits.sessions, "mirasol-decode")
@@ -111,7 +111,7 @@ class Hub:
             for visit in [visit for visit in self.visits.values() if visit.idle]:
                 self.end(visit)
 
-    def begin(self) -> Visit:
+    def begin(self) -> ClientSession:
         """A new session.
 
         Raises:
@@ -119,13 +119,13 @@ class Hub:
         """
         if len(self.visits) >= self.limits.sessions:
             raise FullError(f"all {self.limits.sessions} sessions are taken: try again later")
-        visit = Visit(self.limits)
+        visit = ClientSession(self.limits)
         self.visits[visit.id] = visit
         self.metrics.begun.inc()
         self.metrics.sessions.set(len(self.visits))
         return visit
 
-    def end(self, visit: Visit) -> None:
+    def end(self, visit: ClientSession) -> None:
         """Forget a session, its file and its stream; its connection closes."""
         visit.over.set()
         self.visits.pop(visit.id, None)
@@ -138,7 +138,7 @@ class Hub:
         """``function`` in the thread that computes."""
         return await asyncio.wrap_future(self._compute.submit(function, *arguments, **keywords))
 
-    async def upload(self, visit: Visit, path: Path) -> Summary:
+    async def upload(self, visit: ClientSession, path: Path) -> Summary:
         """Take ``path`` as the session's file, which is then the session's to remove.
 
         Raises:
@@ -159,7 +159,7 @@ class Hub:
             raise gone()
         return visit.summary
 
-    async def start(self, visit: Visit) -> float:
+    async def start(self, visit: ClientSession) -> float:
         """A new stream from the beginning of the upload, or of a camera without one; seconds of its chunks.
 
         Raises:
@@ -175,7 +175,7 @@ class Hub:
             visit.stream = await self.compute(Session, self.engine, seconds)
             return seconds
 
-    async def push(self, visit: Visit, chunk: Chunk) -> float:
+    async def push(self, visit: ClientSession, chunk: Chunk) -> float:
         """Take in a chunk; how long that took, in seconds, waiting for others included."""
         async with visit.lock:
             if visit.stream is None:
@@ -186,7 +186,7 @@ class Hub:
         self.metrics.chunk.observe(seconds)
         return seconds
 
-    async def answer(self, visit: Visit, question: str) -> AsyncIterator[str]:
+    async def answer(self, visit: ClientSession, question: str) -> AsyncIterator[str]:
         """The answer piece by piece; then ``visit.complete`` says whether the model has ended it.
 
         Raises:
@@ -204,7 +204,7 @@ class Hub:
             visit.complete = piece
             self.metrics.answer.observe(time.perf_counter() - began)
 
-    async def influence(self, visit: Visit, question: str) -> dict[str, object]:
+    async def influence(self, visit: ClientSession, question: str) -> dict[str, object]:
         """The last answer's tokens, and what each loses without each chunk remembered then (``serve.influence``)."""
         if visit.basis is None:
             raise gone()

@@ -28,7 +28,7 @@ from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures, Inputs
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.schemas import Ask, Order, Play
-from mirasol.serve.sessions import Hub, Visit, gone
+from mirasol.serve.sessions import ClientSession, SessionManager, gone
 
 MAGIC = b"MIR1"
 PICTURE, SOUND = 1, 2
@@ -41,7 +41,7 @@ class MalformedError(Exception):
     """A message that no client of good will sends; the connection ends."""
 
 
-def message_bytes(hub: Hub) -> int:
+def message_bytes(hub: SessionManager) -> int:
     """The largest message that is of any use."""
     clip = hub.engine.contract.clip
     chunk = clip.frames_per_chunk * clip.size * clip.size * 3 // 2
@@ -51,7 +51,7 @@ def message_bytes(hub: Hub) -> int:
 class Connection:
     """One client, from its first message to its end."""
 
-    def __init__(self, hub: Hub, visit: Visit, socket: WebSocket) -> None:
+    def __init__(self, hub: SessionManager, visit: ClientSession, socket: WebSocket) -> None:
         self.hub, self.visit, self.socket = hub, visit, socket
         self.clip = hub.engine.contract.clip
         self._sending = asyncio.Lock()

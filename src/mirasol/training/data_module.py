@@ -13,7 +13,7 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.augment import Augmentation
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import Damage, DamagedClip, Failures
 from mirasol.data.loading.loader import TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample
@@ -51,8 +51,8 @@ class Feed:
         self.runs = runs
         self.tasks, self.config, self.training = tasks, config, training
         self.tokenizer = Tokenizer.load(tokenizer)
-        self.train = ShardSet(shards, "train", cache=cache, any_size=True)
-        self.val = ShardSet(shards, "val", cache=cache, any_size=True)
+        self.train = ShardDataset(shards, "train", cache=cache, any_size=True)
+        self.val = ShardDataset(shards, "val", cache=cache, any_size=True)
         if self.train.spec != clip:
             raise MirasolError(
                 f"{shards}: cut by other settings of `clip` than these ({self.train.spec}, now {clip}): "
@@ -67,7 +67,7 @@ class Feed:
         return any(row["task"] in self.tasks for row in self._rows(self.train))
 
     @staticmethod
-    def _rows(shard_set: ShardSet) -> Iterator[dict[str, Any]]:
+    def _rows(shard_set: ShardDataset) -> Iterator[dict[str, Any]]:
         """Examples of all clips; none where they are lost, which is told when batches are made."""
         for number in range(len(shard_set)):
             with contextlib.suppress(DamagedClip):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ablations.cell import CONDITIONS, MARKS, mark, permuted, run_cell
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.loading.texts import Text
 from mirasol.data.manifest import read_manifest
@@ -60,7 +60,7 @@ def model_of(world: Path) -> ModelConfig:
 
 def batches(world: Path) -> list[Batch]:
     words = Tokenizer.load(world / "tokenizer.json")
-    return list(eval_loader(ShardSet(world / "shards", "test"), words, tasks=("qa",), batch_size=4))
+    return list(eval_loader(ShardDataset(world / "shards", "test"), words, tasks=("qa",), batch_size=4))
 
 
 def run(world: Path, folder: Path, *phases: str, permute: bool = False) -> dict[str, object]:

@@ -17,7 +17,7 @@ from support.shards import TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.data.contact_sheet import changes, look, look_at_training, status_of_clip
 from mirasol.data.loading.augment import Augmentation
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
@@ -59,7 +59,7 @@ def damaged_set(folder: Path) -> Path:
 
 
 def test_each_clip_is_told_its_state(tmp_path: Path) -> None:
-    shards = ShardSet(damaged_set(tmp_path), "train")
+    shards = ShardDataset(damaged_set(tmp_path), "train")
     states = [said(status_of_clip(shards.meta(number), shards.spec)) for number in range(len(shards))]
     assert states[0] == ["ok", "picture copied from the source"]
     assert states[1][0].startswith("partial: ") and "up to" in states[1][0]
@@ -68,7 +68,7 @@ def test_each_clip_is_told_its_state(tmp_path: Path) -> None:
 
 
 def test_rejected_clips_come_on_a_page_of_their_own(tmp_path: Path) -> None:
-    shards = ShardSet(damaged_set(tmp_path), "train")
+    shards = ShardDataset(damaged_set(tmp_path), "train")
     pages = look(shards, tmp_path / "look.png")
     assert [page.name for page in pages] == ["look-1.png", "look-2.png"]
     assert size_of(pages[0])[1] > 4 * size_of(pages[1])[1]
@@ -79,11 +79,11 @@ def test_a_damaged_clip_is_shown_as_such(tiny_shards: TinyShards, tmp_path: Path
     for path in tiny_shards.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     os.truncate(tmp_path / "train-00000.tar", 4000)
-    assert look(ShardSet(tmp_path, "train", any_size=True), tmp_path / "look.png", clips=3)[0].is_file()
+    assert look(ShardDataset(tmp_path, "train", any_size=True), tmp_path / "look.png", clips=3)[0].is_file()
 
 
 def test_many_clips_take_pages(tiny_shards: TinyShards, tmp_path: Path) -> None:
-    shards = ShardSet(tiny_shards.folder, "train")
+    shards = ShardDataset(tiny_shards.folder, "train")
     pages = look(shards, tmp_path / "look.png", clips=len(shards) * 2)
     assert len(pages) == -(-len(shards) // 12)
     (page,) = look(shards, tmp_path / "two.png", clips=2)
@@ -91,10 +91,10 @@ def test_many_clips_take_pages(tiny_shards: TinyShards, tmp_path: Path) -> None:
 
 
 def test_one_shard_can_be_seen(tiny_shards: TinyShards, tmp_path: Path) -> None:
-    (page,) = look(ShardSet(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00000.tar")
+    (page,) = look(ShardDataset(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00000.tar")
     assert page.is_file()
     with pytest.raises(MirasolError, match=r"no shard val-00009\.tar: there are val-00000\.tar to"):
-        look(ShardSet(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00009.tar")
+        look(ShardDataset(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00009.tar")
 
 
 def test_training_samples_are_those_of_the_loader(loader: Make, tokenizer: Tokenizer, tmp_path: Path) -> None:  # noqa: F811

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
 from mirasol.evaluation.closed import answer_tokens, score_answers, score_options
 from mirasol.evaluation.generate import answer
@@ -32,7 +32,7 @@ def model(made_project: Path) -> Mirasol:
 
 
 def batches(project: Path, words: Tokenizer, size: int) -> list[Batch]:
-    return list(eval_loader(ShardSet(project / "build/shards", "test"), words, tasks=("qa",), batch_size=size))
+    return list(eval_loader(ShardDataset(project / "build/shards", "test"), words, tasks=("qa",), batch_size=size))
 
 
 def by_example(rows: list[Batch], found: list) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from mirasol.runtime.influence import answer_tokens, influences
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.limits import Limits
-from mirasol.serve.sessions import Hub
+from mirasol.serve.sessions import SessionManager
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_every_remembered_chunk_is_measured_and_the_stream_stays_as_it_is(engine
 
 def test_it_is_of_the_answer_that_was_given_whatever_came_since(engine: Engine) -> None:
     async def run() -> dict[str, Any]:
-        hub = Hub(engine, Limits())
+        hub = SessionManager(engine, Limits())
         async with hub.run():
             visit = hub.begin()
             await hub.start(visit)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data.loading.decoded_cache import ClipCache, Decoded, audio_shape, video_shape
+from mirasol.data.loading.decoded_cache import Decoded, DecodedCache, audio_shape, video_shape
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.loading.reader import Entry, Tars, read_index
+from mirasol.data.loading.reader import Entry, ShardReader, read_index
 from mirasol.data.loading.waveform import cut
 from mirasol.data.shards.build import INDEX
 from mirasol.data.shards.chunk_codec import unpack_chunk
@@ -36,7 +36,7 @@ class ClipArrays(Decoded):
     meta: dict[str, Any] = field(kw_only=True)
 
 
-class ShardSet:
+class ShardDataset:
     """The clips of one split, by number, in the order of the manifest.
 
     Safe to use in several processes at once, forked or spawned.
@@ -64,7 +64,7 @@ class ShardSet:
         self.folder, self.split = Path(folder), split
         index = read_index(self.folder)
         self.spec = ClipSpec(**index["clip"])
-        self._tars = Tars(self.folder, index, split, copies=cache, any_size=any_size)
+        self._tars = ShardReader(self.folder, index, split, copies=cache, any_size=any_size)
         self.keys: list[str] = []
         self._places: list[tuple[int, Entry]] = []  # number of the tar, entry in its index
         for number, entry in self._tars.clips():
@@ -74,11 +74,11 @@ class ShardSet:
             raise MirasolError(
                 f"{self.folder}: no clip in the split {split}: give some groups of the manifest this split"
             )
-        self._caches: dict[bool, ClipCache] = {}  # of clips with features, and with waveforms
+        self._caches: dict[bool, DecodedCache] = {}  # of clips with features, and with waveforms
         if cache is not None:
             identity = sha256_file(self.folder / INDEX)
             for waveform in (False, True) if self.spec.sampling == "rate" else (False,):
-                kept = ClipCache(cache, identity, split, self.spec, len(self.keys), waveform=waveform)
+                kept = DecodedCache(cache, identity, split, self.spec, len(self.keys), waveform=waveform)
                 if kept.bytes <= cache_bytes:
                     self._caches[waveform] = kept
 

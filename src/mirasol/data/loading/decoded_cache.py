@@ -50,7 +50,7 @@ def audio_shape(spec: ClipSpec) -> tuple[int, int, int]:
     return spec.chunks, spec.audio_columns, spec.mels
 
 
-class ClipCache:
+class DecodedCache:
     """Decoded clips of one split, by number. Opened again in every process that uses it."""
 
     def __init__(

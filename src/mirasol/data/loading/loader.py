@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.augment import OFF, Augmentation
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import audio_shape, video_shape
 from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, TrainingSamples
@@ -185,7 +185,7 @@ class TrainingLoader:
 
 
 def make_loader(
-    shard_set: ShardSet,
+    shard_set: ShardDataset,
     tokenizer: Tokenizer,
     *,
     tasks: Sequence[str],
@@ -231,7 +231,7 @@ def make_loader(
 
 
 def eval_loader(
-    shard_set: ShardSet,
+    shard_set: ShardDataset,
     tokenizer: Tokenizer,
     *,
     tasks: Sequence[str],

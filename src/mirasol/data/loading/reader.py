@@ -50,7 +50,7 @@ class Entry:
     json: bytes
 
 
-class Tars:
+class ShardReader:
     """The tars of one split, by number. Safe to use in several processes at once, forked or spawned."""
 
     def __init__(self, folder: Path, index: dict[str, Any], split: str, *, copies: Path | None, any_size: bool) -> None:

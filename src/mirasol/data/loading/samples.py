@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF, Augmentation
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.data.loading.failures import Damage, DamagedClip, Failures
 from mirasol.data.loading.texts import Text, encode_texts
@@ -43,7 +43,7 @@ class Clips:
 
     def __init__(
         self,
-        shard_set: ShardSet,
+        shard_set: ShardDataset,
         tokenizer: Tokenizer,
         tasks: Sequence[str],
         captions: bool,

@@ -25,10 +25,10 @@ from mirasol.data.linked_media import check_media
 from mirasol.data.manifest import SPLITS, Clip, clips_of, listing, read_manifest, row_of
 from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.data.shards.encode import FORMAT, Job, Made, jobs_of, make_job, part_name, parts_of, versions
-from mirasol.data.shards.encoded_cache import Store
+from mirasol.data.shards.encode import FORMAT, EncodedClip, Job, jobs_of, make_job, part_name, parts_of, versions
+from mirasol.data.shards.encoded_cache import EncodedCache
 from mirasol.data.shards.executors import WorkersDied, open_workers, run_jobs
-from mirasol.data.shards.format import Tar
+from mirasol.data.shards.format import ShardWriter
 from mirasol.data.storage import check_folder, identities, is_url
 from mirasol.media.clip import ClipSpec
 from mirasol.media.resample import SAME_TIME
@@ -72,7 +72,7 @@ def build_shards(
     check_media(data_dir, dict.fromkeys(c.media for c in clips if not is_url(c.media)))
     begun = time.monotonic()
     written: list[Path] = []
-    with Store(Path(store) if store is not None else out_dir.with_name(f"{out_dir.name}.parts")) as kept:
+    with EncodedCache(Path(store) if store is not None else out_dir.with_name(f"{out_dir.name}.parts")) as kept:
         try:
             for stale in (out_dir / INDEX, *out_dir.glob(".*.tmp")):  # the second: of a run that was killed
                 stale.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ class _Shards:
     """One run: what it writes, and what it has counted."""
 
     def __init__(
-        self, data_dir: Path, out_dir: Path, clip: ClipSpec, spec: ShardsSpec, kept: Store, written: list[Path]
+        self, data_dir: Path, out_dir: Path, clip: ClipSpec, spec: ShardsSpec, kept: EncodedCache, written: list[Path]
     ) -> None:
         self.data_dir, self.out_dir, self.clip, self.spec, self.kept = data_dir, out_dir, clip, spec, kept
         self.written = written
@@ -126,7 +126,7 @@ class _Shards:
                 for split, number, group in groups:
                     self._write_tar(split, number, group, made, len(clips), progress)
 
-    def _made(self, clips: list[Clip]) -> Generator[Made, None, None]:
+    def _made(self, clips: list[Clip]) -> Generator[EncodedClip, None, None]:
         """Every clip in the order given, from the store; workers make the parts that it lacks, in the same order."""
         parts, places = parts_of(clips)
         identity = identities(self.data_dir, dict.fromkeys(part.media for part in parts))
@@ -153,7 +153,7 @@ class _Shards:
                 yield made
 
     @contextlib.contextmanager
-    def _results(self, jobs: list[Job]) -> Iterator[Iterator[list[list[Made]]]]:
+    def _results(self, jobs: list[Job]) -> Iterator[Iterator[list[list[EncodedClip]]]]:
         if not jobs:
             yield iter(())
             return
@@ -172,13 +172,13 @@ class _Shards:
             ) from error
 
     def _write_tar(
-        self, split: str, number: int, group: list[Clip], made: Iterator[Made], total: int, progress: Progress
+        self, split: str, number: int, group: list[Clip], made: Iterator[EncodedClip], total: int, progress: Progress
     ) -> None:
         path = self.out_dir / f"{split}-{number:05d}.tar"
         samples: list[list[Any]] = []
         hashes: list[str] = []  # of the JSON files; media have theirs in there
         with atomic_write(path) as file:
-            tar = Tar(file)
+            tar = ShardWriter(file)
             for clip in group:
                 one = next(made)
                 if one.rejected:
@@ -221,13 +221,13 @@ class _Shards:
         path.unlink()
 
     @staticmethod
-    def _json(clip: Clip, made: Made) -> bytes:
+    def _json(clip: Clip, made: EncodedClip) -> bytes:
         """``KEY.json``: which clip it is, its examples, and the facts of its making."""
         asked = {name: getattr(clip, name) for name in ("key", "media", "start", "end", "split")}
         facts = asked | {"examples": [row_of(example) for example in clip.examples]} | made.facts
         return (json.dumps(facts, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
-    def _count(self, clip: Clip, made: Made) -> None:
+    def _count(self, clip: Clip, made: EncodedClip) -> None:
         self.splits[clip.split] += 1
         self.examples[clip.split] += len(clip.examples)
         facts = made.facts

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from mirasol.media.clip import ClipSpec
-from mirasol.media.resample import square
+from mirasol.media.resample import center_crop
 
 AVC1_HEADER = 78  # bytes of a sample entry of pictures, before the boxes inside it
 
@@ -31,7 +31,7 @@ def unpack_chunk(data: bytes, chunk: int, spec: ClipSpec) -> NDArray[np.uint8]:
     frames = list(frames_of(data, spec, chunk))
     if len(frames) != spec.frames_per_chunk:
         raise ValueError(f"chunk {chunk} has {len(frames)} of {spec.frames_per_chunk} frames")
-    return np.stack([square(frame, spec.size) for frame in frames])
+    return np.stack([center_crop(frame, spec.size) for frame in frames])
 
 
 def frames_of(data: bytes, spec: ClipSpec, chunk: int | None = None) -> Iterator[VideoFrame]:

@@ -21,8 +21,8 @@ from mirasol.data.shards.chunk_codec import frames_of
 from mirasol.media.clip import ClipSpec
 from mirasol.media.codecs import require_codec
 from mirasol.media.container import UNUSABLE, origin_of, streams_of
-from mirasol.media.resample import SAME_TIME, UPRIGHT, turns_of
-from mirasol.media.sandbox import beat
+from mirasol.media.resample import SAME_TIME, UPRIGHT, rotation_of
+from mirasol.media.sandbox import heartbeat
 
 FLAC_BLOCK = 4096  # samples; many small blocks cost time
 IDR, SLICE_TYPES = 5, range(1, 6)  # H.264 NAL unit types
@@ -59,7 +59,7 @@ def pack_video(frames: NDArray[np.uint8], spec: ClipSpec, crf: int) -> bytes:
         context.thread_count = 1
         context.options = encoder_options(spec, crf)
         for index, picture in enumerate(frames):
-            beat()
+            heartbeat()
             frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="yuv420p")
             frame.color_range = ColorRange.MPEG
             frame.pts = index
@@ -131,8 +131,8 @@ def _whole(data: bytes, spec: ClipSpec) -> bool:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
-            beat()
-            if (frame.width, frame.height, frame.format.name, turns_of(frame), frame.is_corrupt) != wanted:
+            heartbeat()
+            if (frame.width, frame.height, frame.format.name, rotation_of(frame), frame.is_corrupt) != wanted:
                 return False
             count += 1
     return count == spec.frames

@@ -30,7 +30,7 @@ from mirasol.data.storage import Identity, is_url, local_file
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, open_media, reason
 from mirasol.media.decode import DecodedClip, Span, decode_beside_copies, decode_clips
-from mirasol.media.sandbox import guarded
+from mirasol.media.sandbox import sandboxed
 
 FORMAT = "mirasol-shards-1"
 JOB_CLIPS = 2  # handed over at a time where sources are short: more, and the last job of a run is waited for
@@ -39,7 +39,7 @@ SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceSlice:
     """Spans of one source, by their start."""
 
     media: str
@@ -47,7 +47,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Made:
+class EncodedClip:
     """A span as it goes into a tar, or why it does not."""
 
     files: dict[str, bytes]  # by extension, in the order of the tar
@@ -65,13 +65,13 @@ class Job:
     """Parts for one process, and all it needs to make them."""
 
     data_dir: Path
-    parts: tuple[Part, ...]
+    parts: tuple[SourceSlice, ...]
     clip: ClipSpec
     crf: int
     code: str
 
 
-def parts_of(clips: Iterable[Clip]) -> tuple[list[Part], dict[tuple[str, Span], tuple[int, int]]]:
+def parts_of(clips: Iterable[Clip]) -> tuple[list[SourceSlice], dict[tuple[str, Span], tuple[int, int]]]:
     """The parts in the order of their first clip, and where each (media, span) lies: number of the part and index.
 
     All spans of a source are brought together, wherever the manifest has them, and a span stands once, however
@@ -80,24 +80,26 @@ def parts_of(clips: Iterable[Clip]) -> tuple[list[Part], dict[tuple[str, Span], 
     spans_of: dict[str, dict[Span, None]] = {}
     for clip in clips:
         spans_of.setdefault(clip.media, {})[clip.start, clip.end] = None
-    parts: list[Part] = []
+    parts: list[SourceSlice] = []
     places: dict[tuple[str, Span], tuple[int, int]] = {}
     for media, spans in spans_of.items():
         ordered = sorted(spans, key=lambda span: (span[0] or 0.0, math.inf if span[1] is None else span[1]))
         for low in range(0, len(ordered), PART_CLIPS):
-            part = Part(media, tuple(ordered[low : low + PART_CLIPS]))
+            part = SourceSlice(media, tuple(ordered[low : low + PART_CLIPS]))
             places |= {(media, span): (len(parts), index) for index, span in enumerate(part.spans)}
             parts.append(part)
     return parts, places
 
 
-def part_name(part: Part, identity: Identity | None, clip: ClipSpec, crf: int) -> str:
+def part_name(part: SourceSlice, identity: Identity | None, clip: ClipSpec, crf: int) -> str:
     """A name that differs whenever anything differs that the part's bytes follow from: 64 hexadecimal characters."""
     recipe = [part.media, identity, part.spans, dataclasses.asdict(clip), crf, code_fingerprint()]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
 
 
-def jobs_of(data_dir: Path, parts: Mapping[int, Part], clip: ClipSpec, crf: int) -> Iterator[tuple[list[int], Job]]:
+def jobs_of(
+    data_dir: Path, parts: Mapping[int, SourceSlice], clip: ClipSpec, crf: int
+) -> Iterator[tuple[list[int], Job]]:
     """Numbers of the parts of each job, and the job. What lies behind a URL is fetched by one job only."""
     numbers: list[int] = []
     clips = 0
@@ -112,7 +114,7 @@ def jobs_of(data_dir: Path, parts: Mapping[int, Part], clip: ClipSpec, crf: int)
         yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, code_fingerprint())
 
 
-def make_job(job: Job) -> list[list[Made]]:
+def make_job(job: Job) -> list[list[EncodedClip]]:
     """Every part of a job.
 
     Raises:
@@ -124,7 +126,7 @@ def make_job(job: Job) -> list[list[Made]]:
             "a worker has other code or other libraries than this process, so its clips would be other bytes: install "
             f"the same mirasol and the same packages on every machine (here {code_fingerprint()}, there {job.code})"
         )
-    made: list[list[Made]] = []
+    made: list[list[EncodedClip]] = []
     for media, run in itertools.groupby(job.parts, key=lambda part: part.media):
         parts = list(run)
         try:
@@ -132,19 +134,19 @@ def make_job(job: Job) -> list[list[Made]]:
                 made += [_make_guarded(path, part, job.clip, job.crf) for part in parts]
         except (FileNotFoundError, PermissionError) as error:  # of a store: local files are opened by the decoder
             why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be fetched: {reason(error)}"
-            made += [[Made({}, {}, why)] * len(part.spans) for part in parts]
+            made += [[EncodedClip({}, {}, why)] * len(part.spans) for part in parts]
     return made
 
 
-def _make_guarded(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
+def _make_guarded(path: Path, part: SourceSlice, spec: ClipSpec, crf: int) -> list[EncodedClip]:
     """:func:`make_part` of a file that may crash or hang the decoder: then it is rejected, and the run goes on."""
     try:
-        return guarded(make_part, path, part, spec, crf)
+        return sandboxed(make_part, path, part, spec, crf)
     except MediaError as error:
-        return [Made({}, {}, str(error).replace(str(path), part.media))] * len(part.spans)
+        return [EncodedClip({}, {}, str(error).replace(str(path), part.media))] * len(part.spans)
 
 
-def make_part(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
+def make_part(path: Path, part: SourceSlice, spec: ClipSpec, crf: int) -> list[EncodedClip]:
     """The spans of a part from its source, which lies at ``path``.
 
     Packets that conform are copied, all else is decoded, once for all the spans, and encoded.
@@ -163,7 +165,7 @@ def make_part(path: Path, part: Part, spec: ClipSpec, crf: int) -> list[Made]:
     made = []
     for mp4, result in packed:
         if isinstance(result, MediaError):
-            made.append(Made({}, {}, str(result).removeprefix(f"{path}: ").replace(str(path), part.media)))
+            made.append(EncodedClip({}, {}, str(result).removeprefix(f"{path}: ").replace(str(path), part.media)))
         else:
             made.append(_pack(mp4, result, spec, crf, result.partial.replace(str(path), part.media)))
     return made
@@ -181,7 +183,7 @@ def _copied_or_decoded(
     return [(mp4, next(decoded) if mp4 is None else next(beside)) for mp4 in copies]
 
 
-def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, partial: str) -> Made:
+def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, partial: str) -> EncodedClip:
     files = {}
     if mp4 is not None:
         files["mp4"] = mp4
@@ -203,7 +205,7 @@ def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, par
         "sha256": {kind: hashlib.sha256(data).hexdigest() for kind, data in files.items()},
         "versions": versions(),
     }
-    return Made(files, facts)
+    return EncodedClip(files, facts)
 
 
 @functools.cache

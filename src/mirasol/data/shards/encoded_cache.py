@@ -18,13 +18,13 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error
-from mirasol.data.shards.encode import Made
+from mirasol.data.shards.encode import EncodedClip
 
 LOCK = "lock"
 AGAIN = ".again"  # ends the name of a part that the next run makes again
 
 
-class Store:
+class EncodedCache:
     """The parts below ``folder``, for one run at a time; a context manager."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class Store:
         self._last: tuple[str, list[dict[str, Any]], int] | None = None  # name, header, where the contents begin
         self._handle = -1
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> EncodedCache:
         """Take the folder.
 
         Raises:
@@ -63,7 +63,7 @@ class Store:
     def __contains__(self, name: str) -> bool:
         return name in self._names or name + AGAIN in self._names
 
-    def write(self, name: str, part: list[Made]) -> None:
+    def write(self, name: str, part: list[EncodedClip]) -> None:
         """Keep ``part``; without fsync, because a part that a power cut has spoilt is made again.
 
         Raises:
@@ -88,7 +88,7 @@ class Store:
             raise disk_error(error, path) or error from error
         self._names.add(file)
 
-    def read(self, name: str, index: int) -> Made | None:
+    def read(self, name: str, index: int) -> EncodedClip | None:
         """Span ``index`` of a part, or ``None``: it is not there, or damaged and now forgotten."""
         file = name if name in self._names else name + AGAIN
         try:
@@ -104,7 +104,7 @@ class Store:
             self._path(file).unlink(missing_ok=True)
         self._names &= names
 
-    def _read(self, path: Path, name: str, index: int) -> Made:
+    def _read(self, path: Path, name: str, index: int) -> EncodedClip:
         with path.open("rb") as file:
             if self._last is None or self._last[0] != name:
                 digest, header = file.readline().strip().decode(), file.readline()[:-1]
@@ -119,7 +119,7 @@ class Store:
         for kind, data in files.items():
             if hashlib.sha256(data).hexdigest() != entry["facts"]["sha256"][kind]:
                 raise ValueError(f"{kind} does not match its hash")
-        return Made(files, entry["facts"], entry["rejected"])
+        return EncodedClip(files, entry["facts"], entry["rejected"])
 
     def _path(self, file: str) -> Path:
         return self.folder / file[:2] / file

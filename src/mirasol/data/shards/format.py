@@ -13,7 +13,7 @@ _CLIP_FILE = re.compile(rf"[0-9a-f]{{16}}\.({'|'.join(KINDS)})")
 _TAR_NAME = re.compile(r"(train|val|test)-[0-9]{5,}\.tar")
 
 
-class Tar:
+class ShardWriter:
     """Writes a tar whose bytes depend on names and contents alone, and says where each file lies."""
 
     def __init__(self, file: IO[bytes]) -> None:

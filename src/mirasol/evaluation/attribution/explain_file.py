@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
 from mirasol.data.loading.loader import collate
 from mirasol.data.loading.samples import Sample
@@ -137,7 +137,7 @@ def _read(clip: str, shards: Path, spec: ClipSpec) -> Decoded:
     if shards.is_dir():
         for split in SPLITS:
             try:
-                found = ShardSet(shards, split)
+                found = ShardDataset(shards, split)
             except MirasolError:  # a split without clips
                 continue
             if clip in found.keys:

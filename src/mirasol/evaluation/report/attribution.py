@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.evaluation.attribution.draw import over_frames, over_sound
 from mirasol.evaluation.attribution.explain_file import Explained, look
@@ -26,7 +26,7 @@ CELLS = 12  # heat is kept at this many points along a side of a frame
 
 
 def looks(
-    folder: Path, shards: ShardSet, chosen: Sequence[Mapping[str, Any]], max_answer: int
+    folder: Path, shards: ShardDataset, chosen: Sequence[Mapping[str, Any]], max_answer: int
 ) -> tuple[dict[str, Looked], str]:
     """What each answer of ``chosen`` looked at, by example id, and a note about those that are not there.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.evaluation.report.ablations import ablations_section
 from mirasol.evaluation.report.answers import (
     Prediction,
@@ -114,11 +114,11 @@ class ClipReader:
     def __init__(self, project: Project, album: Album) -> None:
         self.album = album
         self.project = project
-        self.shards: ShardSet | None = None
+        self.shards: ShardDataset | None = None
         self.index: dict[str, int] = {}
         evaluate = _section_of(project.params, "evaluate")
         try:
-            self.shards = ShardSet(project.folder / "build" / "shards", str(evaluate.get("split", "test")))
+            self.shards = ShardDataset(project.folder / "build" / "shards", str(evaluate.get("split", "test")))
             self.index = {key: i for i, key in enumerate(self.shards.keys)}
         except (MirasolError, OSError):
             pass  # no shards: the page says so where the pictures would be

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
-from mirasol.media.resample import SAME_TIME, Pictures, Sound
+from mirasol.media.resample import SAME_TIME, AudioResampler, FrameResampler
 
 Frames = NDArray[np.uint8]
 Samples = NDArray[np.float32]
@@ -25,7 +25,7 @@ MOST_WAITING = 60.0  # seconds of sound, or a chunk and this: more of it can onl
 HELD_BACK = 0.1  # seconds: what the resampler may still hold when a later frame has been pushed
 
 
-class StreamPictures(Pictures):
+class StreamPictures(FrameResampler):
     """The frames of a stream, handed out chunk by chunk."""
 
     def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
@@ -93,7 +93,7 @@ class StreamPictures(Pictures):
             self.given += 1
 
 
-class StreamSound(Sound):
+class StreamSound(AudioResampler):
     """The sound of a stream, handed out chunk by chunk."""
 
     def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:

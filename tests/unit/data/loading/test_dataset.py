@@ -14,8 +14,8 @@ from support.shards import CLIPS, TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.contact_sheet import look
-from mirasol.data.loading.dataset import ClipArrays, ShardSet
-from mirasol.data.loading.decoded_cache import ClipCache
+from mirasol.data.loading.dataset import ClipArrays, ShardDataset
+from mirasol.data.loading.decoded_cache import DecodedCache
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
@@ -24,8 +24,8 @@ from mirasol.media.log_mel import SILENCE, clip_audio
 
 
 @pytest.fixture
-def shards(tiny_shards: TinyShards) -> ShardSet:
-    return ShardSet(tiny_shards.folder, "train")
+def shards(tiny_shards: TinyShards) -> ShardDataset:
+    return ShardDataset(tiny_shards.folder, "train")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_clip_has_its_frames_and_its_features(shards: ShardSet) -> None:
+def test_a_clip_has_its_frames_and_its_features(shards: ShardDataset) -> None:
     clip = shards.read(0)
     assert (clip.video.shape, clip.video.dtype) == ((2, 2, 24, 16), np.uint8)
     assert shown(clip.video.reshape(4, 24, 16)) == [0, 1, 2, 3]
@@ -54,12 +54,12 @@ def test_a_clip_has_its_frames_and_its_features(shards: ShardSet) -> None:
     np.testing.assert_allclose(shards.waveform(0), tone(0.5, hertz=200), atol=1e-4)
 
 
-def test_clips_come_in_the_order_of_the_manifest(shards: ShardSet) -> None:
+def test_clips_come_in_the_order_of_the_manifest(shards: ShardDataset) -> None:
     media = [shards.meta(i)["media"] for i in range(len(shards))]
     assert media == [f"media/{i}.{'flac' if i == 4 or i == 12 else 'mp4'}" for i in (0, 1, 4, 5, 8, 9, 12, 13)]
 
 
-def test_what_is_absent_is_none_and_not_present(shards: ShardSet) -> None:
+def test_what_is_absent_is_none_and_not_present(shards: ShardDataset) -> None:
     mute, blind = shards.read(1), shards.read(2)
     assert (mute.audio, blind.video, shards.waveform(1)) == (None, None, None)
     assert mute.audio_present.tolist() == blind.video_present.tolist() == [False, False]
@@ -70,58 +70,60 @@ def test_chunks_past_the_end_are_black_silent_and_not_present(tmp_path: Path) ->
     data = write_data(tmp_path / "data", 4)
     write_media(data / "media/0.mp4", frames=2, size=(16, 16), sound=tone(0.25))
     build_shards(data, tmp_path / "shards", TINY_CLIP, ShardsSpec(workers=1))
-    clip = ShardSet(tmp_path / "shards", "train").read(0)
+    clip = ShardDataset(tmp_path / "shards", "train").read(0)
     assert clip.video_present.tolist() == clip.audio_present.tolist() == [True, False]
     assert (clip.video[1, :, :16] == 16).all() and (clip.video[1, :, 16:] == 128).all()
     assert (clip.audio[1] == np.float32(SILENCE)).all()
 
 
-def test_the_cache_gives_what_decoding_gives(tiny_shards: TinyShards, shards: ShardSet, tmp_path: Path) -> None:
-    cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path / "cache")
+def test_the_cache_gives_what_decoding_gives(tiny_shards: TinyShards, shards: ShardDataset, tmp_path: Path) -> None:
+    cached = ShardDataset(tiny_shards.folder, "train", cache=tmp_path / "cache")
     for _ in range(2):
         assert all(same(cached.read(i), shards.read(i)) for i in range(len(shards)))
 
 
 def test_the_cache_saves_decoding(tiny_shards: TinyShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path)
+    cached = ShardDataset(tiny_shards.folder, "train", cache=tmp_path)
     cached.read(0)
     monkeypatch.setattr("mirasol.data.loading.dataset.unpack_video", None)
     assert cached.read(0).video is not None
 
 
-def test_a_half_written_clip_is_decoded_again(tiny_shards: TinyShards, shards: ShardSet, tmp_path: Path) -> None:
-    cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path)
+def test_a_half_written_clip_is_decoded_again(tiny_shards: TinyShards, shards: ShardDataset, tmp_path: Path) -> None:
+    cached = ShardDataset(tiny_shards.folder, "train", cache=tmp_path)
     cached.read(0), cached.read(1)
     (path,) = tmp_path.glob("*/train.clips")
-    flip(path, ClipCache(tmp_path / "x", "", "train", TINY_CLIP, 8).record // 2)  # in clip 0
+    flip(path, DecodedCache(tmp_path / "x", "", "train", TINY_CLIP, 8).record // 2)  # in clip 0
     assert all(same(cached.read(i), shards.read(i)) for i in range(2))
 
 
 def test_other_shards_have_another_cache(tmp_path: Path, tiny_shards: TinyShards, copy: Path) -> None:
-    ShardSet(tiny_shards.folder, "train", cache=tmp_path / "cache").read(0)
+    ShardDataset(tiny_shards.folder, "train", cache=tmp_path / "cache").read(0)
     (copy / "shards.json").write_text((copy / "shards.json").read_text() + " ")
-    ShardSet(copy, "train", cache=tmp_path / "cache").read(0)
+    ShardDataset(copy, "train", cache=tmp_path / "cache").read(0)
     assert len(list((tmp_path / "cache").iterdir())) == 1  # that of the old shards is gone
 
 
 def test_a_split_above_the_budget_is_not_cached(tiny_shards: TinyShards, tmp_path: Path) -> None:
-    ShardSet(tiny_shards.folder, "train", cache=tmp_path, cache_bytes=1000).read(0)
+    ShardDataset(tiny_shards.folder, "train", cache=tmp_path, cache_bytes=1000).read(0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_left_out(tiny_shards: TinyShards, shards: ShardSet, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_left_out(
+    tiny_shards: TinyShards, shards: ShardDataset, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path / "file")
+    cached = ShardDataset(tiny_shards.folder, "train", cache=tmp_path / "file")
     assert same(cached.read(0), shards.read(0))
 
 
-def test_a_set_goes_to_other_processes(shards: ShardSet) -> None:
+def test_a_set_goes_to_other_processes(shards: ShardDataset) -> None:
     shards.read(0)
     assert same(pickle.loads(pickle.dumps(shards)).read(3), shards.read(3))
 
 
 def test_a_flipped_bit_is_told_with_tar_and_clip(copy: Path) -> None:
-    shards = ShardSet(copy, "train")
+    shards = ShardDataset(copy, "train")
     _, entry = shards._places[3]
     flip(copy / "train-00001.tar", entry.places["mp4"][0] + 300)
     with pytest.raises(MirasolError, match=rf"train-00001\.tar: clip {shards.keys[3]}\.mp4 is damaged.*do not match"):
@@ -132,7 +134,7 @@ def test_a_flipped_bit_is_told_with_tar_and_clip(copy: Path) -> None:
 
 def test_a_flipped_bit_in_a_text_is_told(copy: Path) -> None:
     """The JSON is still one: only the hash in the index knows."""
-    path, shards = copy / "train-00000.tar", ShardSet(copy, "train")
+    path, shards = copy / "train-00000.tar", ShardDataset(copy, "train")
     data = path.read_bytes()
     at = data.index(b"answer 0", shards._places[1][1].places["json"][0])
     path.write_bytes(data[:at] + b"anzwer 0" + data[at + 8 :])
@@ -151,12 +153,12 @@ def test_a_flipped_bit_in_the_hashes_of_an_index_is_told(copy: Path) -> None:
     assert check_shards(copy)["lost"] == [index["samples"][0][0]]
 
 
-def test_an_index_of_an_earlier_version_is_read(copy: Path, shards: ShardSet) -> None:
+def test_an_index_of_an_earlier_version_is_read(copy: Path, shards: ShardDataset) -> None:
     for path in copy.glob("*.idx.json"):
         index = json.loads(path.read_text())
         del index["json_sha256"]
         path.write_text(json.dumps(index))
-    assert same(ShardSet(copy, "train").read(1), shards.read(1))
+    assert same(ShardDataset(copy, "train").read(1), shards.read(1))
     assert check_shards(copy)["damaged"] == []
 
 
@@ -164,18 +166,18 @@ def test_a_shortened_tar_is_told_at_once(copy: Path) -> None:
     path = copy / "train-00000.tar"
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(MirasolError, match=r"train-00000\.tar has \d+ bytes where \d+ belong.*dvc checkout"):
-        ShardSet(copy, "train")
+        ShardDataset(copy, "train")
 
 
 def test_a_missing_tar_is_told_at_once(copy: Path) -> None:
     (copy / "train-00002.tar").unlink()
     with pytest.raises(MirasolError, match=r"train-00002\.tar is missing"):
-        ShardSet(copy, "train")
+        ShardDataset(copy, "train")
     assert check_shards(copy)["damaged"] == ["train-00002.tar: is missing"]
 
 
 def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> None:
-    keys = set(ShardSet(copy, "train").keys_in("train-00001.tar"))
+    keys = set(ShardDataset(copy, "train").keys_in("train-00001.tar"))
     (copy / "train-00001.tar.idx.json").unlink()
     found = check_shards(copy)
     assert (found["clips"], set(found["lost"])) == (CLIPS, keys)
@@ -185,12 +187,12 @@ def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> No
 def test_an_unfinished_set_is_no_set(copy: Path) -> None:
     (copy / "shards.json").unlink()
     with pytest.raises(MirasolError, match="not made yet: `dvc repro shards`"):
-        ShardSet(copy, "train")
+        ShardDataset(copy, "train")
 
 
 def test_an_unknown_split_is_told(tiny_shards: TinyShards) -> None:
     with pytest.raises(MirasolError, match="no clip in the split dev"):
-        ShardSet(tiny_shards.folder, "dev")
+        ShardDataset(tiny_shards.folder, "dev")
 
 
 def test_a_stranger_in_a_tar_is_told(copy: Path, tmp_path: Path) -> None:
@@ -202,12 +204,12 @@ def test_a_stranger_in_a_tar_is_told(copy: Path, tmp_path: Path) -> None:
     assert any("holds '../evil.pkl', which does not belong" in line for line in check_shards(copy)["damaged"])
 
 
-def test_a_contact_sheet_shows_every_kind_of_clip(shards: ShardSet, tmp_path: Path) -> None:
+def test_a_contact_sheet_shows_every_kind_of_clip(shards: ShardDataset, tmp_path: Path) -> None:
     (page,) = look(shards, tmp_path / "look.png", clips=8)
     picture = page.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) > 20_000
 
 
-def test_a_contact_sheet_of_an_unknown_clip_is_refused(shards: ShardSet, tmp_path: Path) -> None:
+def test_a_contact_sheet_of_an_unknown_clip_is_refused(shards: ShardDataset, tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match="no clip 0000000000000000 in the split train"):
         look(shards, tmp_path / "look.png", keys=["0" * 16])

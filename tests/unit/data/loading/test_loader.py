@@ -18,7 +18,7 @@ from support.shards import TinyShards
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading import augment
 from mirasol.data.loading.augment import Augmentation
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader, make_loader
 from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
@@ -33,7 +33,7 @@ ORDER = "01e0e9e238423e0638f7f8926cf89df1f71a3b71f34b53051b91ec6879206fa9"  # SH
 def evaluation(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Any:
     def make(condition: str = "none", split: str = "train", **changes: Any) -> list[Batch]:
         values = {"tasks": ("qa",), "batch_size": 3} | changes
-        return list(eval_loader(ShardSet(tiny_shards.folder, split), tokenizer, condition=condition, **values))
+        return list(eval_loader(ShardDataset(tiny_shards.folder, split), tokenizer, condition=condition, **values))
 
     return make
 
@@ -288,7 +288,7 @@ def test_a_text_longer_than_the_cache_is_told(tiny_shards: TinyShards, tokenizer
     short = Tokenizer([(t, 0.0) for t in tokenizer._texts], max_text=6)
     with pytest.raises(MirasolError) as error:
         make_loader(
-            ShardSet(tiny_shards.folder, "train"), short,
+            ShardDataset(tiny_shards.folder, "train"), short,
             tasks=("qa",), batch_size=1, texts_per_clip=1, caption_weight=0, seed=1,
         )  # fmt: skip
     assert "24 text(s) are longer than the text cache of tokenizer.max_text = 6 tokens: set it to at least" in str(
@@ -298,5 +298,5 @@ def test_a_text_longer_than_the_cache_is_told(tiny_shards: TinyShards, tokenizer
 
 
 def test_features_match_the_spec_of_the_shards(tiny_shards: TinyShards, tmp_path: Path) -> None:
-    assert ShardSet(tiny_shards.folder, "train").spec == TINY_CLIP
-    assert np.isfinite(ShardSet(tiny_shards.folder, "train").read(0).audio).all()
+    assert ShardDataset(tiny_shards.folder, "train").spec == TINY_CLIP
+    assert np.isfinite(ShardDataset(tiny_shards.folder, "train").read(0).audio).all()

@@ -17,7 +17,7 @@ from support.media import TINY_CLIP, write_data
 from support.shards import TinyShards
 
 from mirasol.data.loading.augment import Augmentation, muted
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, log_mel_of
 from mirasol.data.loading.mixing import mix
 from mirasol.data.loading.waveform import chunk_lengths, chunks_shape, cut
@@ -77,7 +77,7 @@ def test_clips_that_end_early_are_the_same_in_both_forms(tmp_path: Path) -> None
     data = write_data(tmp_path / "data", 8)
     spec = dataclasses.replace(TINY_CLIP, chunks=6, level="relative")
     build_shards(data, tmp_path / "shards", spec, ShardsSpec(workers=1))
-    shards = ShardSet(tmp_path / "shards", "train")
+    shards = ShardDataset(tmp_path / "shards", "train")
     for index in range(len(shards)):
         features, sound = shards.arrays(index), shards.arrays(index, waveform=True)
         assert features.audio_present.tolist() == sound.audio_present.tolist() != [True] * 6
@@ -114,9 +114,9 @@ def test_a_batch_takes_its_waveform_along(loader: Make) -> None:
 
 
 def test_the_cache_keeps_waveforms_beside_features(tiny_shards: TinyShards, tmp_path: Path) -> None:
-    plain = ShardSet(tiny_shards.folder, "train")
+    plain = ShardDataset(tiny_shards.folder, "train")
     for _ in range(2):  # decoded, and from the cache
-        cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path)
+        cached = ShardDataset(tiny_shards.folder, "train", cache=tmp_path)
         for index in range(len(plain)):
             for form in (False, True):
                 ours, theirs = cached.arrays(index, waveform=form), plain.arrays(index, waveform=form)
@@ -131,7 +131,7 @@ def test_the_cache_keeps_waveforms_beside_features(tiny_shards: TinyShards, tmp_
 def test_the_cache_of_waveforms_saves_decoding(
     tiny_shards: TinyShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = ShardSet(tiny_shards.folder, "train", cache=tmp_path)
+    cached = ShardDataset(tiny_shards.folder, "train", cache=tmp_path)
     cached.arrays(0, waveform=True)
     monkeypatch.setattr("mirasol.data.loading.dataset.unpack_video", None)
     assert cached.arrays(0, waveform=True).video is not None
@@ -139,20 +139,20 @@ def test_the_cache_of_waveforms_saves_decoding(
 
 def test_a_flipped_bit_of_sound_is_told(tiny_shards: TinyShards, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_shards.folder, tmp_path / "shards"))
-    shards = ShardSet(folder, "train")
+    shards = ShardDataset(folder, "train")
     path, offset = folder / shards._tars.names[0], shards._places[0][1].places["flac"][0]
     data = bytearray(path.read_bytes())
     data[offset + 100] ^= 1
     path.write_bytes(data)
     with pytest.raises(Exception, match=r"flac is damaged: the bytes do not match their hash"):
-        ShardSet(folder, "train").arrays(0, waveform=True)
+        ShardDataset(folder, "train").arrays(0, waveform=True)
 
 
 def test_chunks_of_each_clips_own_length_make_no_batch(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", 4)
     build_shards(data, tmp_path / "shards", dataclasses.replace(TINY_CLIP, sampling="spread"), ShardsSpec(workers=1))
     with pytest.raises(ValueError, match=r"under clip\.sampling rate alone, this is spread"):
-        ShardSet(tmp_path / "shards", "train").arrays(0, waveform=True)
+        ShardDataset(tmp_path / "shards", "train").arrays(0, waveform=True)
 
 
 def test_a_chunk_lies_behind_a_window_of_what_came_before() -> None:
@@ -172,6 +172,6 @@ def test_a_chunk_lies_behind_a_window_of_what_came_before() -> None:
 
 
 def test_muted_sound_is_exact_silence(tiny_shards: TinyShards) -> None:
-    quiet: Any = muted(ShardSet(tiny_shards.folder, "train").arrays(0, waveform=True)).waveform
+    quiet: Any = muted(ShardDataset(tiny_shards.folder, "train").arrays(0, waveform=True)).waveform
     mel = log_mel_of(TINY_CLIP)(torch.from_numpy(quiet.chunks), torch.from_numpy(quiet.samples))
     assert (mel == SILENCE).all()

@@ -10,7 +10,7 @@ import pytest
 from support.media import TINY_CLIP, tone, write_media
 from support.shards import TinyShards
 
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.shards.chunk_codec import packets_of, unpack_chunk
 from mirasol.data.shards.codec import copy_videos, pack_video, unpack_video
@@ -68,7 +68,7 @@ def test_damaged_bytes_are_an_error_and_no_crash(packed: bytes) -> None:
 
 
 def test_a_shard_gives_one_chunk_of_a_clip(tiny_shards: TinyShards) -> None:
-    shards = ShardSet(tiny_shards.folder, "train")
+    shards = ShardDataset(tiny_shards.folder, "train")
     index = next(i for i in range(len(shards)) if shards.meta(i)["has_video"])
     np.testing.assert_array_equal(shards.chunk(index, 1), shards.arrays(index).video[1].reshape(2, 24, 16))
     with pytest.raises(DamagedClip, match="no chunk 7"):

@@ -22,10 +22,10 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.shards import executors
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.data.shards.encode import Made
-from mirasol.data.shards.encoded_cache import Store
+from mirasol.data.shards.encode import EncodedClip
+from mirasol.data.shards.encoded_cache import EncodedCache
 from mirasol.data.shards.executors import JOBS_AHEAD, Workers, WorkersDied, open_workers, run_jobs
-from mirasol.media.sandbox import guarded
+from mirasol.media.sandbox import sandboxed
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -39,11 +39,11 @@ def die(path: Path) -> str:
 
 
 def die_guarded(number: int) -> str:
-    return guarded(die, Path(f"{number}.mp4"))
+    return sandboxed(die, Path(f"{number}.mp4"))
 
 
 def guarded_pid(_: int) -> int:
-    return guarded(os.getpid)
+    return sandboxed(os.getpid)
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
@@ -61,9 +61,9 @@ def test_an_error_or_ctrl_c_does_not_wait_for_the_films_under_way() -> None:
     begun = threading.Event()
 
     def film(_: int) -> None:
-        guarded(os.getpid)
+        sandboxed(os.getpid)
         begun.set()
-        guarded(time.sleep, 3600)
+        sandboxed(time.sleep, 3600)
 
     with pytest.raises(KeyboardInterrupt), open_workers(ShardsSpec(workers=1), 9) as workers:
         job = workers.executor.submit(film, 0)
@@ -116,15 +116,15 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(
     tiny_shards: TinyShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
-    write = Store.write
+    write = EncodedCache.write
 
-    def write_and_kill(store: Store, name: str, part: list[Made]) -> None:
+    def write_and_kill(store: EncodedCache, name: str, part: list[EncodedClip]) -> None:
         if not killed:  # the first part has come back: all others are under way, waiting, or lie with a worker
             killed.append(next(iter(local.workers.values())).pid)
             os.kill(killed[0], signal.SIGKILL)
         write(store, name, part)
 
-    monkeypatch.setattr(Store, "write", write_and_kill)
+    monkeypatch.setattr(EncodedCache, "write", write_and_kill)
     monkeypatch.setattr("mirasol.data.shards.encode.JOB_CLIPS", 1)
     with cluster(failures=3) as local:
         spec = ShardsSpec(clips_per_shard=3, executor="dask", address=local.scheduler_address)

@@ -32,7 +32,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.contact_sheet import look
 from mirasol.data.loading import reader as tars_module
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import make_loader
 from mirasol.data.remote import RemoteFolder, object_name
@@ -109,7 +109,7 @@ def named(out: Path, split: str, number: int = 0) -> tuple[dict[str, Any], str]:
     return tar, object_name(tar["name"], tar["sha256"])
 
 
-def same(one: ShardSet, other: ShardSet) -> bool:
+def same(one: ShardDataset, other: ShardDataset) -> bool:
     arrays = ("video", "audio", "video_present", "audio_present")
     pairs = [(one.read(i), other.read(i)) for i in range(len(other))]
     return one.keys == other.keys and all(
@@ -130,8 +130,8 @@ def test_the_tars_lie_there_and_the_list_alone_here(tiny_shards: TinyShards, tmp
 def test_clips_are_those_of_local_shards(tiny_shards: TinyShards, tmp_path: Path, url: str, copies: bool) -> None:
     build(tiny_shards, tmp_path / "out", url)
     for split in ("train", "val"):
-        there = ShardSet(tmp_path / "out", split, cache=tmp_path / "cache" if copies else None)
-        assert same(there, ShardSet(tiny_shards.folder, split))
+        there = ShardDataset(tmp_path / "out", split, cache=tmp_path / "cache" if copies else None)
+        assert same(there, ShardDataset(tiny_shards.folder, split))
 
 
 @pytest.mark.parametrize("copies", [True, False], ids=["copies", "range"])
@@ -139,8 +139,8 @@ def test_loader_processes_give_the_batches_of_local_shards(
     tiny_shards: TinyShards, tokenizer: Tokenizer, tmp_path: Path, bucket: Any, copies: bool
 ) -> None:
     build(tiny_shards, tmp_path / "out", f"s3://media/{tmp_path.name}")
-    there = ShardSet(tmp_path / "out", "train", cache=tmp_path / "cache" if copies else None)
-    here = ShardSet(tiny_shards.folder, "train")
+    there = ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache" if copies else None)
+    here = ShardDataset(tiny_shards.folder, "train")
     made = [make_loader(shards, tokenizer, **SETTINGS, workers=w) for shards, w in ((there, 2), (here, 0))]
     assert digest(made[0], 4) == digest(made[1], 4)
 
@@ -161,16 +161,16 @@ def test_processes_that_begin_at_once_leave_each_others_files_alone(
 
     monkeypatch.setattr(tars_module, "atomic_write", slow)
     with ThreadPoolExecutor(1) as other:
-        opened = other.submit(ShardSet, tmp_path / "out", "train", cache=tmp_path / "cache")
+        opened = other.submit(ShardDataset, tmp_path / "out", "train", cache=tmp_path / "cache")
         assert writing.wait(60)
-        assert len(ShardSet(tmp_path / "out", "train", cache=tmp_path / "cache")) == len(opened.result())
+        assert len(ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache")) == len(opened.result())
 
 
 def test_a_clip_alone_costs_its_own_bytes(
     tiny_shards: TinyShards, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(tiny_shards, tmp_path / "out", url)
-    shards = ShardSet(tmp_path / "out", "train")
+    shards = ShardDataset(tmp_path / "out", "train")
     asked: list[int] = []
     read = RemoteFolder.read
     monkeypatch.setattr(
@@ -199,9 +199,9 @@ def test_new_rows_send_new_tars_and_an_old_list_still_reads_its_own(tiny_shards:
     build(tiny_shards, tmp_path / "out", url, write_data(tmp_path / "data", CLIPS + 4))
     now = objects(url)
     assert {name: now[name] for name in old} == old and len(now) > len(old)
-    sets = [ShardSet(tmp_path / f, "train") for f in ("old", "out")]
+    sets = [ShardDataset(tmp_path / f, "train") for f in ("old", "out")]
     assert sets[1].keys[:8] == sets[0].keys and len(sets[1]) == 10
-    assert same(sets[0], ShardSet(tiny_shards.folder, "train"))
+    assert same(sets[0], ShardDataset(tiny_shards.folder, "train"))
 
 
 @pytest.mark.parametrize("moment", [3, 6])
@@ -226,7 +226,7 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(
     tiny_shards: TinyShards, tmp_path: Path, server: Server
 ) -> None:
     build(tiny_shards, tmp_path / "out", f"s3://media/{tmp_path.name}")
-    shards = ShardSet(tmp_path / "out", "train")
+    shards = ShardDataset(tmp_path / "out", "train")
     server.stop()
     back = threading.Timer(1.0, server.start)
     back.start()
@@ -242,7 +242,7 @@ def test_a_store_that_stays_away_is_an_error_and_no_damage(
     server.files.clear_instance_cache()
     url = f"s3://media/{tmp_path.name}"
     build(tiny_shards, tmp_path / "out", url)
-    shards = ShardSet(tmp_path / "out", "train")
+    shards = ShardDataset(tmp_path / "out", "train")
     server.stop()
     try:
         with pytest.raises(MirasolError, match=rf"{url}/train-00000\..*\.tar: cannot be read: .*Look at") as told:
@@ -290,7 +290,7 @@ def test_a_list_that_names_another_kind_of_store_is_refused(tiny_shards: TinySha
     index = json.loads((tmp_path / "out/shards.json").read_text())
     (tmp_path / "out/shards.json").write_text(json.dumps(index | {"storage": "http://169.254.169.254"}))
     with pytest.raises(MirasolError, match=r"(?s)shards\.json: .*storage: 'http://169"):
-        ShardSet(tmp_path / "out", "train")
+        ShardDataset(tmp_path / "out", "train")
 
 
 def test_the_folder_itself_is_no_url_of_it(tiny_shards: TinyShards, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def flip(data: bytes, at: int) -> bytes:
 def test_a_flipped_bit_is_found_told_and_mended(tiny_shards: TinyShards, tmp_path: Path, url: str) -> None:
     build(tiny_shards, tmp_path / "out", url)
     sound = objects(url)
-    key, entry = (shards := ShardSet(tmp_path / "out", "train")).keys[1], shards._places[1][1]
+    key, entry = (shards := ShardDataset(tmp_path / "out", "train")).keys[1], shards._places[1][1]
     _, name = named(tmp_path / "out", "train")
     change(url, name, lambda data: flip(data, entry.places["json"][0] + 5))
     done = CliRunner().invoke(app, ["data", "check", "--shards", str(tmp_path / "out")])
@@ -324,7 +324,7 @@ def test_a_shortened_tar_is_told_and_sent_again(tiny_shards: TinyShards, tmp_pat
     _, name = named(tmp_path / "out", "train")
     change(url, name, lambda data: data[:-9000])
     with pytest.raises(MirasolError, match=rf"{name} has \d+ bytes where \d+ belong: remove"):
-        ShardSet(tmp_path / "out", "train")
+        ShardDataset(tmp_path / "out", "train")
     assert any("bytes do not match the hash" in line for line in check_shards(tmp_path / "out")["damaged"])
     build(tiny_shards, tmp_path / "out", url)
     assert objects(url) == sound
@@ -341,7 +341,7 @@ def test_a_missing_tar_and_a_damaged_index_are_told(tiny_shards: TinyShards, tmp
     assert len(damaged) == 2 and damaged[0] == f"{tar['name']}: is missing"
     assert "no index of a tar (the bytes do not match their hash)" in damaged[1]
     with pytest.raises(MirasolError, match=f"{name} is missing"):
-        ShardSet(tmp_path / "out", "train")
+        ShardDataset(tmp_path / "out", "train")
 
 
 @pytest.mark.parametrize("spoil", [lambda d: flip(d, 2000), lambda d: d[:2000]], ids=["flipped", "shortened"])
@@ -352,7 +352,7 @@ def test_a_damaged_tar_loses_its_damaged_clips_only(
     url = f"file://{tmp_path}/store"
     build(tiny_shards, tmp_path / "out", url)
     change(url, named(tmp_path / "out", "train", 1)[1], spoil)
-    shards = ShardSet(tmp_path / "out", "train", cache=tmp_path / "cache" if copies else None, any_size=True)
+    shards = ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache" if copies else None, any_size=True)
     lost = []
     for number in range(len(shards)):
         try:
@@ -369,7 +369,7 @@ def test_a_damaged_tar_is_no_copy(tiny_shards: TinyShards, tmp_path: Path) -> No
     _, name = named(tmp_path / "out", "val")
     change(url, name, lambda data: flip(data, 2000))
     with pytest.raises(MirasolError, match=f"{name}: the bytes do not match their hash: remove"):
-        ShardSet(tmp_path / "out", "val", cache=tmp_path / "cache")
+        ShardDataset(tmp_path / "out", "val", cache=tmp_path / "cache")
 
 
 def test_copies_are_made_once_and_those_of_other_sets_removed(
@@ -380,16 +380,16 @@ def test_copies_are_made_once_and_those_of_other_sets_removed(
     kept.mkdir(parents=True)
     (kept / "train-00000.0123456789abcdef.tar").write_bytes(b"of another set")
     (kept / f"{named(tmp_path / 'out', 'train')[1]}.tmp").write_bytes(b"of a run that was killed")
-    ShardSet(tmp_path / "out", "train", cache=tmp_path / "cache")
+    ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache")
     assert sorted(p.name for p in kept.glob("*.tar")) == sorted(
         named(tmp_path / "out", "train", n)[1] for n in range(3)
     )
     monkeypatch.setattr(RemoteFolder, "_opened", None)  # the store is not needed any more
-    assert ShardSet(tmp_path / "out", "train", cache=tmp_path / "cache").read(0).video is not None
+    assert ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache").read(0).video is not None
 
 
 def test_a_contact_sheet_is_drawn(tiny_shards: TinyShards, tmp_path: Path, bucket: Any) -> None:
     build(tiny_shards, tmp_path / "out", f"s3://media/{tmp_path.name}")
-    shards = ShardSet(tmp_path / "out", "test")
+    shards = ShardDataset(tmp_path / "out", "test")
     [page] = look(shards, tmp_path / "look.png", clips=2, shard="test-00000.tar")
     assert page.stat().st_size > 5000

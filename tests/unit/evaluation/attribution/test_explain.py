@@ -10,7 +10,7 @@ import pytest
 from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.evaluation.attribution.draw import over_frames, over_sound, size_of
 from mirasol.evaluation.attribution.explain_file import Explained, explain, look
 from mirasol.media.clip import ClipSpec
@@ -38,7 +38,7 @@ def png_size(file: bytes) -> tuple[int, int]:
 
 
 def test_a_file_and_its_clip_in_the_shards_look_the_same(made_project: Path, tmp_path: Path) -> None:
-    shards = ShardSet(made_project / "build/shards", "test")
+    shards = ShardDataset(made_project / "build/shards", "test")
     file = made_project / "data" / shards.meta(0)["media"]
     from_file = run(made_project, str(file), tmp_path / "file.png")
     from_shards = run(made_project, shards.keys[0], tmp_path / "shards.png")
@@ -48,13 +48,13 @@ def test_a_file_and_its_clip_in_the_shards_look_the_same(made_project: Path, tmp
 
 
 def test_the_picture_is_a_png_with_a_row_for_each_token(made_project: Path, tmp_path: Path) -> None:
-    key = ShardSet(made_project / "build/shards", "test").keys[0]
+    key = ShardDataset(made_project / "build/shards", "test").keys[0]
     explained = run(made_project, key, tmp_path / "looked.png")
     assert png_size((tmp_path / "looked.png").read_bytes()) == size_of(len(explained.pieces))
 
 
 def test_the_page_holds_the_picture_and_escapes_the_question(made_project: Path, tmp_path: Path) -> None:
-    key = ShardSet(made_project / "build/shards", "test").keys[0]
+    key = ShardDataset(made_project / "build/shards", "test").keys[0]
     run(made_project, key, tmp_path / "looked.html", question="is a < b & c?")
     page = (tmp_path / "looked.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page and "is a &lt; b &amp; c?" in page
@@ -90,7 +90,7 @@ def test_an_empty_answer_looks_too(made_project: Path, monkeypatch: pytest.Monke
     model = load_model(made_project / "build/finetune").eval()
     monkeypatch.setattr(model, "generate", lambda h, present, prompts, *_: prompts[:, :, :1] * 0 + 3)
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
-    shards = ShardSet(made_project / "build/shards", "test")
+    shards = ShardDataset(made_project / "build/shards", "test")
     explained = look(model, words, shards.arrays(0), ClipSpec(), QUESTION, 3)
     assert (explained.answer, explained.pieces) == ("", ["</s>"])
 
@@ -110,7 +110,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
     made_project: Path, tmp_path: Path, clip: str, out: str, changes: dict[str, Any], said: str
 ) -> None:
     (tmp_path / "text.mp4").write_text("no media")
-    shards = ShardSet(made_project / "build/shards", "test")
+    shards = ShardDataset(made_project / "build/shards", "test")
     file = str(made_project / "data" / shards.meta(0)["media"])
     names = {"KEY": file, "TEXT": str(tmp_path / "text.mp4")}
     with pytest.raises(MirasolError, match=said):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.reporting import finish, looked_rows, page_of
 
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.evaluation.pictures import HEAT, glow
 from mirasol.evaluation.report import attribution as report_look
 from mirasol.evaluation.report.attribution import looks
@@ -17,8 +17,8 @@ from mirasol.tasks.scoring.config import EvaluateSpec
 LONGEST = EvaluateSpec().max_answer
 
 
-def shards_of(project: Path) -> ShardSet:
-    return ShardSet(project / "build/shards", "test")
+def shards_of(project: Path) -> ShardDataset:
+    return ShardDataset(project / "build/shards", "test")
 
 
 def test_an_answer_is_explained_over_all_chunks(made_project: Path) -> None:

@@ -15,7 +15,7 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from support.shards import TinyShards, tiny_shards  # noqa: F401
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loading.dataset import ShardSet
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import read_manifest
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
@@ -93,7 +93,7 @@ def test_sound_alone(tmp_path: Path) -> None:
 
 def test_features_from_a_file_are_those_of_the_shards(tiny_shards: TinyShards) -> None:  # noqa: F811
     media = {row.media for row in read_manifest(tiny_shards.data / "manifest.jsonl") if row.split == "train"}
-    shards = ShardSet(tiny_shards.folder, "train")
+    shards = ShardDataset(tiny_shards.folder, "train")
     assert len(shards) == len(media)
     for number in range(len(shards)):
         clip = shards.read(number)
