@@ -34,11 +34,11 @@ from inputs import random_batch
 from torch import Tensor
 
 from mirasol.evaluation.generate import CLIPS, blanked, conditions, muted, prompts_of
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
-from mirasol.model.generation import EOS, PAD, search
-from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.model.generation import EOS, PAD, Decoding, search
+from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
 
 CHUNKS, LONGEST, BEAM = 4, 8, 4
@@ -148,7 +148,7 @@ def uncached_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Ten
 
 def our_texts(model: Mirasol, encoded: Encoded, prompts: Tensor, lengths: Tensor, beam: int = 1) -> Tensor:
     """What `answer` does with what is encoded."""
-    return search(model.text, encoded.h, encoded.present, prompts, lengths, LONGEST, beam).tokens
+    return search(model.text, encoded.h, encoded.present, prompts, lengths, Decoding(LONGEST, beam)).tokens
 
 
 @torch.inference_mode()

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import listing
 from mirasol.evaluation.generate import prompts_of
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
-from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import EOS, Tokenizer
 
 SHOWN = 5  # answers named in an error

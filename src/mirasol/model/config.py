@@ -36,7 +36,7 @@ class ModelSpec:
         "the model over chunks (P 3.3); for ablations `bidirectional`, which cannot stream, and `none`, h = x",
         choices=LATENTS,
     )
-    combined: int = param(9, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
+    num_queries: int = param(9, "m, output features of the combiner per chunk (P 3.6: 32)", ge=1, le=1024)
     queries: str = param(
         "pooled",
         "where the m combined features start: `last`, the paper (the last m features of the chunk; learned ones for "
@@ -95,7 +95,7 @@ class ModelConfig:
     # choices
     combiner: str
     latent: str
-    combined: int
+    num_queries: int
     queries: str
     max_chunks: int
     dropout: float

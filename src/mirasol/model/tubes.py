@@ -47,7 +47,7 @@ class Lattice:
         """Number of tubes."""
         return self.counts[0] * self.counts[1] * self.counts[2]
 
-    def places(self, axis: int) -> set[float]:
+    def positions(self, axis: int) -> set[float]:
         """Centres of the tubes along an axis, in frames or pixels."""
         return {index * self.stride[axis] + self.shape[axis] / 2 for index in range(self.counts[axis])}
 
@@ -113,8 +113,8 @@ class VideoTubes(nn.Module):
             projections.append(nn.Linear(3 * t * h * w, config.vit.width))  # weights of RGB pixels, [d, 3*t*h*w]
         self.projections: Any = nn.ModuleList(projections)
         centres = torch.cat([lattice.centres(whole) for lattice in self.lattices])
-        self.places = centres[:, 1:]  # [f, 2], row and column of each token's centre as fractions of the frame
-        counts = [len(set().union(*(lattice.places(axis) for lattice in self.lattices))) for axis in range(3)]
+        self.token_positions = centres[:, 1:]  # [f, 2], row and column of each centre as fractions of the frame
+        counts = [len(set().union(*(lattice.positions(axis) for lattice in self.lattices))) for axis in range(3)]
         self.register_buffer("positions", lattice_positions(centres, counts, config.vit.width), persistent=False)
 
     @property

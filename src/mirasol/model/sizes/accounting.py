@@ -104,8 +104,8 @@ def state_bytes(model: Mirasol, dtype: torch.dtype = torch.float32) -> dict[str,
         "latent": Latent(model).init_state(1, "meta", dtype),
         "text": Text(model).init_state(1, "meta", dtype),
         "memory of h": {
-            "h": torch.zeros(c.max_chunks, c.combined, c.latent_sizes.width, device="meta", dtype=dtype),
-            "valid": torch.zeros(c.max_chunks, c.combined, device="meta", dtype=torch.bool),
+            "h": torch.zeros(c.max_chunks, c.num_queries, c.latent_sizes.width, device="meta", dtype=dtype),
+            "valid": torch.zeros(c.max_chunks, c.num_queries, device="meta", dtype=torch.bool),
         },
     }
     return {
@@ -159,7 +159,7 @@ def _chunk_transformer(
 
 
 def _combiner(config: ModelConfig, chunks: int, features: int) -> int:
-    sizes, m, window = config.combiner_sizes, config.combined, config.max_chunks
+    sizes, m, window = config.combiner_sizes, config.num_queries, config.max_chunks
     width = sizes.width
     project = 0 if config.vit.width == width else _linear(chunks * features, config.vit.width, width)
     pooled = _linear(chunks * m, features, width) if config.queries == "pooled" else 0
@@ -188,11 +188,11 @@ def _turn(config: ModelConfig, features: int) -> int:
 
     process = config.ttm_sizes.layers * _block(config.ttm_sizes, read)
     whole = memory + read + features
-    return learner(memory + features, read) + process + learner(whole, memory) + learner(read, config.combined)
+    return learner(memory + features, read) + process + learner(whole, memory) + learner(read, config.num_queries)
 
 
 def _latent(config: ModelConfig, chunks: int) -> int:
-    sizes, m = config.latent_sizes, config.combined
+    sizes, m = config.latent_sizes, config.num_queries
     match config.latent:
         case "causal":
             return _chunk_transformer(sizes, chunks, config.max_chunks, m, m)
@@ -211,7 +211,7 @@ def _reconstruction(config: ModelConfig) -> int:
     if config.audio_reconstruction:
         columns, mels = config.audio_patch
         pieces.append(((config.audio_columns // columns) * (config.mels // mels), columns * mels))
-    sizes, m, total = config.reconstruction_sizes, config.combined, 0
+    sizes, m, total = config.reconstruction_sizes, config.num_queries, 0
     for tokens, values in pieces:
         if config.latent_sizes.width != sizes.width:
             total += _linear(m, config.latent_sizes.width, sizes.width)
@@ -224,7 +224,7 @@ def _text(config: ModelConfig, chunks: int, lengths: Sequence[int], predicted: i
     predicted = tokens if predicted is None else predicted
     if not 0 <= predicted <= tokens:
         raise ValueError(f"{predicted} tokens predicted of texts with {tokens}")
-    memory = min(chunks, config.max_chunks) * config.combined
+    memory = min(chunks, config.max_chunks) * config.num_queries
     inner = sizes.heads * sizes.head
     causal = sum(n * (n + 1) // 2 for n in lengths)
     total = _linear(predicted, sizes.width, config.vocabulary)

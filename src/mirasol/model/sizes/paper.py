@@ -19,7 +19,7 @@ class PaperInputs:
     columns_per_frame: int = 1  # "the time bands match the 25 frames per second used in the videos" (P 3.1)
     vocabulary: int = 256_000  # 400 M at 1536 channels and 260 M at 1024 (S 4)
     max_text: int = 64  # ours: the paper does not say
-    combined: int = 32  # "m = 32" (P 3.6)
+    num_queries: int = 32  # "m = 32" (P 3.6)
 
 
 def paper_config(preset: str, *, frames: int = 128, size: int = 224, combiner: str = "transformer") -> ModelConfig:
@@ -32,7 +32,7 @@ def paper_config(preset: str, *, frames: int = 128, size: int = 224, combiner: s
     if frames < 1 or frames % inputs.chunks:
         raise ValueError(f"{frames} frames in {inputs.chunks} chunks: expected a multiple of {inputs.chunks}")
     spec = ModelSpec(
-        preset=preset, combiner=combiner, combined=inputs.combined, queries="last", max_chunks=inputs.chunks
+        preset=preset, combiner=combiner, num_queries=inputs.num_queries, queries="last", max_chunks=inputs.chunks
     )
     per_chunk = frames // inputs.chunks
     return build_config(

@@ -152,7 +152,7 @@ def build_config(
         vocabulary=vocabulary,
         combiner=spec.combiner,
         latent=spec.latent,
-        combined=spec.combined,
+        num_queries=spec.num_queries,
         queries=spec.queries,
         max_chunks=spec.max_chunks,
         dropout=spec.dropout,
