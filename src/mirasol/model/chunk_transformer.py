@@ -84,12 +84,15 @@ class ChunkTransformer(nn.Module):
         """
         stream = None if state is None else _Stream(state, visible, *self._angles(self.window, x), x)
         cos, sin = self._angles(x.shape[1], x)
+        if stream is not None:
+            x = x.squeeze(1)  # one axis less: a product of four axes may round differently in an exported graph
         last = self.sizes.layers - 1
         for layer, block in enumerate(self.blocks):
-            queries = outputs if self.resample or layer == last else x.shape[2]
+            queries = outputs if self.resample or layer == last else x.shape[-2]
             y = block(x, queries, stream or self._whole(x, queries, visible, cos, sin))
             x = torch.cat([x[..., :-queries, :], y], dim=-2) if self.resample and layer < last else y
-        return self.norm(x), {} if stream is None else stream.after()
+        x = self.norm(x)
+        return (x, {}) if stream is None else (x.unsqueeze(1), stream.after())
 
     def _whole(self, x: Tensor, queries: int, visible: Visible | None, cos: Tensor, sin: Tensor) -> Attention:
         """The attention of a layer over all chunks of a clip."""
@@ -143,11 +146,12 @@ class _Stream:
         self.cos, self.sin = cos, sin  # [R, 1, 1, head/2]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [B, nq, heads, head], k and v [B, n, heads, head] -> [B, nq, heads, head]."""
         kept = self.before[:, len(self.stored), :, 1:]  # [B, 2, R-1, n, heads, head]
-        kept = torch.cat([kept, torch.stack([k, v], dim=1)], dim=2)
+        kept = torch.cat([kept, torch.stack([k, v], dim=1)[:, :, None]], dim=2)
         self.stored.append(kept)
-        q, keys = rotate(q, self.cos[-1], self.sin[-1]), rotate(kept[:, 0], self.cos, self.sin)
-        return attend(q.flatten(1, 2), keys.flatten(1, 2), kept[:, 1].flatten(1, 2), self.mask)[:, None]
+        keys = rotate(kept[:, 0], self.cos, self.sin).flatten(1, 2)
+        return attend(rotate(q, self.cos[-1], self.sin[-1]), keys, kept[:, 1].flatten(1, 2), self.mask)
 
     def after(self) -> StreamState:
         """The state after this chunk."""

@@ -81,7 +81,7 @@ class EncoderCombiner(nn.Module):
         u = torch.cat([self.vit(self.video_tubes(video)), self.vit(self.audio(audio))], dim=2)
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
         x, after = self.combiner(u, valid[:, None], state)
-        return x[:, 0], {**after, **ends}
+        return x.squeeze(1), {**after, **ends}
 
 
 class Latent(nn.Module):
@@ -105,8 +105,8 @@ class Latent(nn.Module):
             ValueError: the shape of ``x`` does not fit the model.
         """
         check_shape("x", x, (x.shape[0], self.config.num_queries, self.config.combiner_sizes.width))
-        h, state = self.latent(x[:, None], state)
-        return h[:, 0], state
+        h, state = self.latent(x.unsqueeze(1), state)
+        return h.squeeze(1), state
 
 
 class Text(nn.Module):
