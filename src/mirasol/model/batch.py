@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass
 class Waveform:
-    """Sound of which the device makes log-mel (:class:`mirasol.model.logmel.LogMel`), and how it is augmented there.
+    """Sound for :class:`mirasol.model.logmel.LogMel`, and its augmentation on the device.
 
     n is 1, or 2 where clips are mixed.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,38 +12,11 @@ from torch.nn.attention.flex_attention import BlockMask
 from mirasol.model.attention.chunk_causal import BACKENDS, Visible, attend, chunk_causal_attention
 from mirasol.model.attention.flex import block_mask
 from mirasol.model.config import Sizes
-from mirasol.model.layers import MLP, split_heads
+from mirasol.model.layers import Attention, Block
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
 
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q [B, T, nq, heads, head], k, v [B, T, n, heads, head]
 StreamState = dict[str, Tensor]
-
-
-class ChunkBlock(nn.Module):
-    """A pre-norm block; the attention between chunks is an argument."""
-
-    def __init__(self, sizes: Sizes, dropout: float) -> None:
-        super().__init__()
-        self.heads = sizes.heads
-        self.inner = sizes.heads * sizes.head
-        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
-        self.qkv = nn.Linear(sizes.width, 3 * self.inner)
-        self.out = nn.Linear(self.inner, sizes.width)
-        self.mlp = MLP(sizes, dropout)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, outputs: int, attention: Attention) -> Tensor:
-        """The last ``outputs`` tokens of each chunk: [B, T, n, d] -> [B, T, outputs, d]."""
-        y = self.norm(x)
-        if outputs == x.shape[-2]:
-            q, k, v = self.qkv(y).chunk(3, dim=-1)
-        else:  # the queries of the other tokens have no use
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = nn.functional.linear(y[..., -outputs:, :], weight[: self.inner], bias[: self.inner])
-            k, v = nn.functional.linear(y, weight[self.inner :], bias[self.inner :]).chunk(2, dim=-1)
-        mixed = attention(*(split_heads(part, self.heads) for part in (q, k, v)))
-        out: Tensor = self.mlp(x[..., -outputs:, :] + self.dropout(self.out(mixed.flatten(-2))))
-        return out
+Streamed = tuple[Tensor, StreamState]  # an output, and the state for the next chunk: empty after a whole clip
 
 
 class ChunkTransformer(nn.Module):
@@ -65,12 +37,12 @@ class ChunkTransformer(nn.Module):
         self.backend = "auto"  # see use_backend
         self.resample = resample
         self.bidirectional = bidirectional
-        self.blocks: Any = nn.ModuleList(ChunkBlock(sizes, dropout) for _ in range(sizes.layers))
+        self.blocks: Any = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
 
     def forward(
         self, x: Tensor, outputs: int, visible: Visible | None = None, state: StreamState | None = None
-    ) -> tuple[Tensor, StreamState]:
+    ) -> Streamed:
         """The last ``outputs`` tokens of each chunk.
 
         Args:

@@ -1,4 +1,4 @@
-"""Exact log-likelihoods of given answers: the prompt is read once, and once what several answers begin with."""
+"""Exact log-likelihoods of given answers: prompts and shared beginnings of answers are read once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Sequences = Sequence[Sequence[int]]  # answers as tokens
 
 
 class Trie:
-    """Answers as a tree whose nodes are their different beginnings.
+    """Answers as a tree; its nodes are their different beginnings.
 
     Nodes are numbered in the order of a walk through the tree, so that the ancestors of a node come before it. A
     node with children is *inner*: the decoder has to read it; inner nodes have numbers of their own too.
@@ -93,12 +93,7 @@ def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> list[lis
 
 @torch.no_grad()
 def score(
-    text: TextDecoder,
-    h: Tensor,
-    h_present: Tensor,
-    prompts: Tensor,
-    lengths: Tensor,
-    answers: Sequence[Sequences],
+    text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, answers: Sequence[Sequences]
 ) -> Tensor:
     """log p(answer | prompt, h), the sum over the answer's tokens (P eq. 9).
 
@@ -117,7 +112,7 @@ def score(
         answers: tokens of the answers to all prompts, as one entry; or to each of the B*Q, as B*Q entries.
 
     Returns:
-        float64 [B, Q, N]; N is the largest number of answers, and NaN fills up where there are fewer.
+        float64 [B, Q, N]; N is the largest number of answers, and NaN fills shorter rows.
 
     Raises:
         ValueError: a length is out of range, an answer is empty, the answers are for another number of prompts, or

@@ -18,7 +18,7 @@ VITS = ("preset", "B", "L", "H")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The `model` section of params.yaml: a preset, and what experiments change about it."""
+    """The `model` section of params.yaml: a preset and the choices of an experiment."""
 
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
     vit: str = param(
@@ -68,7 +68,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shape of the weights; saved beside them as JSON."""
+    """All settings that decide the shape of the weights; saved with them as JSON."""
 
     # inputs
     size: int
@@ -133,16 +133,15 @@ class ModelConfig:
         Raises:
             ValueError: a key is missing or unknown.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
-        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        if not needed <= set(values) <= names:
-            missing, unknown = sorted(needed - set(values)), sorted(set(values) - names)
+        fields = dataclasses.fields(cls)
+        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+        missing, unknown = sorted(needed - set(values)), sorted(set(values) - {f.name for f in fields})
+        if missing or unknown:
             raise ValueError(f"model config: missing {missing}, unknown {unknown}")
-        fixed: dict[str, Any] = dict(values)
-        for name in ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text", "ttm_sizes"):
-            fixed[name] = Sizes(**fixed[name])
-        for name in ("tubes", "tube_strides"):
-            fixed[name] = tuple(tuple(shape) for shape in fixed[name])
-        for name in ("audio_patch", "reconstruction_tube"):
-            fixed[name] = tuple(fixed[name])
-        return cls(**fixed)
+        return cls(**{name: _from_json(value) for name, value in values.items()})
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Sizes(**value)
+    return tuple(map(_from_json, value)) if isinstance(value, list | tuple) else value

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mirasol.model.chunk_transformer import ChunkTransformer, StreamState
+from mirasol.model.chunk_transformer import ChunkTransformer, Streamed, StreamState
 from mirasol.model.config import LATENTS, ModelConfig
 
 
@@ -16,7 +16,7 @@ class LatentModel(Protocol):
 
     predicts: bool  # whether h_t is trained towards x_{t+1}
 
-    def __call__(self, x: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def __call__(self, x: Tensor, state: StreamState | None = None) -> Streamed:
         """x [B, T, m, d] -> h [B, T, m, d]; with the state of the chunk before T is 1, and the next state comes out."""
 
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
@@ -41,7 +41,7 @@ class TransformerLatent(nn.Module):
             config.latent_sizes, config.max_chunks, config.dropout, bidirectional=self.bidirectional
         )
 
-    def forward(self, x: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Streamed:
         """As of :class:`LatentModel`. In training, features are masked at random before (P 3.6).
 
         Raises:
@@ -75,7 +75,7 @@ class NoLatent(nn.Module):
 
     predicts = False
 
-    def forward(self, x: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Streamed:
         """x [B, T, m, d], unchanged."""
         return x, {}
 

@@ -65,7 +65,7 @@ class LogMel(nn.Module):
         """Chunks [..., W] of ``samples`` [...] samples each to features [..., A, M].
 
         A chunk begins ``window`` samples after the start of its row, which holds the sound before it; a chunk that is
-        shorter than a hop ends a hop after that point instead. Whatever follows its samples is ignored. int16, or
+        shorter than a hop ends a hop after that point instead. Anything after its samples is ignored. int16, or
         floating point in [-1, 1].
 
         Raises:

@@ -1,7 +1,7 @@
 """The model one chunk and one token at a time. A state is a flat mapping of tensors of fixed shape, batch first.
 
-Each step equals the whole-clip forward pass: a layer sees the last R = ``max_chunks`` chunks in both. There is no
-data-dependent control flow, so that each step can be exported as a graph.
+Each step equals the whole-clip forward pass: a layer sees the last R = ``max_chunks`` chunks in both. No control flow
+depends on data, so that each step can be exported as a graph.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class TextDecoder(nn.Module):
         self.memory_features = nn.Parameter(torch.empty(config.num_queries, config.latent_sizes.width))
 
     def start(self) -> None:
-        """Tokens of unit norm, so that the tied head can be sure even while it is frozen; features told apart."""
+        """Tokens of unit norm, so that the tied head can be sure even while it is frozen; distinct features."""
         nn.init.normal_(self.embedding.weight, std=self.sizes.width**-0.5)
         nn.init.normal_(self.memory_features, std=0.7)
 
@@ -180,8 +180,7 @@ class TextDecoder(nn.Module):
             tokens: int64 [B, Q, L], padded on the right.
             memory: of the B clips.
             past: of the B*Q texts; ``None`` where the tokens are their first L.
-            picked: int64 [B, S], q*L + l of the tokens whose hidden states are wanted: the last layer computes no
-                other.
+            picked: int64 [B, S], q*L + l of the wanted hidden states: the last layer computes no other.
 
         Returns:
             Hidden states [B, Q, L, w], or [B, S, w] of the picked tokens; and each layer's keys and values of past and

@@ -98,7 +98,7 @@ def _hide(queries: int, keys: int, visible: Visible) -> Callable[..., Tensor]:
 
 
 def _call(device: torch.device) -> Callable[..., Tensor]:
-    if torch.compiler.is_compiling():  # it becomes a part of what is compiled around it
+    if torch.compiler.is_compiling():  # it becomes part of the surrounding compiled graph
         return flex_attention
     return _compiled if device.type == "cuda" else _as_written
 

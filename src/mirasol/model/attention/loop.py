@@ -1,8 +1,8 @@
 """The chunk loop on a CPU, forward and backward, without the copies that autograd would make.
 
-Left to autograd, each chunk's slice of the keys gets a gradient of the size of all keys, each chunk's output is kept
-beside the stacked one, and the values are read at the stride of the projection that made queries, keys and values.
-Here the gradients are summed in place, the output is kept once, and keys and values are laid out once per head.
+Autograd would give each chunk's slice of the keys a gradient of the size of all keys, keep each chunk's output and the
+stacked one, and read the values at the stride of the projection to queries, keys and values. Here the gradients are
+summed in place, the output is kept once, and keys and values are laid out once per head.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mirasol.model.attention.visible import Visible
 
-KEYS = 512  # keys of one backward call: what the kernel takes at a time itself, so that longer calls save nothing
+KEYS = 512  # keys of one backward call: the kernel's own block, so that longer calls save nothing
 
 _kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _kernel_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -90,5 +90,5 @@ def _visible(own: Tensor | None, later: Tensor | None) -> Visible | None:
 
 
 def _additive(seen: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """0 where a key is seen, minus infinity elsewhere: what the kernel adds to the scores."""
+    """The kernel's mask, added to the scores: 0 for visible keys, else minus infinity."""
     return None if seen is None else torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.chunk_transformer import Streamed, StreamState
 from mirasol.model.combiners.cls import CLSCombiner
 from mirasol.model.combiners.concat import ConcatCombiner
 from mirasol.model.combiners.perceiver import PerceiverCombiner
@@ -20,7 +20,7 @@ from mirasol.model.config import POOLED_COMBINERS, QUERIES, ModelConfig
 class Combiner(Protocol):
     """Maps the n features of each chunk to m << n, x_t = Combiner(u_1, ..., u_t) (eq. 2), causally."""
 
-    def __call__(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def __call__(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
         """All chunks of a clip, or the next one of a stream.
 
         Args:

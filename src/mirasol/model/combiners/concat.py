@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.chunk_transformer import Streamed, StreamState
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import projection
 
@@ -27,7 +27,7 @@ class ConcatCombiner(nn.Module):
         runs = (run == torch.arange(config.num_queries)[:, None]).float()
         self.register_buffer("runs", runs, persistent=False)  # [m, n]
 
-    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
         """[B, T, n, d] -> [B, T, m, d]."""
         u = self.project(u)
         valid = torch.ones_like(u[..., 0], dtype=torch.bool) if valid is None else valid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mirasol.model.chunk_transformer import ChunkTransformer, StreamState
+from mirasol.model.chunk_transformer import ChunkTransformer, Streamed, StreamState
 from mirasol.model.combiners.pooled import LearnedStart, PooledStart, append_start, visible_tokens
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import projection
@@ -27,7 +27,7 @@ class PerceiverCombiner(nn.Module):
         self.first = PooledStart(config, video_positions, audio_tokens) if pooled else LearnedStart(config)
         self.resampler = ChunkTransformer(config.combiner_sizes, config.max_chunks, config.dropout, resample=True)
 
-    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
         """[B, T, n, d] -> [B, T, m, d]."""
         tokens = append_start(self.project(u), valid, self.first)
         return self.resampler(tokens, self.num_queries, visible_tokens(valid, self.num_queries), state)

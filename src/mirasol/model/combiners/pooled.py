@@ -46,7 +46,7 @@ class PooledStart(LearnedStart):
 
 
 def append_start(u: Tensor, valid: Tensor | None, start: LearnedStart | None) -> Tensor:
-    """A chunk's sequence: its features u [..., n, d], zero where missing, then the m added ones if there is a start."""
+    """A chunk's sequence: its features u [..., n, d], zero where missing, then the m added ones, if any."""
     if valid is not None:  # attention masks missing ones as keys, but pooling and the last m features read them
         u = torch.where(valid[..., None], u, 0.0)
     return u if start is None else torch.cat([u, start(u)], dim=-2)
@@ -69,7 +69,7 @@ def pooling(positions: Tensor, audio_tokens: int, num_queries: int) -> Tensor:
     """Weights [m, n]: the mean of one of m cells of the frame, plus the mean of all audio features.
 
     The cells form the most nearly square grid of m: 3 x 3 for 9, 4 x 8 for 32. A video token at ``positions``
-    [f, 2] (row, column) counts for the cells whose centre is less than a cell away, the nearer the more; a cell
+    [f, 2] (row, column) counts for the cells with a centre less than a cell away, the nearer the more; a cell
     without tokens takes the mean of all.
     """
     rows = max(n for n in range(1, math.isqrt(num_queries) + 1) if num_queries % n == 0)

@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.chunk_transformer import Streamed, StreamState
 from mirasol.model.combiners.pooled import PooledStart
 from mirasol.model.config import ModelConfig
-from mirasol.model.layers import projection
-from mirasol.model.vit import Block
+from mirasol.model.layers import Block, projection
 
 BOTTLENECK = 64  # hidden width of TokenLearner's MLP
 
@@ -56,7 +55,7 @@ class TTMCombiner(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.pooled = PooledStart(config, video_positions, audio_tokens) if config.queries == "pooled" else None
 
-    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
         """[B, T, n, d] -> [B, T, m, d]."""
         memory = u.new_zeros(u.shape[0], *self.memory) if state is None else state["memory"]
         u = self.project(u)

@@ -24,7 +24,7 @@ class TensorMap:
     shapes: dict[str, tuple[int, ...]]  # of the model's parameters
     left: dict[str, Tensor] = field(default_factory=dict)  # the file's tensors that were not taken or dropped
     tensors: dict[str, Tensor] = field(default_factory=dict)  # our parameter -> its value
-    sources: dict[str, tuple[str, str]] = field(default_factory=dict)  # our parameter -> (LOADED or …, from what)
+    sources: dict[str, tuple[str, str]] = field(default_factory=dict)  # our parameter -> (LOADED or …, source)
     unused: dict[str, tuple[str, int]] = field(default_factory=dict)  # the file's key -> (why, numbers in it)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class TensorMap:
 
 
 def account(model: Mirasol, taken: TensorMap) -> list[tuple[str, str, int, str]]:
-    """Every parameter of ``model`` once: rows of part, how it starts, number of parameters, from what."""
+    """Every parameter of ``model`` once: rows of part, how it starts, number of parameters, source."""
     counts: Counter[tuple[str, str, str]] = Counter()
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     for part, names in parameter_groups(model).items():

@@ -36,7 +36,7 @@ def read_text(
 
     Args:
         tensors: the file.
-        settings: its ``config.json``: most of what must agree shows in no shape.
+        settings: its ``config.json``: most requirements show in no shape.
         vocabulary: our pieces among the file's.
         model: decides the shapes, and the rows of pieces that the file lacks.
     """
