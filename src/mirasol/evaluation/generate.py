@@ -20,7 +20,7 @@ from mirasol.data.loading.augment import other_draws
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.checks import check_clips
-from mirasol.model.generation import Decoding, search
+from mirasol.model.generation import Decoding, Questions, search
 from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import BOS, PAD, Tokenizer
 
@@ -94,16 +94,8 @@ def answer(
         ValueError: a tensor of the batch does not fit the model.
     """
     encoded = encoded or model.encode(batch)
-    prompts, lengths = prompts_of(batch)
-    found = search(
-        model.text,
-        encoded.h,
-        encoded.present,
-        prompts,
-        lengths,
-        Decoding(max_answer, beam),
-        wanted=batch.answer_mask.any(-1),
-    )
+    asked = Questions(encoded.h, encoded.present, *prompts_of(batch))
+    found = search(model.text, asked, Decoding(max_answer, beam), wanted=batch.answer_mask.any(-1))
     return [[tokenizer.decode(text) for text in clip] for clip in found.tokens.tolist()]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mirasol.model.generation import PAD, Prompted, read_prompts, wide
+from mirasol.model.generation import PAD, Prompted, Questions, read_prompts, wide
 from mirasol.model.text import Pair, Past, TextDecoder
 
 NODES = 64  # of one tree that go through the decoder together
@@ -92,9 +92,7 @@ def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> list[lis
 
 
 @torch.no_grad()
-def score(
-    text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, answers: Sequence[Sequences]
-) -> Tensor:
+def score(text: TextDecoder, asked: Questions, answers: Sequence[Sequences]) -> Tensor:
     """log p(answer | prompt, h), the sum over the answer's tokens (P eq. 9).
 
     Nothing is added to an answer: include the end mark to score a whole text.
@@ -105,10 +103,7 @@ def score(
 
     Args:
         text: the decoder.
-        h: [B, T, m, d].
-        h_present: bool [B, T].
-        prompts: int64 [B, Q, P], padded on the right.
-        lengths: int64 [B, Q], tokens of each prompt, 1 to P.
+        asked: the prompts.
         answers: tokens of the answers to all prompts, as one entry; or to each of the B*Q, as B*Q entries.
 
     Returns:
@@ -118,25 +113,22 @@ def score(
         ValueError: a length is out of range, an answer is empty, the answers are for another number of prompts, or
             one does not fit the text cache behind its prompt.
     """
-    clips, texts, _ = prompts.shape
+    clips, texts = asked.lengths.shape
     if len(answers) not in (1, clips * texts):
         raise ValueError(f"answers for {len(answers)} prompts, expected 1 for all or {clips * texts}")
     if empty := [i for i, given in enumerate(answers) if not given or not all(given)]:
         raise ValueError(f"no answers, or an empty one, for {len(empty)} prompts: the first is number {empty[0]}")
-    longest = torch.tensor([max(map(len, given)) for given in answers], device=lengths.device)
-    if int((lengths.flatten() + longest).max()) > text.max_text:
-        raise ValueError(
-            f"prompts and answers of up to {int((lengths.flatten() + longest).max())} tokens, "
-            f"the text cache holds {text.max_text}"
-        )
-    trees = _Trees.of([Trie(given) for given in answers], prompts.device)
+    device = asked.lengths.device
+    answered = torch.tensor([max(map(len, given)) for given in answers], device=device)
+    if (longest := int((asked.lengths.flatten() + answered).max())) > text.max_text:
+        raise ValueError(f"prompts and answers of up to {longest} tokens, the text cache holds {text.max_text}")
+    trees = _Trees.of([Trie(given) for given in answers], device)
     at_once = max(1, min(TOKENS, LOGITS // text.embedding.num_embeddings))
     size = max(1, min(NODES, at_once // texts, trees.inner.shape[1]))
     step = max(1, at_once // (texts * size))
     scores = []
     for low in range(0, clips, step):
-        some = slice(low, low + step)
-        read = read_prompts(text, h[some], h_present[some], prompts[some], lengths[some])
+        read = read_prompts(text, Questions(*(x[low : low + step] for x in asked)))
         scores.append(_score(text, read, trees.part(slice(low * texts, (low + step) * texts)), size))
     found = torch.cat(scores)
     given = (trees.paths[:, :, 0] < trees.tokens.shape[1]).expand(len(found), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,15 @@ from mirasol.model.text import Memory, Pair, Past, TextDecoder
 
 PAD, EOS = 0, 3  # the tokenizer's; a text ends with EOS and is padded behind it
 ALPHA = 0.6  # of the length penalty: Vaswani et al. 2017, section 6.1
+
+
+class Questions(NamedTuple):
+    """Q prompts about each of B clips."""
+
+    h: Tensor  # [B, T, m, d], latents
+    present: Tensor  # bool [B, T], chunks that hold something
+    prompts: Tensor  # int64 [B, Q, P], padded on the right
+    lengths: Tensor  # int64 [B, Q], tokens of each prompt, 1 to P
 
 
 @dataclass(frozen=True)
@@ -43,16 +53,15 @@ class Prompted:
 
 
 @torch.no_grad()
-def read_prompts(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor) -> Prompted:
-    """One pass over all prompts; arguments and errors as of :func:`search`."""
-    width = prompts.shape[-1]
-    if int(lengths.min()) < 1 or int(lengths.max()) > width:
-        raise ValueError(f"prompt lengths {int(lengths.min())} to {int(lengths.max())}, expected 1 to {width}")
-    if int(lengths.max()) >= text.max_text:
-        raise ValueError(
-            f"a prompt of {int(lengths.max())} tokens leaves no room in the text cache of {text.max_text} tokens"
-        )
-    memory = text.memory_of(h, h_present)
+def read_prompts(text: TextDecoder, asked: Questions) -> Prompted:
+    """One pass over all prompts; errors as of :func:`search`."""
+    prompts, lengths, width = asked.prompts, asked.lengths, asked.prompts.shape[-1]
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 1 or longest > width:
+        raise ValueError(f"prompt lengths {shortest} to {longest}, expected 1 to {width}")
+    if longest >= text.max_text:
+        raise ValueError(f"a prompt of {longest} tokens leaves no room in the text cache of {text.max_text} tokens")
+    memory = text.memory_of(asked.h, asked.present)
     ends = torch.arange(prompts.shape[1], device=prompts.device) * width + lengths - 1
     last, past = text(prompts, memory, picked=ends)
     seen = torch.arange(width, device=prompts.device) < lengths.view(-1, 1)
@@ -65,15 +74,7 @@ def length_penalty(tokens: Tensor, alpha: float) -> Tensor:
 
 
 @torch.no_grad()
-def search(
-    text: TextDecoder,
-    h: Tensor,
-    h_present: Tensor,
-    prompts: Tensor,
-    lengths: Tensor,
-    decoding: Decoding,
-    wanted: Tensor | None = None,
-) -> Generated:
+def search(text: TextDecoder, asked: Questions, decoding: Decoding, wanted: Tensor | None = None) -> Generated:
     """Each prompt's best answer by beam search.
 
     A hypothesis is worth its log-likelihood divided by :func:`length_penalty`. Ended hypotheses stay among the
@@ -87,10 +88,7 @@ def search(
 
     Args:
         text: the decoder.
-        h: [B, T, m, d].
-        h_present: bool [B, T].
-        prompts: int64 [B, Q, P], padded on the right.
-        lengths: int64 [B, Q], tokens of each prompt, 1 to P.
+        asked: the prompts.
         decoding: length limit and beam.
         wanted: bool [B, Q], prompts to answer, ``None`` for all; the answers of others are all ``PAD``.
 
@@ -100,10 +98,10 @@ def search(
     max_new, beam = decoding.max_new, decoding.beam
     if beam < 1 or max_new < 1:
         raise ValueError(f"a beam of {beam} with answers of {max_new} tokens, expected at least 1 of both")
-    read = read_prompts(text, h, h_present, prompts, lengths)
+    read, device = read_prompts(text, asked), asked.prompts.device
+    count, shape = asked.lengths.numel(), asked.lengths.shape
     answers = Generated(
-        torch.full((lengths.numel(), max_new), PAD, device=prompts.device),
-        torch.zeros(lengths.numel(), device=prompts.device, dtype=torch.float64),
+        torch.full((count, max_new), PAD, device=device), torch.zeros(count, device=device, dtype=torch.float64)
     )
     beams = _Beams.start(read, decoding, text.max_text, wanted)
     hidden = read.last[:, :, None].expand(-1, -1, beam, -1)
@@ -114,7 +112,7 @@ def search(
             break
         beams.pack()
         hidden = beams.feed(text, i)
-    return Generated(answers.tokens.view(*lengths.shape, max_new), answers.log_likelihood.view(lengths.shape))
+    return Generated(answers.tokens.view(*shape, max_new), answers.log_likelihood.view(shape))
 
 
 @dataclass

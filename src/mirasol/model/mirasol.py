@@ -12,7 +12,7 @@ from mirasol.model.batch import Batch, Encoded, TextTargets, text_targets
 from mirasol.model.checks import check_clips, check_kind, check_texts, check_waveform
 from mirasol.model.combiners.build import build_combiner
 from mirasol.model.config import ModelConfig
-from mirasol.model.generation import Decoding, search
+from mirasol.model.generation import Decoding, Questions, search
 from mirasol.model.latent import build_latent
 from mirasol.model.layers import initialise
 from mirasol.model.logmel import LogMel
@@ -125,7 +125,7 @@ class Mirasol(nn.Module):
 
     def generate(self, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, max_new: int) -> Tensor:
         """Greedy answers int64 [B, Q, max_new] to prompts [B, Q, P]: see :func:`mirasol.model.generation.search`."""
-        return search(self.text, h, h_present, prompts, lengths, Decoding(max_new)).tokens
+        return search(self.text, Questions(h, h_present, prompts, lengths), Decoding(max_new)).tokens
 
     def _valid(self, batch: Batch) -> Tensor | None:
         """Which of the n features of each chunk exist, bool [B, T, n]; ``None`` for all."""
