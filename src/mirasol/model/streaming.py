@@ -14,8 +14,6 @@ from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.mirasol import Mirasol, join_presence
 from mirasol.model.text import Past
 
-__all__ = ["EncoderCombiner", "Latent", "StreamState", "Text", "reset"]
-
 
 def reset(state: StreamState, mask: Tensor) -> StreamState:
     """The state with the rows of ``mask`` (bool [B]) as before the first step; the others are unchanged.
