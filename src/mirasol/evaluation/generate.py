@@ -18,9 +18,10 @@ from torch import Tensor
 from mirasol.core.progress import Progress
 from mirasol.data.loading.augment import other_draws
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
-from mirasol.model.batch import Batch
-from mirasol.model.generation import search
-from mirasol.model.mirasol import Encoded, Mirasol, check_clips
+from mirasol.model.batch import Batch, Encoded
+from mirasol.model.checks import check_clips
+from mirasol.model.generation import Decoding, Questions, search
+from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import BOS, PAD, Tokenizer
 
 Answers = dict[str, dict[str, str]]  # example id -> condition -> answer
@@ -93,10 +94,8 @@ def answer(
         ValueError: a tensor of the batch does not fit the model.
     """
     encoded = encoded or model.encode(batch)
-    prompts, lengths = prompts_of(batch)
-    found = search(
-        model.text, encoded.h, encoded.present, prompts, lengths, max_answer, beam, wanted=batch.answer_mask.any(-1)
-    )
+    asked = Questions(encoded.h, encoded.present, *prompts_of(batch))
+    found = search(model.text, asked, Decoding(max_answer, beam), wanted=batch.answer_mask.any(-1))
     return [[tokenizer.decode(text) for text in clip] for clip in found.tokens.tolist()]
 
 

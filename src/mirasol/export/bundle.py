@@ -237,7 +237,7 @@ def _contract(
             combiner=c.combiner,
             latent=c.latent,
             width=c.latent_sizes.width,
-            combined=c.combined,
+            combined=c.num_queries,
             max_chunks=c.max_chunks,
             vocabulary=c.vocabulary,
             max_text=c.max_text,

@@ -19,9 +19,8 @@ from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, black_frame
-from mirasol.model.batch import Batch
-from mirasol.model.generation import greedy
-from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.model.batch import Batch, Encoded
+from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.runtime.contract import TEXT
 from mirasol.runtime.engine import Engine, relative
@@ -172,7 +171,7 @@ def _torch_answers(model: Mirasol, encoded: Encoded, prompts: list[list[int]], l
     padded = torch.full((1, len(prompts), int(lengths.max())), PAD)
     for i, prompt in enumerate(prompts):
         padded[0, i, : len(prompt)] = torch.tensor(prompt)
-    answers = greedy(model.text, encoded.h, encoded.present, padded, lengths, limit)[0].tolist()
+    answers = model.generate(encoded.h, encoded.present, padded, lengths, limit)[0].tolist()
     return [ids[: ids.index(EOS)] if EOS in ids else ids for ids in answers]
 
 

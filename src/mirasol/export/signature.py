@@ -74,14 +74,14 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         latent_state = latent.init_state(1, "cpu", torch.float32)
     except ValueError as error:
         raise MirasolError(f"there are no steps to export: {error}") from error
-    x = TensorSpec("x", "float32", (1, c.combined, c.combiner_sizes.width), "features")
-    h = TensorSpec("h", "float32", (1, c.combined, c.latent_sizes.width), "features")
-    memory = c.max_chunks * c.combined
+    x = TensorSpec("x", "float32", (1, c.num_queries, c.combiner_sizes.width), "features")
+    h = TensorSpec("h", "float32", (1, c.num_queries, c.latent_sizes.width), "features")
+    memory = c.max_chunks * c.num_queries
     return [
         _graph(
             ENCODER_COMBINER,
             aligned,
-            lambda i, state: aligned.step(i[0], i[1], i[2], i[3], state),
+            lambda i, state: aligned(*i, state),
             aligned.init_state(1, "cpu", torch.float32),
             (
                 TensorSpec("video", "uint8", (1, c.frames_per_chunk, c.size * 3 // 2, c.size), "video"),
@@ -94,7 +94,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             LATENT,
             latent,
-            lambda i, state: latent.step(i[0], state),
+            lambda i, state: latent(*i, state),
             latent_state,
             (x,),
             h,
@@ -102,7 +102,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             TEXT,
             text,
-            lambda i, state: text.step(i[0], state, i[1], i[2]),
+            lambda i, state: text(*i, state),
             text.init_state(1, "cpu", torch.float32),
             (
                 TensorSpec("token", "int64", (1,), "token"),

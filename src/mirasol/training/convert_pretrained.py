@@ -19,8 +19,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import listing
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.pretrained.mirasol import read_earlier
-from mirasol.model.pretrained.tensor_map import Found, account
+from mirasol.model.pretrained.mirasol import read_mirasol
+from mirasol.model.pretrained.tensor_map import TensorMap, account
 from mirasol.model.pretrained.text import read_text
 from mirasol.model.pretrained.vision import Pixels, read_vision
 from mirasol.model.pretrained.vocabulary import Vocabulary
@@ -64,7 +64,7 @@ def import_weights(config: ModelConfig, tokenizer: Tokenizer, seed: int, sources
     _check_sources(sources, out)
     torch.manual_seed(seed)
     model = Mirasol(config)
-    report, taken, problems = Report(), Found.of(model), []
+    report, taken, problems = Report(), TensorMap.of(model), []
     for path, found in _read(model, tokenizer, sources):
         problems += [f"{path}: {problem}" for problem in found.problems]
         taken.tensors |= found.tensors
@@ -96,12 +96,12 @@ def _check_sources(sources: Sources, out: Path) -> None:
         raise MirasolError(f"--pieces {sources.pieces}: goes with --text or --from, and neither is given")
 
 
-def _read(model: Mirasol, tokenizer: Tokenizer, sources: Sources) -> Iterator[tuple[Path, Found]]:
+def _read(model: Mirasol, tokenizer: Tokenizer, sources: Sources) -> Iterator[tuple[Path, TensorMap]]:
     if sources.earlier is not None:
         path = sources.earlier / WEIGHTS
         before = read_config(sources.earlier)
         pieces = sources.pieces if sources.text is None else None
-        yield path, read_earlier(read_tensors(path), before, _our_pieces(path, before, tokenizer, pieces), model)
+        yield path, read_mirasol(read_tensors(path), before, _our_pieces(path, before, tokenizer, pieces), model)
     if sources.vision is not None:
         pixels = _pixels(sources.vision, sources.pixels)
         tensors, settings = read_tensors(sources.vision), _beside(sources.vision, "config.json")
@@ -111,7 +111,7 @@ def _read(model: Mirasol, tokenizer: Tokenizer, sources: Sources) -> Iterator[tu
         if "text.embedding.weight" in tensors:  # ours
             before = read_config(path.parent)
             vocabulary = _our_pieces(path, before, tokenizer, sources.pieces)
-            yield path, read_earlier(tensors, before, vocabulary, model, lambda part: part == "text")
+            yield path, read_mirasol(tensors, before, vocabulary, model, lambda part: part == "text")
         elif "gpt_neox.embed_in.weight" in tensors:
             vocabulary = _their_pieces(path, tokenizer, sources.pieces)
             yield path, read_text(tensors, _beside(path, "config.json"), vocabulary, model)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 from mirasol.training.config import PhaseConfig
 
 

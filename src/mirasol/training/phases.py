@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 
 
 @dataclass(frozen=True)
 class Phase:
     """A phase: the tasks of its examples (captions may come beside them by weight), and the parts that learn.
 
-    ``trained`` names the groups of :func:`mirasol.model.mirasol.parameter_groups` that learn;
+    ``trained`` names the groups of :func:`mirasol.model.parameter_groups.parameter_groups` that learn;
     ``None`` stands for all of them.
     """
 

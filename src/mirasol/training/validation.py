@@ -26,7 +26,7 @@ def score_texts(model: Mirasol, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     encoded = model.encode(batch)
     asked = batch.answer_mask[:, :, 1:]  # a token is predicted from the one before it
-    hidden = model.text(batch.tokens[:, :, :-1], *model.text.memory_of(encoded.h, encoded.present))
+    hidden, _ = model.text(batch.tokens[:, :, :-1], model.text.memory_of(encoded.h, encoded.present))
     logits = model.text.head(hidden[asked])
     targets = batch.tokens[:, :, 1:][asked]
     text = asked.flatten(0, 1).nonzero()[:, 0]

@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_of(world: Path) -> ModelConfig:
     words = Tokenizer.load(world / "tokenizer.json")
     return build_config(
-        ModelSpec(preset="tiny", combined=4, queries="last"),
+        ModelSpec(preset="tiny", num_queries=4, queries="last"),
         size=CLIP.size,
         frames_per_chunk=CLIP.frames_per_chunk,
         mels=CLIP.mels,

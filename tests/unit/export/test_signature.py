@@ -48,7 +48,7 @@ def test_chunks_that_overlap_carry_their_end() -> None:
 def test_the_memory_holds_max_chunks_and_the_cache_max_text() -> None:
     model = bundle_model()
     text = step_graphs(model)[2].spec
-    slots = MAX_CHUNKS * model.config.combined
+    slots = MAX_CHUNKS * model.config.num_queries
     assert text.input("memory").shape == (1, slots, model.config.latent_sizes.width)
     assert text.input("memory_valid").shape == (1, slots)
     assert text.input("cache").shape[3] == MAX_TEXT

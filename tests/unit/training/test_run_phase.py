@@ -11,7 +11,8 @@ from support.training import copy_without, small_model, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 from mirasol.training.curves import read_lines
 from mirasol.training.data_module import takes_waveforms
 from mirasol.training.weights import load_model, save_weights

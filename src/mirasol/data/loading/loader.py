@@ -40,8 +40,8 @@ from mirasol.media.log_mel import (
     mel_filters,
     window_and_hop,
 )
-from mirasol.model.batch import Batch, Waveform
-from mirasol.model.logmel import LogMel
+from mirasol.model.batch import Batch, Waveform, text_targets
+from mirasol.model.logmel import LogMel, LogMelSpec
 from mirasol.tokenizer import Tokenizer
 
 REAPED = 3.0  # seconds until the end of a killed process is known
@@ -295,17 +295,19 @@ def collate(
         weight[b, : len(sample.texts)] = [1.0 if t.task in tasks else caption_weight for t in sample.texts]
         if sample.shares:
             weight[b, : len(sample.texts)] *= sample.shares
+    texts, answers = torch.from_numpy(tokens), torch.from_numpy(mask)
     return Batch(
         video=torch.from_numpy(video),
         audio=torch.from_numpy(audio),
         video_present=torch.from_numpy(np.stack([s.clip.video_present for s in samples])),
         audio_present=torch.from_numpy(np.stack([s.clip.audio_present for s in samples])),
-        tokens=torch.from_numpy(tokens),
-        answer_mask=torch.from_numpy(mask),
+        tokens=texts,
+        answer_mask=answers,
         text_weight=torch.from_numpy(weight),
         keys=[s.key for s in samples],
         example_ids=ids,
         waveform=_waveforms(samples, spec) if waveform else None,
+        targets=text_targets(texts, answers),
     )
 
 
@@ -329,10 +331,8 @@ def _waveforms(samples: list[Sample], spec: ClipSpec) -> Waveform:
 def log_mel_of(spec: ClipSpec) -> LogMel:
     """What makes log-mel of the waveforms of a batch: the features of :mod:`mirasol.media.log_mel`."""
     window, hop = window_and_hop(spec)
-    return LogMel(
-        torch.from_numpy(mel_filters(spec.mels, spec.sample_rate)), window=window, hop=hop,
-        columns=spec.audio_columns, floor=FLOOR, mean_db=MEAN_DB, scale_db=SCALE_DB, relative=spec.level == "relative",
-    )  # fmt: skip
+    scale = LogMelSpec(window, hop, spec.audio_columns, FLOOR, MEAN_DB, SCALE_DB, relative=spec.level == "relative")
+    return LogMel(torch.from_numpy(mel_filters(spec.mels, spec.sample_rate)), scale)
 
 
 def _as_it_is(batch: Any) -> Any:

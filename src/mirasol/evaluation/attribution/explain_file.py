@@ -23,7 +23,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
-from mirasol.model.attribution import look_back
+from mirasol.model.attribution import attribute
 from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import EOS, SPACE, Tokenizer
 from mirasol.training.weights import load_model
@@ -116,7 +116,7 @@ def look(model: Mirasol, words: Tokenizer, clip: Decoded, spec: ClipSpec, questi
         lengths = torch.tensor([[len(prompt)]])
         found = model.generate(encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, room)[0, 0].tolist()
     ids = (found[: found.index(EOS)] if EOS in found else found)[:TOKENS_SHOWN] or [EOS]  # an empty answer looks too
-    looks = look_back(model, batch, torch.tensor(prompt + ids), len(prompt))
+    looks = attribute(model, batch, torch.tensor(prompt + ids), len(prompt))
     return Explained(
         question=question,
         answer=words.decode(found),

@@ -179,7 +179,7 @@ CHECKS = (
     ),
     Check(
         (
-            "model.combined",
+            "model.num_queries",
             "model.preset",
             "clip.size",
             "clip.frames_per_chunk",
@@ -187,7 +187,7 @@ CHECKS = (
             "clip.audio_bands",
             "clip.mels",
         ),
-        lambda combined, *sizes: combined <= (chunk_features(*sizes) or combined),  # 0: others say what does not fit
+        lambda queries, *sizes: queries <= (chunk_features(*sizes) or queries),  # 0: others say what does not fit
         "must be at most n, the video and audio features of a chunk",
         lambda _, *sizes: chunk_features(*sizes),
     ),

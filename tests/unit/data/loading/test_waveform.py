@@ -46,7 +46,7 @@ def heard(loader: TrainingLoader, start: int = 0) -> Iterator[Batch]:
     log_mel = log_mel_of(loader.samples.spec)
     for batch in itertools.islice(loader, start, None):
         assert batch.waveform is not None and not batch.audio.numel()
-        yield dataclasses.replace(batch, audio=log_mel.heard(batch.waveform, batch.audio_present), waveform=None)
+        yield dataclasses.replace(batch, audio=log_mel.of_waveform(batch.waveform, batch.audio_present), waveform=None)
 
 
 def compare(ours: Iterable[Batch], theirs: Iterable[Batch], count: int) -> None:
