@@ -177,23 +177,14 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
     from mirasol.data.contact_sheet import look_at_training
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.paths import CACHE, TOKENIZER
-    from mirasol.training.data_module import Feed
-    from mirasol.training.phases import find_phase
+    from mirasol.training.config import PhaseRun, RunPaths
+    from mirasol.training.data_module import PhaseDataModule
 
     params = load_params()
     with tempfile.TemporaryDirectory() as folder:  # the list of damaged clips of a real run stays as it is
-        feed = Feed(
-            find_phase(name).tasks,
-            getattr(params, name),
-            params.training,
-            clip=params.clip,
-            shards=shards,
-            tokenizer=TOKENIZER,
-            cache=CACHE,
-            runs=Path(folder),
-        )
-        loader = feed.train_loader(start, rank=0, world=1)
-        return look_at_training(loader, feed.tokenizer, out, clips=clips, name=name)
+        paths = RunPaths(shards, TOKENIZER, CACHE, runs=Path(folder), out=Path(folder))
+        data = PhaseDataModule(PhaseRun(name, getattr(params, name), params.training, params.clip, paths), start)
+        return look_at_training(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
 
 
 @app.command()

@@ -16,7 +16,8 @@ from support.loading import Make
 from support.media import TINY_CLIP, write_data
 from support.shards import TinyShards
 
-from mirasol.data.loading.augment import Augmentation, muted
+from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import Augmentation, under
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, log_mel_of
 from mirasol.data.loading.mixing import mix
@@ -172,6 +173,6 @@ def test_a_chunk_lies_behind_a_window_of_what_came_before() -> None:
 
 
 def test_muted_sound_is_exact_silence(tiny_shards: TinyShards) -> None:
-    quiet: Any = muted(ShardDataset(tiny_shards.folder, "train").arrays(0, waveform=True)).waveform
+    quiet: Any = under(Condition.muted, ShardDataset(tiny_shards.folder, "train").arrays(0, waveform=True)).waveform
     mel = log_mel_of(TINY_CLIP)(torch.from_numpy(quiet.chunks), torch.from_numpy(quiet.samples))
     assert (mel == SILENCE).all()
