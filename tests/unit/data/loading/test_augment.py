@@ -11,12 +11,12 @@ from mirasol.data.loading.augment import (
     NUMBERS,
     OFF,
     Augmentation,
-    starting_later,
     augmented,
     draw_share,
     masked,
     mixable,
     mixed,
+    starting_later,
 )
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.media.log_mel import BLACK_Y, SILENCE

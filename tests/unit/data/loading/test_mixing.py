@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.loading import Make, digest, keys, loader_of
-from support.media import TINY_CLIP, example
+from support.media import TINY_CLIP
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
@@ -76,9 +77,8 @@ def two_sets(tiny_shards: TinyShards, tmp_path_factory: pytest.TempPathFactory) 
     """The tiny shards again; rows of even clips are of the data set `even`, the others of `odd`."""
     folder = tmp_path_factory.mktemp("mixed")
     rows = [
-        example(n, **{name: value for name, value in vars(e).items() if name != "set"}, set=("even", "odd")[n % 2])
+        dataclasses.replace(e, set=("even", "odd")[int(Path(e.media).stem) % 2])
         for e in read_manifest(tiny_shards.data / "manifest.jsonl")
-        for n in [int(Path(e.media).stem)]
     ]
     (folder / "data").mkdir()
     (folder / "data" / "media").symlink_to(tiny_shards.data / "media")
@@ -91,7 +91,9 @@ def two_sets(tiny_shards: TinyShards, tmp_path_factory: pytest.TempPathFactory) 
 def mixed(two_sets: Path, tokenizer: Tokenizer) -> Make:
     def make(**changes: Any) -> Any:
         values = {"tasks": ("qa",), "batch_size": 4, "texts_per_clip": 2, "caption_weight": 0.3, "seed": 5}
-        return loader_of(ShardDataset(two_sets, "train"), tokenizer, **(values | {"mix": {"odd": 3, "even": 1}} | changes))
+        return loader_of(
+            ShardDataset(two_sets, "train"), tokenizer, **(values | {"mix": {"odd": 3, "even": 1}} | changes)
+        )
 
     return make
 
@@ -118,6 +120,12 @@ def test_a_mixture_resumes(mixed: Make, batches: int) -> None:
 def test_ranks_share_a_mixture(mixed: Make, world: int) -> None:
     ranks = [keys(mixed(batch_size=4 // world, world=world, rank=rank), 5) for rank in range(world)]
     assert [key for turn in zip(*ranks, strict=True) for key in turn] == keys(mixed(), 5)
+
+
+def test_a_mixture_has_waveforms_as_well(mixed: Make) -> None:
+    batch = next(iter(mixed(waveform=True)))
+    assert batch.waveform is not None and len(batch.waveform.chunks) == 4
+    assert batch.keys == next(iter(mixed())).keys
 
 
 def test_the_order_of_writing_decides_nothing(mixed: Make) -> None:
