@@ -1,4 +1,4 @@
-"""Runs one training phase, from shards to weights: all files of training are opened here."""
+"""Runs one training phase, from shards to weights, and opens all its files."""
 
 from __future__ import annotations
 
@@ -45,11 +45,10 @@ FREE = ("workers", "max_damaged", "devices", "nodes", "accelerator", "attention"
 
 @contextlib.contextmanager
 def reproducible(training: TrainingConfig, *, cpu: bool) -> Iterator[None]:
-    """torch as the settings say, and as it was afterwards.
+    """Threads and determinism of torch by the settings; afterwards those from before.
 
-    Sums depend on the number of threads, so that is part of the result. On the CPU deterministic
-    kernels cost nothing; on a GPU some are slow or missing, and the result is only as equal as its
-    kernels are.
+    Sums depend on the number of threads, so that is part of the result. On the CPU deterministic kernels cost nothing;
+    on a GPU some are slow or missing, and the kernels limit reproducibility.
     """
     memory: Any = torch.utils.deterministic
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
@@ -69,8 +68,8 @@ def initial_model(model: ModelConfig | None, init: Path | None, seed: int) -> Mi
     """The weights that a phase starts from: those in ``init``, or random ones by the seed.
 
     Raises:
-        MirasolError: ``init`` holds no model, or one of other sizes than ``model``; or its parts do not fit together.
-        ValueError: neither is given.
+        MirasolError: ``init`` holds no model, one of other sizes than ``model``, or parts that do not fit together.
+        ValueError: both are ``None``.
     """
     if init is None:
         if model is None:
@@ -162,8 +161,7 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
     with contextlib.ExitStack() as stack:
         hidden = None if leader else stack.enter_context(Path(os.devnull).open("w"))
         recorder = Recorder(
-            name,
-            folder=runs,
+            run,
             validation=Validation(data.val_batches, data.families()),
             progress=Progress(name, run.samples, "clips", done=data.start, stream=hidden),
             made_by=made_by,
@@ -188,7 +186,7 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
 
 @contextlib.contextmanager
 def stopping_between_steps() -> Iterator[None]:
-    """Leave SIGTERM to Lightning, which ends the step first: time for a checkpoint."""
+    """Leave SIGTERM to Lightning, which ends the step first, so that a checkpoint can be saved."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -245,9 +243,9 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
 
 
 def _hand_on(name: str, phase: Phase, network: Mirasol, out: Path) -> dict[str, Any]:
-    """The phase has nothing to learn from: its weights are those that it started from."""
+    """Without examples the weights of the phase are those that it started from."""
     reason = f"no training example of task {' or '.join(phase.tasks)}"
-    print(f"[{name}] {reason}: the weights are handed on as they are", file=sys.stderr)
+    print(f"[{name}] {reason}: the weights stay unchanged", file=sys.stderr)
     with atomic_write(out / CURVES):
         pass
     save_weights(out, network)
@@ -263,7 +261,7 @@ def _print_origin(name: str, checkpoint: Path, step: int | None, steps: int, rea
 
 
 def _quieten() -> None:
-    """Lightning's remarks about the machine and about choices made here on purpose."""
+    """Suppress Lightning's remarks about the machine and about deliberate choices."""
     for logger in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*ModelCheckpoint.*", ".*no `val_dataloader`.*", ".*LeafSpec.*"):

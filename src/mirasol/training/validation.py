@@ -1,4 +1,4 @@
-"""Accuracy on the val split while training: cheap, and per question family from the first evaluation on.
+"""Accuracy on the val split while training, per question family.
 
 One modality can starve the other without a trace in the loss; a family at chance shows it.
 """
@@ -18,11 +18,11 @@ from mirasol.model.mirasol import Mirasol
 
 
 def score_texts(model: Mirasol, batch: Batch) -> tuple[Tensor, Tensor]:
-    """How well the model expects each answer, all earlier tokens given (teacher forcing; no generation).
+    """Score the answers by teacher forcing, without generation.
 
     Returns:
-        Mean cross-entropy of each answer's tokens, float [B, Q], and whether every token of it is the
-        most likely one, bool [B, Q].
+        Mean cross-entropy of each answer's tokens, float [B, Q], and whether each of them is the most likely one,
+        bool [B, Q].
     """
     encoded = model.encode(batch)
     asked = batch.answer_mask[:, :, 1:]  # a token is predicted from the one before it
@@ -40,7 +40,7 @@ class Validation:
     """Scores a fixed part of the val split.
 
     Args:
-        batches: gives the batches of process ``rank`` of ``world``: disjoint parts of the clips.
+        batches: the batches of process ``rank`` of ``world``: disjoint parts of the clips.
         families: family of each example id, at least one; the same in all processes.
     """
 
@@ -87,7 +87,7 @@ class Validation:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested figures under names with slashes, as TensorBoard takes them; what is no number is left out."""
+    """Nested figures under names with slashes, as TensorBoard takes them, without ``None``."""
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
