@@ -18,7 +18,7 @@ import torch
 
 from ablations.tables import read_switches
 from mirasol.core.files import atomic_write, write_json
-from mirasol.data.loading.augment import other_draws
+from mirasol.data.loading.augment import draws_of
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
 from mirasol.data.loading.texts import Text
@@ -86,7 +86,7 @@ def permuted(texts: list[list[Text]], seed: int) -> list[list[Text]]:
             places.setdefault(text.ids[: text.answer].tobytes(), []).append((clip, place))
     out = [list(row) for row in texts]
     for number, where in enumerate(places.values()):
-        order = other_draws(seed, PERMUTE, number).permutation(len(where))
+        order = draws_of(seed, PERMUTE, number).permutation(len(where))
         for (clip, place), source in zip(where, order, strict=True):
             donor = where[int(source)]
             out[clip][place] = texts[donor[0]][donor[1]]

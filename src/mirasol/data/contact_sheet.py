@@ -148,7 +148,7 @@ def changes(samples: TrainingSamples, number: int, sample: Sample) -> list[Mark]
     settings = samples.settings
     how = settings.augmentation
     if how != OFF:
-        chances = augment.other_draws(settings.seed, augment.CHANGE, number).random(augment.NUMBERS)
+        chances = augment.draws_of(settings.seed, augment.CHANGE, number).random(augment.NUMBERS)
         present = "video_present" if before.video is not None else "audio_present"
         if by := int(getattr(before, present).sum() - getattr(sample.clip, present).sum()):
             marks.append(("change", f"begun {by} chunk{'s' if by > 1 else ''} later"))
@@ -163,12 +163,12 @@ def changes(samples: TrainingSamples, number: int, sample: Sample) -> list[Mark]
             columns, mels = (int(c * (int(m * n) + 1)) for c, m, n in zip(chances[[6, 8]], most, sizes, strict=True))
             marks.append(("change", f"hidden: {columns} of {sizes[0]} columns, {mels} of {sizes[1]} mels"))
     if sample.shares:
-        draws = augment.other_draws(settings.seed, augment.MIX, number)
+        draws = augment.draws_of(settings.seed, augment.MIX, number)
         share = augment.draw_share(how.mixup, draws)
         key = samples.clips.key(samples.partner(index, number, draws))
         key = next((d.instead for d in sample.damage if d.key == key), key)
         marks.append(("change", f"mixed: {share:.0%} of this, {1 - share:.0%} of {key}"))
-    draws = augment.sample_draws(settings.seed, number)
+    draws = augment.draws_of(settings.seed, augment.SAMPLE, number)
     augment.draw_texts(samples.clips.texts[index], settings.texts_per_clip, settings.tasks, draws)
     missing = augment.draw_missing(settings.mute, settings.blank, draws)
     both = sample.clip.video is not None and sample.clip.audio is not None

@@ -90,6 +90,7 @@ class Recorder(pl.Callback):
         start: int,
         watched: tuple[str, ...],
     ) -> None:
+        """``made_by``: the run's fingerprint. ``start``: its first step. ``watched``: figures that must be finite."""
         folder = run.paths.runs
         self.phase, self.validation, self.progress = run.name, validation, progress
         self.made_by, self.start = made_by, start

@@ -158,9 +158,9 @@ def _pixels(path: Path, name: str) -> Pixels:
         if "image_mean" in settings:
             return Pixels(_three(settings["image_mean"]), _three(settings["image_std"]), "preprocessor_config.json")
     raise MirasolError(
-        f"{path}: which pixels was it trained on? Neither preprocessor_config.json nor timm's config.json lies beside "
-        "it. Put it there, or say --pixels imagenet (mean and deviation of ImageNet: DeiT, MAE, DINOv2) or --pixels "
-        "half (-1..1: Google's ViTs)"
+        f"{path}: unknown scaling of pixels: neither preprocessor_config.json nor timm's config.json lies next to it. "
+        "Put it there, or give --pixels imagenet (mean and deviation of ImageNet: DeiT, MAE, DINOv2) or --pixels half "
+        "(-1..1: Google's ViTs)"
     )
 
 
@@ -185,8 +185,8 @@ def _our_pieces(path: Path, before: ModelConfig, tokenizer: Tokenizer, pieces: P
         return Vocabulary.match(tokenizer.pieces, texts)
     if before.vocabulary != tokenizer.vocabulary:
         raise MirasolError(
-            f"{path}: a vocabulary of {before.vocabulary} pieces, here {tokenizer.vocabulary}: which piece is which? "
-            "Name the tokenizer.json it was trained with: --pieces FILE"
+            f"{path}: cannot match the pieces of a vocabulary of {before.vocabulary} and of {tokenizer.vocabulary} "
+            "here: name the tokenizer.json it was trained with: --pieces FILE"
         )
     return Vocabulary({i: i for i in range(tokenizer.vocabulary)}, before.vocabulary)
 

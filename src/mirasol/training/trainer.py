@@ -160,19 +160,15 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
     module = PhaseModule(network, config, seed=training.seed, fused=not amp)
     with contextlib.ExitStack() as stack:
         hidden = None if leader else stack.enter_context(Path(os.devnull).open("w"))
-        recorder = Recorder(
-            run,
-            validation=Validation(data.val_batches, data.families()),
-            progress=Progress(name, run.samples, "clips", done=data.start, stream=hidden),
-            made_by=made_by,
-            start=start,
-            watched=("loss",) if amp else ("loss", "grad_norm"),
-        )
+        validation = Validation(data.val_batches, data.families())
+        progress = Progress(name, run.samples, "clips", done=data.start, stream=hidden)
+        watched = ("loss",) if amp else ("loss", "grad_norm")
+        recorder = Recorder(run, validation, progress, made_by, start, watched)
         trainer = build_trainer(run, start, recorder)
         stack.enter_context(reproducible(training, cpu=trainer.strategy.root_device.type == "cpu"))
         stack.enter_context(stopping_between_steps())
         if leader:
-            _print_origin(name, checkpoint, step, config.steps, reasons)
+            _print_origin(run, checkpoint, step, reasons)
         stack.enter_context(recorder.progress)
         try:
             network.log_mel = data.front_end(trainer.strategy.root_device)
@@ -218,23 +214,12 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
     board = TensorBoardLogger(runs, name="", version="tensorboard", purge_step=start + 1)
     try:
         return pl.Trainer(
-            accelerator=training.accelerator,
-            devices=training.devices,
-            num_nodes=training.nodes,
+            accelerator=training.accelerator, devices=training.devices, num_nodes=training.nodes,
             precision=training.precision,  # type: ignore[arg-type]
-            max_steps=run.config.steps,
-            max_epochs=-1,
-            logger=board,
-            callbacks=[recorder],
-            plugins=plugins,
-            default_root_dir=runs,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-        )
+            max_steps=run.config.steps, max_epochs=-1, logger=board, callbacks=[recorder], plugins=plugins,
+            default_root_dir=runs, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            use_distributed_sampler=False, limit_val_batches=0, num_sanity_val_steps=0,
+        )  # fmt: skip
     except (MisconfigurationException, ValueError) as error:
         raise MirasolError(
             f"training.accelerator {training.accelerator}, training.devices {training.devices}: not on this machine "
@@ -252,12 +237,12 @@ def _hand_on(name: str, phase: Phase, network: Mirasol, out: Path) -> dict[str, 
     return {"steps": 0, "skipped": reason}
 
 
-def _print_origin(name: str, checkpoint: Path, step: int | None, steps: int, reasons: list[str]) -> None:
+def _print_origin(run: PhaseRun, checkpoint: Path, step: int | None, reasons: list[str]) -> None:
     if step is not None:
-        print(f"[{name}] resumes at step {step} of {steps}, {checkpoint}", file=sys.stderr)
+        print(f"[{run.name}] resumes at step {step} of {run.config.steps}, {checkpoint}", file=sys.stderr)
     elif reasons:
         shown = "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
-        print(f"[{name}] starts from step 0: {checkpoint} belongs to another run: {shown}", file=sys.stderr)
+        print(f"[{run.name}] starts from step 0: {checkpoint} belongs to another run: {shown}", file=sys.stderr)
 
 
 def _quieten() -> None:

@@ -50,13 +50,8 @@ def permutation(seed: int, epoch: int, clips: int, which: int = 0) -> NDArray[np
     return np.random.default_rng((seed, ORDER, epoch, *([which] if which else []))).permutation(clips)
 
 
-def sample_draws(seed: int, sample: int) -> np.random.Generator:
-    """The random numbers of training sample ``sample``, counted from the start of training."""
-    return other_draws(seed, SAMPLE, sample)
-
-
-def other_draws(seed: int, stream: int, sample: int) -> np.random.Generator:
-    """The random numbers of ``stream`` for training sample ``sample``."""
+def draws_of(seed: int, stream: int, sample: int) -> np.random.Generator:
+    """The random numbers of ``stream`` for training sample ``sample``, counted from the start of training."""
     return np.random.default_rng((seed, stream, sample))
 
 
@@ -72,7 +67,7 @@ def draw_texts(texts: Sequence[Text], count: int, main: Sequence[str], draws: np
 
 
 def draw_missing(mute: float, blank: float, draws: np.random.Generator) -> Condition:
-    """Muted, blanked or unchanged; never both, so that every sample keeps a modality to learn from."""
+    """Muted, blanked or unchanged; never both, so that every sample keeps a modality."""
     number = draws.random()
     return Condition.muted if number < mute else Condition.blanked if number < mute + blank else Condition.unchanged
 
@@ -133,10 +128,9 @@ def mask_box(grid: tuple[int, int], how: Augmentation, numbers: NDArray[np.float
     Four numbers of [0, 1) decide width and place of the stretch, then of the band.
     """
     edges: list[int] = []
-    for size, longest, width, place in zip(
-        grid, (how.spec_time, how.spec_mel), numbers[::2], numbers[1::2], strict=True
-    ):
-        hidden = int(width * (int(longest * size) + 1))
+    longest = (how.spec_time, how.spec_mel)
+    for size, share, width, place in zip(grid, longest, numbers[::2], numbers[1::2], strict=True):
+        hidden = int(width * (int(share * size) + 1))
         low = int(place * (size - hidden + 1))
         edges += [low, low + hidden]
     return edges[0], edges[1], edges[2], edges[3]
@@ -149,9 +143,8 @@ def draw_share(alpha: float, draws: np.random.Generator) -> float:
 
 def mixable(clip: Decoded, other: Decoded) -> bool:
     """Whether both have picture and sound at the same chunks: a mixture with an absent chunk means nothing."""
-    return np.array_equal(clip.video_present, other.video_present) and np.array_equal(
-        clip.audio_present, other.audio_present
-    )
+    pairs = ((clip.video_present, other.video_present), (clip.audio_present, other.audio_present))
+    return all(np.array_equal(one, two) for one, two in pairs)
 
 
 def mixed(clip: Decoded, other: Decoded, share: float) -> Decoded:

@@ -30,15 +30,7 @@ from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, Sampl
 from mirasol.data.loading.texts import stack_texts
 from mirasol.data.loading.waveform import NOTHING, chunks_shape
 from mirasol.media.clip import ClipSpec
-from mirasol.media.log_mel import (
-    FLOOR,
-    MEAN_DB,
-    SCALE_DB,
-    SILENCE,
-    black_frame,
-    mel_filters,
-    window_and_hop,
-)
+from mirasol.media.log_mel import FLOOR, MEAN_DB, SCALE_DB, SILENCE, black_frame, mel_filters, window_and_hop
 from mirasol.model.batch import Batch, Waveform
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer
@@ -139,9 +131,11 @@ class TrainingLoader:
             MirasolError: too many clips are damaged, one is and cannot be replaced, or the system killed a process
                 that reads ahead.
         """
-        source = _Batches(self.samples, self.form, self.workers)
+        source, workers = _Batches(self.samples, self.form, self.workers), self.workers
         batches = DataLoader(
-            source, batch_size=None, sampler=self.order, collate_fn=_unchanged, **_processes(self.workers)
+            source, batch_size=None, sampler=self.order, collate_fn=_unchanged, num_workers=workers,
+            multiprocessing_context=START if workers else None, prefetch_factor=PREFETCH if workers else None,
+            generator=torch.Generator(),  # else each iterator draws from the generator of the training
         )  # fmt: skip
         for batch, damage in self._alive(iter(batches), source):
             if self.failures is not None:
@@ -185,9 +179,7 @@ def make_loader(
             the text cache, or too many clips are damaged.
     """
     captions = settings.caption_weight > 0 and "caption" not in settings.tasks
-    clips = Clips(
-        shard_set, tokenizer, settings.tasks, captions=captions, sets=tuple(settings.mix), failures=failures
-    )  # fmt: skip
+    clips = Clips(shard_set, tokenizer, settings.tasks, captions=captions, sets=settings.mix, failures=failures)
     samples = TrainingSamples(clips, settings, waveform=waveform, replace=failures is not None)
     return TrainingLoader(samples, order, workers, failures)
 
@@ -216,7 +208,7 @@ def eval_loader(
     order = [list(range(low, min(low + batch_size, len(clips)))) for low in range(0, len(clips), batch_size)]
     together = functools.partial(collate, form=BatchForm(shard_set.spec, tokenizer.max_text, clips.tasks))
     samples = EvaluationSamples(clips, condition, seed)
-    return DataLoader(samples, batch_sampler=order, collate_fn=together, **_processes(0))
+    return DataLoader(samples, batch_sampler=order, collate_fn=together, generator=torch.Generator())
 
 
 def collate(samples: list[Sample], form: BatchForm, video: NDArray[np.uint8] | None = None) -> Batch:
@@ -284,13 +276,3 @@ def log_mel_of(spec: ClipSpec) -> LogMel:
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-def _processes(workers: int) -> dict[str, Any]:
-    """How a DataLoader reads ahead."""
-    return {
-        "num_workers": workers,
-        "multiprocessing_context": START if workers else None,
-        "prefetch_factor": PREFETCH if workers else None,
-        "generator": torch.Generator(),  # else each iterator takes a number from torch's own, that of the training
-    }

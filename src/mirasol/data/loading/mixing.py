@@ -30,7 +30,7 @@ class Mixture:
     def window(self, number: int) -> NDArray[np.int64]:
         """The set of each sample in window ``number``, as an index of ``names``."""
         sets = np.repeat(np.arange(len(self.weights)), self.weights)
-        return augment.other_draws(self.seed, augment.SETS, number).permutation(sets)
+        return augment.draws_of(self.seed, augment.SETS, number).permutation(sets)
 
     def locate(self, sample: int) -> tuple[int, int]:
         """The set of ``sample``, and its number among the samples of that set."""

@@ -95,8 +95,7 @@ class ShardReader:
     def clips(self) -> Iterator[tuple[int, Entry]]:
         """Number of the tar and entry of every clip, in the order of the manifest; once, then they are freed."""
         indexes, self._indexes = self._indexes, []
-        for number, entries in enumerate(indexes):
-            yield from ((number, entry) for entry in entries)
+        yield from ((number, entry) for number, entries in enumerate(indexes) for entry in entries)
 
     def where(self, number: int) -> str:
         """Path or URL of a tar."""
@@ -146,8 +145,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         if index["format"] != FORMAT:
             raise ValueError(f"format {index['format']!r}, expected {FORMAT!r}")
         tars = [tar for tars in index["splits"].values() for tar in tars]
-        names = [str(tar["name"]) for tar in tars]
-        storage = index.get("storage", "")
+        names, storage = [str(tar["name"]) for tar in tars], index.get("storage", "")
         unhashed = [n for n, tar in zip(names, tars, strict=True) if storage and not _has_hashes(tar)]
     except FileNotFoundError:
         raise MirasolError(f"{path}: no such file: make the shards with `dvc repro shards`") from None

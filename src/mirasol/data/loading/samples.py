@@ -161,11 +161,11 @@ class TrainingSamples(Dataset[Sample]):
     def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
         """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
         settings = self.settings
-        draws = augment.sample_draws(settings.seed, sample)
+        draws = augment.draws_of(settings.seed, augment.SAMPLE, sample)
         index, clip, damage = self._read(self.order.index(sample), sample, into)
         texts = self._texts(index, draws)
         if settings.augmentation != OFF:
-            numbers = augment.other_draws(settings.seed, augment.CHANGE, sample).random(augment.NUMBERS)
+            numbers = augment.draws_of(settings.seed, augment.CHANGE, sample).random(augment.NUMBERS)
             clip = augment.augmented(clip, settings.augmentation, numbers)
         found = Sample(self.clips.key(index), clip, texts, damage=damage)
         if settings.augmentation.mixup and len(self.order.peers(sample)) > 1:
@@ -192,7 +192,7 @@ class TrainingSamples(Dataset[Sample]):
         That is the mixture of the two losses itself, for the loss is a weighted sum over texts.
         """
         how = self.settings.augmentation
-        draws = augment.other_draws(self.settings.seed, augment.MIX, sample)
+        draws = augment.draws_of(self.settings.seed, augment.MIX, sample)
         share = augment.draw_share(how.mixup, draws)
         partner = self.partner(index, sample, draws)
         numbers = draws.random(augment.NUMBERS)
@@ -223,7 +223,7 @@ class TrainingSamples(Dataset[Sample]):
                 errors.append(error)
                 if not self.replace or len(errors) > TRIES:
                     raise
-                draws = draws or augment.other_draws(self.settings.seed, augment.REPLACE, sample)
+                draws = draws or augment.draws_of(self.settings.seed, augment.REPLACE, sample)
                 peers = self.order.peers(sample)
                 index = int(peers[int(draws.integers(len(peers)))])
             else:
