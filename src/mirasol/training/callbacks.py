@@ -141,8 +141,11 @@ class Recorder(pl.Callback):
     def _log(self, trainer: pl.Trainer, module: PhaseModule, step: int, *, evaluate: bool) -> dict[str, Any]:
         steps = self.window.count
         self.window.check(self.phase)
-        line: dict[str, Any] = {"step": step, **self.window.means(trainer)}
-        line["lr"] = learning_rate(step - 1, module.config)
+        line: dict[str, Any] = {
+            "step": step,
+            **self.window.means(trainer),
+            "lr": learning_rate(step - 1, module.config),
+        }
         rate = steps * module.config.batch_size / max(time.monotonic() - self.began, 1e-9)
         if evaluate:
             line["val"] = self.validation.run(trainer, module)

@@ -28,10 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Callable[..., Any] | None = None,
-        weights_only: bool | None = True,
+        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Tensors and plain values only: a checkpoint from elsewhere cannot run code."""
         loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
@@ -52,10 +49,8 @@ def fingerprint(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, A
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """The differences between two fingerprints, e.g. ``settings.phase.lr (0.001, now 0.0005)``."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(set(old) | set(new)):
-            found += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-        return found
+        pairs = ((f"{prefix}.{key}".removeprefix("."), old.get(key), new.get(key)) for key in sorted({*old, *new}))
+        return [text for key, before, after in pairs for text in differences(before, after, key)]
     return [] if old == new else [f"{prefix} ({_short(old)}, now {_short(new)})"]
 
 

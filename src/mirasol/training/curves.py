@@ -15,10 +15,8 @@ SPEED = "speed.jsonl"  # in a separate file, as no two runs agree on it
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of ``path``, without a last line that a kill has cut."""
-    if not path.exists():
-        return []
     lines = []
-    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
+    for text in path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else ():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:

@@ -82,10 +82,10 @@ class PhaseDataModule(pl.LightningDataModule):
                 or more damaged clips than ``training.max_damaged``.
         """
         order = GlobalOrder(self.run.config.batch_size // world, self.start, rank, world)
-        failures, workers = self._failures("train", rank, world), self.run.training.workers
         return make_loader(
-            self.train, self.tokenizer, self.settings, order, workers=workers, waveform=waveform, failures=failures
-        )
+            self.train, self.tokenizer, self.settings, order, workers=self.run.training.workers, waveform=waveform,
+            failures=self._failures("train", rank, world),
+        )  # fmt: skip
 
     def _failures(self, split: str, rank: int, world: int) -> Failures:
         share = self.run.training.max_damaged

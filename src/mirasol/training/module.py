@@ -48,9 +48,7 @@ class PhaseModule(pl.LightningModule):
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
         """The loss of the phase (P 3.5): text, latent and reconstruction, each with its weight."""
-        c = self.config
-        weights = (c.text_weight, c.latent_weight, c.video_weight, c.audio_weight)
-        weighed = (w * losses[name] for name, w in zip(LOSSES, weights, strict=True) if name in losses)
+        weighed = (getattr(self.config, f"{name}_weight") * losses[name] for name in LOSSES if name in losses)
         return sum(weighed, start=torch.zeros(()))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -22,13 +22,12 @@ def learning_rate(step: int, config: PhaseConfig) -> float:
 
 def decayed_names(model: nn.Module) -> set[str]:
     """Names of the parameters under weight decay: matrices that multiply, no norms, biases or embeddings."""
-    names = set()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(prefix, recurse=False):
-            multiplies = name.rpartition(".")[2].endswith("weight") and not isinstance(module, nn.Embedding)
-            if parameter.ndim >= 2 and multiplies:
-                names.add(name)
-    return names
+    return {
+        name
+        for prefix, module in model.named_modules()
+        for name, parameter in module.named_parameters(prefix, recurse=False)
+        if parameter.ndim >= 2 and name.endswith("weight") and not isinstance(module, nn.Embedding)
+    }
 
 
 def build_groups(model: Mirasol, weight_decay: float) -> list[dict[str, Any]]:

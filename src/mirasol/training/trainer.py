@@ -64,23 +64,20 @@ def reproducible(training: TrainingConfig, *, cpu: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-def initial_model(model: ModelConfig | None, init: Path | None, seed: int) -> Mirasol:
+def initial_model(model: ModelConfig, init: Path | None, seed: int) -> Mirasol:
     """The weights that a phase starts from: those in ``init``, or random ones by the seed.
 
     Raises:
-        MirasolError: ``init`` holds no model, one of other sizes than ``model``, or parts that do not fit together.
-        ValueError: both are ``None``.
+        MirasolError: ``init`` holds no model or one of other sizes than ``model``, or the sizes do not fit together.
     """
     if init is None:
-        if model is None:
-            raise ValueError("a phase needs the sizes of a model or the folder of a trained one: both are None")
         torch.manual_seed(seed)
         try:
             return Mirasol(model)
         except ValueError as error:
             raise MirasolError(f"the parameters make no model: {error}") from error
     network = load_model(init)
-    if model is not None and network.config != model:
+    if network.config != model:
         old, new = network.config.to_dict(), model.to_dict()
         changed = [f"{name} ({old[name]}, now {new[name]})" for name in old if old[name] != new[name]]
         raise MirasolError(f"{init}: its model differs from the parameters in {'; '.join(changed)}: train it again")
@@ -104,11 +101,8 @@ def describe(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     return fingerprint(settings, inputs)
 
 
-def run_phase(run: PhaseRun, model: ModelConfig | None = None) -> dict[str, Any]:
+def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     """Train one phase, or resume one that was killed, and write its weights.
-
-    Args:
-        model: sizes of the model; may be ``None`` with ``run.paths.init``, and must agree with it otherwise.
 
     Returns:
         The final figures: plain values, equal for equal inputs, with the damaged clips if any and the samples of each
@@ -125,7 +119,7 @@ def run_phase(run: PhaseRun, model: ModelConfig | None = None) -> dict[str, Any]
     if not phase.required and not data.has_examples:
         return _hand_on(run.name, phase, network, paths.out)
     freeze(network, phase)
-    trainer = fit(run, network, data, describe(run, network.config))
+    trainer = fit(run, network, data, describe(run, model))
     lines = read_lines(paths.runs / CURVES)
     if trainer.is_global_zero:
         with atomic_write(paths.out / CURVES) as file:

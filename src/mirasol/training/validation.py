@@ -72,18 +72,11 @@ class Validation:
                     table[self.rows[self.families[example]]] += torch.tensor([1.0, correct, loss], dtype=torch.float64)
 
     def _figures(self, table: list[list[float]]) -> dict[str, Any]:
-        families = {
-            name: {"exact_match": table[row][1] / table[row][0], "n": int(table[row][0])}
-            for name, row in self.rows.items()
-            if table[row][0]
-        }
+        counts = {name: table[row] for name, row in self.rows.items() if table[row][0]}
+        families = {name: {"exact_match": right / n, "n": int(n)} for name, (n, right, _) in counts.items()}
         texts, right, loss = (sum(column) for column in zip(*table, strict=True))
-        return {
-            "exact_match": right / max(texts, 1),
-            "text": loss / max(texts, 1),
-            "n": int(texts),
-            "families": families,
-        }
+        total = max(texts, 1)
+        return {"exact_match": right / total, "text": loss / total, "n": int(texts), "families": families}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

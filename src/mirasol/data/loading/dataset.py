@@ -198,7 +198,7 @@ class ShardDataset:
         except OSError as error:
             raise self._damaged(index, kind, error) from error
         if len(data) != size:
-            raise self._damaged(index, kind, ValueError(f"{len(data)} bytes where {size} belong"))
+            raise self._damaged(index, kind, ValueError(f"{len(data)} bytes, expected {size}"))
         return data
 
     def _damaged(self, index: int, kind: str, error: BaseException) -> DamagedClip:

@@ -57,21 +57,14 @@ class Failures:
     """
 
     def __init__(
-        self,
-        folder: Path | None,
-        share: float,
-        *,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        split: str = "train",
+        self, folder: Path | None, share: float, *, start: int = 0, rank: int = 0, world: int = 1, split: str = "train"
     ) -> None:
         self.share, self.split = share, split
         self.path = None if folder is None else folder / FILES.format(rank)
         kept: list[Damage] = []
         if folder is not None and self.path is not None:
-            for path in [] if rank else _files(folder):
-                if _rank(path) >= world:  # of an earlier run with more ranks
+            for other, path in _files(folder).items():
+                if rank == 0 and other >= world:  # of an earlier run with more ranks
                     _write(path, _before(path, start))
             kept = _before(self.path, start)
             if split == "train":
@@ -116,7 +109,7 @@ def report(folder: Path, samples: int) -> dict[str, Any]:
     Counts of damaged ``clips``, of ``replaced`` samples and of the clips of ``val`` that evaluations left out, if any;
     ``list`` has the first clips with their reasons.
     """
-    lines = [damage for path in _files(folder) for damage in _before(path, samples, unplaced=True)]
+    lines = [damage for path in _files(folder).values() for damage in _before(path, samples, unplaced=True)]
     val = {damage.key for damage in lines if damage.split == "val"}
     reasons = {damage.key: damage.why for damage in sorted(lines, key=lambda d: (d.key, d.why))}
     if not reasons:
@@ -126,13 +119,10 @@ def report(folder: Path, samples: int) -> dict[str, Any]:
     return {"clips": len(reasons), "replaced": len(replaced), "list": listed} | ({"val": len(val)} if val else {})
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(FILES.format("*")))
-
-
-def _rank(path: Path) -> int:
-    number = path.stem.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
+def _files(folder: Path) -> dict[int, Path]:
+    """The lists by rank."""
+    found = {path.stem.removeprefix("damaged-"): path for path in sorted(folder.glob(FILES.format("*")))}
+    return {int(rank): path for rank, path in found.items() if rank.isdecimal()}
 
 
 def _before(path: Path, start: int, *, unplaced: bool = False) -> list[Damage]:

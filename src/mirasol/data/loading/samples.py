@@ -84,9 +84,7 @@ class Clips:
         self.shard_set, self.tasks, self.max_text = shard_set, tuple(tasks), tokenizer.max_text
         wanted = {*tasks, "caption"} if captions else set(tasks)
         found: list[tuple[int, str, list[Example]]] = []  # number in the shard set, data set, examples
-        for number in range(len(shard_set)):
-            if shard_set.keys[number] in without:
-                continue
+        for number in (n for n, key in enumerate(shard_set.keys) if key not in without):
             try:
                 rows = [r for r in shard_set.meta(number)["examples"] if r["task"] in wanted]
             except DamagedClip as error:
@@ -140,9 +138,7 @@ class TrainingSamples(Dataset[Sample]):
         replace: another clip replaces a damaged one, which is an error otherwise.
     """
 
-    def __init__(
-        self, clips: Clips, settings: SampleSettings, *, waveform: bool = False, replace: bool = False
-    ) -> None:
+    def __init__(self, clips: Clips, settings: SampleSettings, waveform: bool = False, replace: bool = False) -> None:
         self.clips, self.settings, self.waveform, self.replace = clips, settings, waveform, replace
         self.order = ClipOrder(clips.sets, Mixture(settings.mix or {"": 1}, settings.seed))
 
@@ -170,12 +166,10 @@ class TrainingSamples(Dataset[Sample]):
         found = Sample(self.clips.key(index), clip, texts, damage=damage)
         if settings.augmentation.mixup and len(self.order.peers(sample)) > 1:
             found = self._mixed(found, index, sample)
-        missing = augment.draw_missing(settings.mute, settings.blank, draws)
-        clip = found.clip
-        has_sound = clip.audio is not None or clip.waveform is not None
-        if clip.video is not None and has_sound:  # it keeps at least one of the two
-            clip = augment.under(missing, clip)
-        return dataclasses.replace(found, clip=clip)
+        missing, clip = augment.draw_missing(settings.mute, settings.blank, draws), found.clip
+        if clip.video is None or (clip.audio is None and clip.waveform is None):  # its one modality stays
+            return found
+        return dataclasses.replace(found, clip=augment.under(missing, clip))
 
     def _texts(self, index: int, draws: np.random.Generator) -> list[Text]:
         return augment.draw_texts(self.clips.texts[index], self.settings.texts_per_clip, self.clips.tasks, draws)
