@@ -68,7 +68,7 @@ class Window:
         return {"names": self.names, "sums": None if self.sums is None else self.sums.tolist(), "count": self.count}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """Set what :meth:`state` returned."""
+        """Set the values that :meth:`state` returned."""
         self.names, self.count = list(state["names"]), int(state["count"])
         sums = state["sums"]
         self.sums = None if sums is None else torch.tensor(sums, dtype=torch.float64, device=device)
@@ -141,11 +141,7 @@ class Recorder(pl.Callback):
     def _log(self, trainer: pl.Trainer, module: PhaseModule, step: int, *, evaluate: bool) -> dict[str, Any]:
         steps = self.window.count
         self.window.check(self.phase)
-        line: dict[str, Any] = {
-            "step": step,
-            **self.window.means(trainer),
-            "lr": learning_rate(step - 1, module.config),
-        }
+        line: dict[str, Any] = self.window.means(trainer) | {"step": step, "lr": learning_rate(step - 1, module.config)}
         rate = steps * module.config.batch_size / max(time.monotonic() - self.began, 1e-9)
         if evaluate:
             line["val"] = self.validation.run(trainer, module)

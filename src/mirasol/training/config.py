@@ -60,7 +60,7 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The `training` section: what the three phases share."""
+    """The `training` section: settings of all three phases."""
 
     init: str = param(
         "",

@@ -217,7 +217,7 @@ def _their_pieces(path: Path, tokenizer: Tokenizer, pieces: Path | None) -> Voca
 
 
 def _neighbour(path: Path, name: str) -> dict[str, Any]:
-    """A JSON file in the folder of ``path``, empty if there is none."""
+    """A JSON file in the folder of ``path``, ``{}`` if missing."""
     neighbour = path.parent / name
     if not neighbour.is_file():
         return {}

@@ -1,7 +1,7 @@
 """The random part of a training sample, as a function of the seed and the sample's number alone.
 
-No state passes from sample to sample: a run that resumes at sample g draws what the first run drew, with any number
-of processes.
+No state passes from sample to sample: a run that resumes at sample g draws the numbers of the first run, with any
+number of processes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def draws_of(seed: int, stream: int, sample: int) -> np.random.Generator:
 def draw_texts(texts: Sequence[Text], count: int, main: Sequence[str], draws: np.random.Generator) -> list[Text]:
     """At most ``count`` of a clip's texts without repeats, in random order.
 
-    Texts whose task is not in ``main`` are accompanying captions: one is drawn, if ``count`` allows two texts.
+    Texts of tasks outside ``main`` are accompanying captions: one is drawn, if ``count`` allows two texts.
     """
     first = [t for t in texts if t.task in main]
     captions = [t for t in texts if t.task not in main]
@@ -183,7 +183,7 @@ def _like(values: Any) -> Any:
 
 
 def with_sound_of(clip: Decoded, other: Decoded) -> Decoded:
-    """The clip with another clip's sound instead of its own."""
+    """The clip with the sound of another clip."""
     return Decoded(clip.video, other.audio, clip.video_present, other.audio_present, other.waveform)
 
 

@@ -55,7 +55,7 @@ class ShardDataset:
 
         Args:
             cache: folder for decoded clips and for copies of tars behind a URL; without it those are read by range.
-            any_size: accept a tar whose size has changed, with a warning: its lost clips are damaged when read.
+            any_size: accept a tar of another size, with a warning: its lost clips are damaged when read.
 
         Raises:
             MirasolError: the shards are unfinished, the split has no clip, or the store of the tars is unreachable.

@@ -1,6 +1,6 @@
 """Clips that cannot be read while training: printed, listed, counted; too many of them are an error.
 
-``damaged-RANK.jsonl`` next to the checkpoint has a line for each training sample whose clip was replaced, and for each
+``damaged-RANK.jsonl`` next to the checkpoint has a line for each training sample with a replaced clip and for each
 clip that the evaluations left out. A resumed run drops the lines of samples that it reads again, as in the curves.
 """
 
@@ -50,7 +50,7 @@ class Failures:
         folder: of ``damaged-RANK.jsonl``; ``None`` keeps no list.
         share: of the split's clips that may be damaged.
         start: training samples consumed before; lines of later ones are from an interrupted run.
-        split: ``train``, or ``val``, whose list is opened after that of ``train``.
+        split: ``train``, or ``val``; open the list of ``train`` first.
 
     Raises:
         MirasolError: the folder cannot be written.

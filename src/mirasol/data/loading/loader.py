@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
 import weakref
@@ -52,10 +53,8 @@ class GlobalOrder:
 
     def __iter__(self) -> Iterator[list[int]]:
         step = self.batch_size * self.world
-        first = self.start + self.rank
-        while True:
+        for first in itertools.count(self.start + self.rank, step):
             yield list(range(first, first + step, self.world))
-            first += step
 
 
 @dataclasses.dataclass(frozen=True)

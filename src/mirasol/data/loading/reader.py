@@ -146,7 +146,8 @@ def read_index(folder: Path) -> dict[str, Any]:
             raise ValueError(f"format {index['format']!r}, expected {FORMAT!r}")
         tars = [tar for tars in index["splits"].values() for tar in tars]
         names, storage = [str(tar["name"]) for tar in tars], index.get("storage", "")
-        unhashed = [n for n, tar in zip(names, tars, strict=True) if storage and not _has_hashes(tar)]
+        hashes = [(str(tar.get("sha256")), str(tar.get("index_sha256"))) for tar in tars if storage]
+        unhashed = [name for name, pair in zip(names, hashes, strict=False) if not all(map(_HASH.fullmatch, pair))]
     except FileNotFoundError:
         raise MirasolError(f"{path}: no such file: make the shards with `dvc repro shards`") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -210,10 +211,6 @@ def _index_object(tar: dict[str, Any]) -> str:
     return object_name(tar["name"] + INDEX_SUFFIX, tar["index_sha256"])
 
 
-def _has_hashes(tar: dict[str, Any]) -> bool:
-    return all(_HASH.fullmatch(str(tar.get(name))) for name in ("sha256", "index_sha256"))
-
-
 def _check_sizes(
     places: Iterable[object], entries: list[dict[str, Any]], found: list[int | None], any_size: bool, repair: str
 ) -> None:
@@ -249,8 +246,8 @@ def _copies(
                 if path.name not in ours:
                     path.unlink()
             tars, wanted = index["splits"].get(split, []), names.get(split, [])
-            both = zip(tars, wanted, strict=True)
-            missing = [(tar, name) for tar, name in both if not _has_size(folder / name, tar["bytes"])]
+            sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+            missing = [(t, name) for t, name in zip(tars, wanted, strict=True) if sizes.get(name) != t["bytes"]]
             damaged = _copy(remote, missing, folder, any_size) if missing else set()
             paths = [folder / (name + DAMAGED if name in damaged else name) for name in wanted]
             return paths, _remote_indexes(remote, tars, folder)
@@ -286,7 +283,3 @@ def _copy_one(remote: RemoteFolder, tar: dict[str, Any], name: str, folder: Path
             return True
     temporary.replace(folder / (name + DAMAGED))
     return False
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

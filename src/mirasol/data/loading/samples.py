@@ -62,7 +62,7 @@ class Clips:
         captions: a clip's captions come along with texts of other tasks; alone they do not bring a clip in.
         sets: data sets to take; a clip that several of them ask about counts once for each, with its texts. Empty:
             all clips, each once.
-        failures: records clips whose texts cannot be read, which are left out; ``None``: the first is an error.
+        failures: records clips with unreadable texts, which are left out; ``None``: the first is an error.
         without: keys of clips to leave out.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sound whose log-mel the device makes: chunks of 16-bit samples, and the masks and shares of their features.
+"""Sound for log-mel on the device: chunks of 16-bit samples, and the masks and shares of their features.
 
 Under ``clip.sampling: rate`` only, where the chunks of all clips are equally long. Letters: n waveforms (2 under
 mixup), T chunks, W samples of a row.
@@ -74,7 +74,7 @@ def chunks_shape(spec: ClipSpec) -> tuple[int, int]:
 def cut(samples: NDArray[np.int16], spec: ClipSpec, count: int) -> Waveform:
     """The first ``count`` chunks of a clip's sound [S]; sound that ends early continues in silence.
 
-    A chunk shorter than a hop ends a hop behind the window: there :class:`mirasol.model.logmel.LogMel` expects it.
+    A chunk shorter than a hop ends a hop behind the window, where :class:`mirasol.model.logmel.LogMel` expects it.
     """
     window, hop = window_and_hop(spec)
     lengths = np.where(np.arange(spec.chunks) < count, chunk_lengths(spec), 0)
