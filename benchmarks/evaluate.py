@@ -68,6 +68,7 @@ def made_questions(clips: int, texts: int) -> Case:
 
 def recorded_questions(clips: int) -> Case:
     """The finetuned model and the first clips of the test split, with all their questions."""
+    from mirasol.data.conditions import Condition
     from mirasol.data.loading.dataset import ShardDataset
     from mirasol.data.loading.loader import eval_loader
     from mirasol.pipeline.paths import FINETUNE, SHARDS, TOKENIZER
@@ -77,7 +78,7 @@ def recorded_questions(clips: int) -> Case:
     shards, words = ShardDataset(SHARDS, "test"), Tokenizer.load(TOKENIZER)
     batch, swapped = (
         next(iter(eval_loader(shards, words, tasks=("qa",), batch_size=clips, condition=condition)))
-        for condition in ("none", "swapped")
+        for condition in (Condition.unchanged, Condition.swapped)
     )
     return load_model(FINETUNE).eval(), batch, swapped, *prompts_of(batch)
 

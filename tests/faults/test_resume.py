@@ -67,7 +67,7 @@ def stop_at_step(world: Path, project: Path, step: int, sign: signal.Signals) ->
 
 
 def resumed_step(text: str) -> int:
-    found = re.search(r"\[finetune\] goes on from step (\d+) of 60", text)
+    found = re.search(r"\[finetune\] resumes at step (\d+) of 60", text)
     assert found, text
     return int(found[1])
 
@@ -112,7 +112,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(
         with pytest.raises(MirasolError, match=r"last\.ckpt: the disk is full"):
             train(world, tmp_path)
     train(world, tmp_path)
-    assert "goes on from step 2 of 4" in capfd.readouterr().err
+    assert "resumes at step 2 of 4" in capfd.readouterr().err
 
 
 def failing_after(calls: int, error: Exception) -> Any:

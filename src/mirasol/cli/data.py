@@ -24,6 +24,7 @@ Files = Annotated[Path, typer.Option(help="the folder with the set's own files",
 Pattern = Annotated[list[str] | None, typer.Option(help="name of a medium below --media; may be given again")]
 Split = Annotated[list[str] | None, typer.Option(help="published split to take, or SPLIT=train|val|test; again")]
 SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="leave out rows whose file is missing")]
+Append = Annotated[bool, typer.Option("--append", help="add to the data sets in --out instead of replacing them")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="write nothing, only count; needs no --media")]
 Out = Annotated[Path, typer.Option(help="the data folder to write")]
 Shards = Annotated[Path, typer.Option(help="the folder of shards")]
@@ -56,15 +57,16 @@ def generic(
     out: Out = Path("data"),
     link: LinkBy = None,
     skip_missing: SkipMissing = False,
+    append: Append = False,
 ) -> None:
     """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence,
-    options, id.
+    options, id, set.
 
     Example:  mirasol data import generic --annotations clips.csv --media ~/videos --out data
     """
     from mirasol.tasks.generic import import_generic
 
-    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing))
+    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing, append=append))
 
 
 @import_app.command()
@@ -101,6 +103,7 @@ def _add_set(adapter: Adapter) -> None:
         link: LinkBy = None,
         skip_missing: SkipMissing = False,
         dry_run: DryRun = False,
+        append: Append = False,
     ) -> None:
         summary = import_set(
             adapter,
@@ -112,6 +115,7 @@ def _add_set(adapter: Adapter) -> None:
             link=link or "",
             skip_missing=skip_missing,
             dry_run=dry_run,
+            append=append,
         )
         _facts(None if dry_run else out, summary)
 
@@ -177,23 +181,14 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
     from mirasol.data.contact_sheet import look_at_training
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.paths import CACHE, TOKENIZER
-    from mirasol.training.data_module import Feed
-    from mirasol.training.phases import find_phase
+    from mirasol.training.config import PhaseRun, RunPaths
+    from mirasol.training.data_module import PhaseDataModule
 
     params = load_params()
     with tempfile.TemporaryDirectory() as folder:  # the list of damaged clips of a real run stays as it is
-        feed = Feed(
-            find_phase(name).tasks,
-            getattr(params, name),
-            params.training,
-            clip=params.clip,
-            shards=shards,
-            tokenizer=TOKENIZER,
-            cache=CACHE,
-            runs=Path(folder),
-        )
-        loader = feed.train_loader(start, rank=0, world=1)
-        return look_at_training(loader, feed.tokenizer, out, clips=clips, name=name)
+        paths = RunPaths(shards, TOKENIZER, CACHE, runs=Path(folder), out=Path(folder))
+        data = PhaseDataModule(PhaseRun(name, getattr(params, name), params.training, params.clip, paths), start)
+        return look_at_training(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
 
 
 @app.command()

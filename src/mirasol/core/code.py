@@ -27,9 +27,11 @@ CLIPS = (
 SHARDS = (*CLIPS, "data/shards/build.py", "data/shards/format.py")
 # A sample from its clip.
 SAMPLES = (
+    "data/conditions.py",
     "data/loading/augment.py",
     "data/loading/dataset.py",
     "data/loading/loader.py",
+    "data/loading/mixing.py",
     "data/loading/samples.py",
     "data/loading/texts.py",
     "data/loading/waveform.py",

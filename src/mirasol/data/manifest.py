@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ CAPTION_PROMPT = "Describe the clip."
 AUDIO_PROMPT = "Classify the audio clip."
 CLASSIFY_PROMPT = "Classify the video audio clip."  # P 4: classification as open-ended text
 SHOWN_ERRORS = 50
+SET = re.compile(r"[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Example:
     family: str = ""  # question family, "" if none
     licence: str = ""
     options: tuple[str, ...] = ()  # of a multiple choice, in the order of the set; the right one is ``answers[0]``
+    set: str = ""  # the data set, where a folder holds several: a phase mixes them by these names (``mix``)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class Clip:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
-OPTIONAL = ("options",)  # keys that rows without them leave out, so that older manifests and shards stay as they are
+OPTIONAL = (
+    "options",
+    "set",
+)  # keys that rows without them leave out, so that older manifests and shards stay as they are
 
 
 def clip_key(media: str, start: float | None, end: float | None, split: str) -> str:
@@ -191,6 +197,8 @@ def check_field(name: str, value: Any) -> str | None:
         return None if good else f"options: expected a list of at least two texts, or none, got {value!r}"
     if not isinstance(value, str):
         return f"{name}: expected a text, got {value!r}"
+    if name == "set":
+        return None if SET.fullmatch(value) else f"set: {value!r} has other characters than letters, digits and _.-"
     if name not in ("family", "licence") and not value.strip():
         return f"{name}: is empty"
     allowed = {"task": TASKS, "split": SPLITS}.get(name)

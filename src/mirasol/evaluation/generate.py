@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirasol.core.progress import Progress
-from mirasol.data.loading.augment import other_draws
+from mirasol.data.loading.augment import draws_of
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.checks import check_clips
@@ -54,7 +54,7 @@ def _order(chunks: int, seed: int, key: str) -> NDArray[np.int64]:
     if chunks == 1:
         return np.zeros(1, np.int64)
     number = int.from_bytes(key.encode()[-7:], "big")
-    return other_draws(seed, SHUFFLE, number).permutation(chunks)
+    return draws_of(seed, SHUFFLE, number).permutation(chunks)
 
 
 def prompts_of(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -141,11 +141,9 @@ def model_config(params: Params) -> ModelConfig:
 
 def train_phase(name: str, params: Params, init: Path | None) -> None:
     """Train phase ``name`` from the weights in ``init`` (random ones if ``None``), or resume it; write its metrics."""
+    from mirasol.training.config import PhaseRun, RunPaths
     from mirasol.training.trainer import run_phase
 
-    config, model = getattr(params, name), model_config(params)
-    out, runs = paths.BUILD / name, paths.RUNS / name
-    metrics = run_phase(
-        name, config, params.training, params.clip, model, paths.SHARDS, paths.TOKENIZER, init, out, runs
-    )
-    write_json(paths.REPORTS / f"{name}.json", metrics)
+    places = RunPaths(paths.SHARDS, paths.TOKENIZER, paths.CACHE, paths.RUNS / name, paths.BUILD / name, init)
+    run = PhaseRun(name, getattr(params, name), params.training, params.clip, places)
+    write_json(paths.REPORTS / f"{name}.json", run_phase(run, model_config(params)))

@@ -15,6 +15,7 @@ family   optional kind of question, for the report
 licence  optional
 options  optional of a multiple choice, like ``answers``; the first of the answers is the right one
 id       optional empty: the annotation file's name and the row's number
+set      optional name of the data set, where a folder holds several
 ======== ======== ===========================================================================================
 """
 
@@ -50,7 +51,7 @@ SHOWN_MISSING = 10
 
 
 def import_generic(
-    annotations: Path, media: Path, out: Path, *, link: str = "", skip_missing: bool = False
+    annotations: Path, media: Path, out: Path, *, link: str = "", skip_missing: bool = False, append: bool = False
 ) -> dict[str, Any]:
     """Write ``out/manifest.jsonl``, ``out/import.json`` and ``out/media/...``; copies only what is not there already.
 
@@ -60,6 +61,7 @@ def import_generic(
         link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
             are; empty: as the import before, else a copy.
         skip_missing: leave out rows whose file is missing, and count them, instead of failing.
+        append: keep the data sets that ``out`` holds, and name the data set of each row.
 
     Returns:
         The summary, which also stands in ``out/import.json``.
@@ -88,7 +90,8 @@ def import_generic(
         raise MirasolError(
             f"{annotations}: no row is left, {len(missing)} name missing files: is --media {media} right?"
         )
-    return write_data(out, media, examples, link, {"set": "generic", "skipped_rows": len(missing)})
+    facts = {"set": "generic", "skipped_rows": len(missing)}
+    return write_data(out, media, examples, link, facts, append=append)
 
 
 def split_of(group: str) -> str:

@@ -84,6 +84,9 @@ def _count(adapter: Adapter, annotations: Path, split: str) -> str:
 def _of_data(protocol: Protocol, data: Path, split: str | None) -> Questions:
     examples = read_manifest(data / "manifest.jsonl")
     summary = import_summary(data)
+    if protocol.name in summary.get("sets", {}):  # a folder with several data sets
+        summary = {**summary["sets"][protocol.name], "set": protocol.name}
+        examples = [e for e in examples if e.set == protocol.name]
     name = summary.get("set")
     if protocol.name in ADAPTERS and name != protocol.name:
         held = f"{data / SUMMARY}: this folder holds {name!r}" if name else f"{data}: no {SUMMARY} that names a set"

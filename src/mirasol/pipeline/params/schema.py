@@ -15,7 +15,7 @@ from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.sizes.presets import PRESETS, Preset
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import TokenizerSpec
-from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
+from mirasol.training.config import INIT, PhaseConfig, TrainingConfig, is_mix
 
 T = TypeVar("T")
 
@@ -214,6 +214,14 @@ CHECKS = (
             (f"{phase}.mute", f"{phase}.blank"),
             lambda mute, blank: mute + blank <= 1,
             "must be at most 1 together with the phase's `blank`: no clip loses both",
+        )
+        for phase in PHASES
+    ),
+    *(
+        Check(
+            (f"{phase}.mix",),
+            is_mix,
+            'must be "" or data sets with weights from 1 to 9999, each once, as in "msrvtt-qa:3 vggsound:1"',
         )
         for phase in PHASES
     ),

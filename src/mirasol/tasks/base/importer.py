@@ -63,6 +63,7 @@ def import_set(
     link: str = "",
     skip_missing: bool = False,
     dry_run: bool = False,
+    append: bool = False,
 ) -> dict[str, Any]:
     """Write ``out/manifest.jsonl``, ``out/media/...`` and the summary ``out/import.json``.
 
@@ -77,6 +78,7 @@ def import_set(
             are; empty: as the import before, else a copy.
         skip_missing: leave out rows whose file is missing, and list them, instead of failing.
         dry_run: write nothing; missing media are listed, not refused.
+        append: keep the data sets that ``out`` holds, and name the data set of each row.
 
     Returns:
         The summary.
@@ -124,7 +126,7 @@ def import_set(
         return facts | summarise(examples) | (examine(media, examples) if media else {})
     if not examples:
         raise MirasolError(f"{annotations}: no row is left, {len(lost)} have no file: is --media {media} right?")
-    return write_data(out, media, examples, link, facts)
+    return write_data(out, media, examples, link, facts, append=append)
 
 
 def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Example], dict[str, Any]]:

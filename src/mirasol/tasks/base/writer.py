@@ -15,6 +15,7 @@ from mirasol.core.files import disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.linked_media import LISTING, write_listing
 from mirasol.data.manifest import SPLITS, Example, write_manifest
+from mirasol.tasks.base.append import append_examples
 
 SUMMARY = "import.json"
 LINKS = ("copy", "hardlink", "symlink")
@@ -23,7 +24,13 @@ COMMON = 20  # answers that the summary names
 
 
 def write_data(
-    out: Path, media: Path, examples: Sequence[Example], link: str, facts: Mapping[str, Any]
+    out: Path,
+    media: Path,
+    examples: Sequence[Example],
+    link: str,
+    facts: Mapping[str, Any],
+    *,
+    append: bool = False,
 ) -> dict[str, Any]:
     """Bring the media of ``examples`` to ``out/media``, write ``out/manifest.jsonl`` and then ``out/import.json``.
 
@@ -31,17 +38,20 @@ def write_data(
         media: the folder that the examples' paths, without their ``media/``, start from.
         link: one of LINKS, or "" for that of an import before, else a copy.
         facts: what the adapter knows, for the summary.
+        append: keep the data sets that ``out`` holds; ``facts["set"]`` names the new one.
 
     Returns:
         The summary.
 
     Raises:
         MirasolError: the disk cannot be written, or an import before brought the media in otherwise; the old
-            manifest stays.
+            manifest stays. With ``append`` also those of :func:`append_examples`.
     """
     linked = media_linked(out, link)
     paths = sorted({e.media.removeprefix("media/") for e in examples})
-    summary = {**facts, **summarise(examples), **examine(media, examples)}
+    sets: dict[str, dict[str, Any]] = {}
+    if append:
+        examples, sets = append_examples(out, media, examples, facts["set"], out / SUMMARY)
     if linked:
         link_folder(media, out / "media")
     else:
@@ -49,9 +59,14 @@ def write_data(
             for path in paths:
                 place(media / path, out / "media" / path, link or "copy")
                 progress.advance()
-    # A summary beside another manifest would lie: it goes first and comes back last.
+    counts = {**summarise(examples), **examine(out / "media", examples)}
+    shared = {*counts, "unused_media", "manifest_sha256"}
+    sets = {name: {key: value for key, value in known.items() if key not in shared} for name, known in sets.items()}
+    summary = {"sets": {e.set: facts for e in examples} | sets, **counts} if append else {**facts, **counts}
+    # A summary next to another manifest would be wrong: it goes first and comes back last.
     (out / SUMMARY).unlink(missing_ok=True)
     write_manifest(out / "manifest.jsonl", examples)
+    paths = sorted({e.media.removeprefix("media/") for e in examples})
     if linked:
         write_listing(out, (f"media/{path}" for path in paths))
     else:
