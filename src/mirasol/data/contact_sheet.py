@@ -16,7 +16,7 @@ from mirasol.data.loading.augment import OFF
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import TrainingLoader, collate
-from mirasol.data.loading.reader import read_index
+from mirasol.data.shards.format import read_index
 from mirasol.data.loading.samples import Sample, TrainingSamples
 from mirasol.data.sheet import Row, write_sheet
 from mirasol.media.clip import ClipSpec

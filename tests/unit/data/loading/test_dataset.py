@@ -181,7 +181,7 @@ def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> No
     (copy / "train-00001.tar.idx.json").unlink()
     found = check_shards(copy)
     assert (found["clips"], set(found["lost"])) == (CLIPS, keys)
-    assert "no index of a tar" in found["damaged"][0] and "3 clip(s) cannot be read" in found["damaged"][0]
+    assert "not the index of a tar" in found["damaged"][0] and "3 clip(s) cannot be read" in found["damaged"][0]
 
 
 def test_an_unfinished_set_is_no_set(copy: Path) -> None:
