@@ -156,7 +156,7 @@ def look(
     Example:  mirasol data look --phase finetune --clips 24 --out augmented.png
     """
     from mirasol.core.errors import MirasolError
-    from mirasol.data.contact_sheet import look as draw
+    from mirasol.data.contact_sheet import contact_sheet
     from mirasol.data.loading.dataset import ShardDataset
 
     if phase is not None:
@@ -168,13 +168,13 @@ def look(
             what = "--start-sample goes with --phase" if start_sample else "a shard is of one split: without --split"
             raise MirasolError(what)
         name = shard.partition("-")[0] if shard else split or "train"
-        pages = draw(ShardDataset(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
+        pages = contact_sheet(ShardDataset(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
     for page in pages:
         print(page)
 
 
 def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -> list[Path]:
-    from mirasol.data.contact_sheet import look_at_training
+    from mirasol.data.contact_sheet import training_contact_sheet
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.paths import CACHE, TOKENIZER
     from mirasol.training.data_module import Feed
@@ -193,7 +193,7 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
             runs=Path(folder),
         )
         loader = feed.train_loader(start, rank=0, world=1)
-        return look_at_training(loader, feed.tokenizer, out, clips=clips, name=name)
+        return training_contact_sheet(loader, feed.tokenizer, out, clips=clips, name=name)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from mirasol.cli.main import app
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.contact_sheet import look
+from mirasol.data.contact_sheet import contact_sheet
 from mirasol.data.loading import reader as tars_module
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
@@ -391,5 +391,5 @@ def test_copies_are_made_once_and_those_of_other_sets_removed(
 def test_a_contact_sheet_is_drawn(tiny_shards: TinyShards, tmp_path: Path, bucket: Any) -> None:
     build(tiny_shards, tmp_path / "out", f"s3://media/{tmp_path.name}")
     shards = ShardDataset(tmp_path / "out", "test")
-    [page] = look(shards, tmp_path / "look.png", clips=2, shard="test-00000.tar")
+    [page] = contact_sheet(shards, tmp_path / "look.png", clips=2, shard="test-00000.tar")
     assert page.stat().st_size > 5000
