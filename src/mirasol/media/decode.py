@@ -107,18 +107,12 @@ def decode_clips(
             for group in _passes(requests):
                 try:
                     _decode(group, unread, video=True)
+                    found |= {request.number: request.clip() for request in group}
                 except MediaError as error:
                     found |= {request.number: error for request in group}
-                    continue
-                finally:
-                    unread = None
-                for request in group:
-                    try:
-                        found[request.number] = request.clip()
-                    except MediaError as error:
-                        found[request.number] = error
+                unread = None
     except MediaError as error:
-        found = dict.fromkeys(range(len(spans)), error)
+        return [error] * len(spans)
     return [found[number] for number in range(len(spans))]
 
 
@@ -202,19 +196,15 @@ class _Request:
         """``faults`` and the usable seconds of each stream."""
         return f"{faults}: picture up to {self.pictures.covered:.3g} s, sound up to {self.sound.covered:.3g} s"
 
-    def clip(self) -> DecodedClip:
-        """The clip that was collected.
-
-        Raises:
-            MediaError: it is empty, or shorter than one chunk.
-        """
+    def clip(self) -> DecodedClip | MediaError:
+        """The clip that was collected, or the error if it is empty or shorter than one chunk."""
         seconds, spec, faults = self.chunk_seconds, self.spec, self.faults()
         covered = [min(self.length, self.pictures.covered), min(self.length, self.sound.covered)]
         because = f" ({faults})" if faults else ""
         if max(covered) <= 0:
-            raise MediaError(f"{self.path}: nothing of the clip can be decoded{because}")
+            return MediaError(f"{self.path}: nothing of the clip can be decoded{because}")
         if max(covered) < seconds * (1 - 0.5 / spec.frames_per_chunk):
-            raise MediaError(
+            return MediaError(
                 f"{self.path}: {max(covered):.3g} s can be used, shorter than one chunk of {seconds:.3g} s{because}: "
                 "leave the clip out, or set a smaller clip.frames_per_chunk or a larger clip.fps"
             )

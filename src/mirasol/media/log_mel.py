@@ -41,7 +41,7 @@ def chunk_edge(index: int, chunk_seconds: float, sample_rate: int) -> int:
 
 def window_and_hop(spec: ClipSpec) -> tuple[int, int]:
     """Samples of a frame, and of the step to the next frame."""
-    return _window(spec), round(HOP_SECONDS * spec.sample_rate)
+    return round(WINDOW_SECONDS * spec.sample_rate), round(HOP_SECONDS * spec.sample_rate)
 
 
 def black_frame(size: int) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ class StreamingAudio:
 
     def __init__(self, spec: ClipSpec) -> None:
         self.spec = spec
-        self.past = np.zeros(_window(spec), np.float32)  # the window before the next chunk, the only state
+        self.past = np.zeros(window_and_hop(spec)[0], np.float32)  # the window before the next chunk, the only state
 
     def push(self, samples: Array) -> Array:
         """Features [A, M] of the next chunk from its samples (see :func:`chunk_edge`).
@@ -105,9 +105,8 @@ class StreamingAudio:
         """
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"expected the samples [S] of one chunk, S >= 1; got shape {samples.shape}")
-        window = _window(self.spec)
         padded = np.concatenate([self.past, np.asarray(samples, np.float32)])
-        self.past = padded[-window:].copy()
+        self.past = padded[-len(self.past) :].copy()
         mel = _frames_to_mel(padded, _frame_ends(len(samples), self.spec), self.spec)
         return level(pool_chunk(mel, self.spec.audio_columns), self.spec)
 
@@ -135,10 +134,6 @@ def mel_filters(mels: int, sample_rate: int) -> Array:
         size *= 2
 
 
-def _window(spec: ClipSpec) -> int:
-    return round(WINDOW_SECONDS * spec.sample_rate)
-
-
 def _frame_ends(samples: int, spec: ClipSpec) -> NDArray[np.int64]:
     """The ends of a chunk's frames in samples from its start, at most its length."""
     _, hop = window_and_hop(spec)
@@ -147,7 +142,7 @@ def _frame_ends(samples: int, spec: ClipSpec) -> NDArray[np.int64]:
 
 
 def _with_context(samples: Array, spec: ClipSpec) -> Array:
-    return np.concatenate([np.zeros(_window(spec), np.float32), np.asarray(samples, np.float32)])
+    return np.concatenate([np.zeros(window_and_hop(spec)[0], np.float32), np.asarray(samples, np.float32)])
 
 
 @lru_cache(maxsize=8)

@@ -59,7 +59,7 @@ def sandboxed(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs
     except _KilledError as error:
         raise MirasolError(
             f"the process that decodes was killed twice ({error}), out of memory? Lower shards.workers, or take "
-            f"the file out. It was working on {_named(arguments)}"
+            f"the file out. It was working on {', '.join(str(a) for a in arguments if isinstance(a, str | Path))}"
         ) from error
 
 
@@ -77,14 +77,6 @@ def _sandbox() -> Sandbox:
     if sandbox is None or not sandbox.alive:
         sandbox = _of_this_thread.sandbox = Sandbox()
     return sandbox
-
-
-def _named(arguments: tuple[Any, ...]) -> str:
-    """The files and clips among ``arguments``."""
-    paths = [str(a) for a in arguments if isinstance(a, str | Path)]
-    listed = [item for a in arguments if isinstance(a, list) for item in a]
-    clips = [f"{item.media} [{item.key}]" for item in listed if hasattr(item, "media") and hasattr(item, "key")]
-    return ", ".join(paths + clips[:10])
 
 
 class Sandbox:
@@ -183,8 +175,8 @@ def heartbeat() -> None:
 
 def need_memory(size: int) -> None:
     """Limit the process to MEMORY and ``size`` bytes for results of known size."""
-    if _to_parent is not None and sys.platform != "win32":
-        import resource
+    if _to_parent is not None:
+        import resource  # the sandbox needs POSIX, the rest of this module does not
 
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         wanted = MEMORY + size if most == resource.RLIM_INFINITY else min(MEMORY + size, most)
@@ -198,10 +190,9 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     with contextlib.suppress(OSError):  # if memory is short, the system ends this process first
         Path("/proc/self/oom_score_adj").write_text("500")
-    if sys.platform != "win32":
-        import resource
+    import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     channel = _to_parent = Connection(descriptor)
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, tasks), daemon=True).start()
