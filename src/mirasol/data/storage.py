@@ -167,7 +167,9 @@ def _opened(
 
         files, inside = fsspec.core.url_to_fs(url)
         yield files, str(inside)
-    except (MirasolError, *passed):
+    except MirasolError:
+        raise
+    except passed:
         raise
     except ImportError as error:
         raise MirasolError(f"{url}: {error}: `pip install 'mirasol[cloud]'`, or the package it names") from error

@@ -42,9 +42,8 @@ def check_shards(folder: str | Path) -> dict[str, Any]:
         for tar in tars:
             with _local(folder, remote, sizes, tar) as path:
                 try:
-                    local = remote is None
                     entries = (
-                        read_tar_index(folder / (tar["name"] + INDEX_SUFFIX)) if local else remote_index(remote, tar)
+                        remote_index(remote, tar) if remote else read_tar_index(folder / (tar["name"] + INDEX_SUFFIX))
                     )
                     bad, wrong = _check_tar(path, tar, entries)
                 except MirasolError as error:  # without an index no clip can be read

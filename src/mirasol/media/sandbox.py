@@ -53,14 +53,21 @@ def sandboxed(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs
         CancelledError: the call was cancelled (:func:`cancel_on`).
     """
     with contextlib.suppress(_KilledError):  # perhaps another process needed the memory: try again
-        return _sandbox().call(function, arguments, keywords)  # type: ignore[no-any-return]
+        return _sandbox().call(function, arguments, keywords)
     try:
-        return _sandbox().call(function, arguments, keywords)  # type: ignore[no-any-return]
+        return _sandbox().call(function, arguments, keywords)
     except _KilledError as error:
         raise MirasolError(
             f"the process that decodes was killed twice ({error}), out of memory? Lower shards.workers, or take "
-            f"the file out. It was working on {', '.join(str(a) for a in arguments if isinstance(a, str | Path))}"
+            f"the file out. It was working on {_named(arguments)}"
         ) from error
+
+
+def _named(arguments: tuple[Any, ...]) -> str:
+    """The files and clips among ``arguments``."""
+    paths = [str(a) for a in arguments if isinstance(a, str | Path)]
+    listed = [item for a in arguments if isinstance(a, list) for item in a]
+    return ", ".join(paths + [f"{item.media} [{item.key}]" for item in listed if hasattr(item, "key")][:10])
 
 
 def cancel_on(stop: threading.Event) -> None:

@@ -91,8 +91,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     if storage:
         from mirasol.data.storage import check_folder  # sets on the local disk do without
 
-        if error := check_folder(storage):
-            wrong.append(f"storage: {error}")
+        if refused := check_folder(storage):
+            wrong.append(f"storage: {refused}")
     if wrong:
         title = f"{path}: it may have been written to reach other files, so nothing is read: `dvc repro -f shards`"
         raise MirasolError(listing(title, wrong, 10))
