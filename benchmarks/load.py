@@ -37,7 +37,7 @@ from mirasol.data.loading.loader import GlobalOrder, make_loader
 from mirasol.data.loading.samples import SampleSettings
 from mirasol.data.manifest import Example, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
-from mirasol.data.shards.codec import unpack_samples, unpack_video
+from mirasol.data.shards.chunk_codec import unpack_samples, unpack_video
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.world.make import make_world
 from mirasol.media.clip import ClipSpec

@@ -1,8 +1,8 @@
 """Text to tokens: a SentencePiece unigram vocabulary, read and applied in plain Python.
 
-``sentencepiece`` is needed to train a vocabulary only; training, evaluation and the runtime encode with
-the code below, which gives the same tokens. A character that the training texts never had becomes the
-unknown token.
+Only training a vocabulary needs ``sentencepiece``. Hand-written encoding gives the same tokens and runs where its
+package cannot, like a runtime that has no more than numpy. Characters outside the training texts become the unknown
+token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TokenizerSpec:
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, runs of white space as one space, none at the ends. Case is kept."""
+    """Unicode NFKC, runs of white space as one space, none at the ends; keeps case."""
     return " ".join(unicodedata.normalize("NFKC", text).replace(SPACE, " ").split())
 
 
@@ -47,12 +47,12 @@ class Tokenizer:
     def __init__(self, pieces: list[tuple[str, float]], max_text: int) -> None:
         """``pieces`` are (text, log probability) in the order of their ids; the first five are SPECIAL.
 
-        ``max_text`` is L, the most tokens that a prompt with its answer may have.
+        ``max_text`` is L, the most tokens of a prompt with its answer.
         """
-        if tuple(text for text, _ in pieces[: len(SPECIAL)]) != SPECIAL:
-            raise ValueError(f"the first pieces must be {SPECIAL}, got {[text for text, _ in pieces[: len(SPECIAL)]]}")
         self.max_text = max_text
         self._texts = [text for text, _ in pieces]
+        if tuple(self._texts[: len(SPECIAL)]) != SPECIAL:
+            raise ValueError(f"the first pieces must be {SPECIAL}, got {self._texts[: len(SPECIAL)]}")
         ordinary = pieces[len(SPECIAL) :]
         self._scores = {text: (score, index) for index, (text, score) in enumerate(ordinary, len(SPECIAL))}
         self._longest = max((len(text) for text, _ in ordinary), default=1)
@@ -74,7 +74,7 @@ class Tokenizer:
         """Read ``tokenizer.json``.
 
         Raises:
-            MirasolError: the file is missing or is no tokenizer of this format.
+            MirasolError: the file is missing or not a tokenizer of this format.
         """
         path = Path(path)
         try:
@@ -86,13 +86,12 @@ class Tokenizer:
         except FileNotFoundError:
             raise MirasolError(f"{path}: no such file: make it with `dvc repro tokenizer`") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise MirasolError(f"{path}: no tokenizer of this version ({error!r}): make it again") from error
+            raise MirasolError(f"{path}: not a tokenizer of this version ({error!r}): make it again") from error
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` after :func:`normalise`, without special ids; a run of unknown characters is one id."""
-        text = normalise(text)
         ids: list[int] = []
-        for word in text.split(" ") if text else []:
+        for word in normalise(text).split():
             known = self._cache.get(word)
             if known is None:
                 known = self._viterbi(SPACE + word)
@@ -103,7 +102,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ``ids`` up to the first end mark; other special ids are left out.
+        """Text of ``ids`` up to the first end mark, without special ids.
 
         Raises:
             ValueError: an id is outside the vocabulary.
@@ -122,14 +121,14 @@ class Tokenizer:
         return "".join(parts).replace(SPACE, " ").strip()
 
     def text_ids(self, prompt: str, answer: str | None) -> list[int]:
-        """``bos prompt answer-mark``, and with an answer ``answer eos`` behind it."""
+        """``bos prompt answer-mark``, and with an answer then ``answer eos``."""
         ids = [BOS, *self.encode(prompt), ANSWER]
         if answer is not None:
             ids += [*self.encode(answer), EOS]
         return ids
 
     def answer_length(self, answer: str) -> int:
-        """Tokens that generation takes to say ``answer``, its end included."""
+        """Tokens that generation takes for ``answer``, with its end mark."""
         return len(self.encode(answer)) + 1
 
     def _viterbi(self, word: str) -> list[int]:
@@ -156,14 +155,13 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, path: str | Path) -> dict[str, Any]:
     """Train a vocabulary of at most ``spec.vocabulary`` pieces on ``texts`` and write it to ``path``.
 
-    The same texts in any order give the same bytes. Fewer texts than the vocabulary could use give a
-    smaller vocabulary.
+    The same texts in any order give the same bytes. A small set of texts gives a smaller vocabulary.
 
     Returns:
         ``{"vocabulary": V, "texts": number, "characters": distinct characters}``.
 
     Raises:
-        MirasolError: there is no text, or the vocabulary cannot even hold every character.
+        MirasolError: no text, or a vocabulary too small to hold every character.
     """
     import sentencepiece
 
@@ -177,16 +175,16 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, path: str | Path)
 
 
 def train_sentencepiece(lines: list[str], vocabulary: int) -> bytes:
-    """SentencePiece's own model file for normalised, sorted ``lines``.
+    """SentencePiece's model file for normalised, sorted ``lines``.
 
     Raises:
-        MirasolError: the vocabulary cannot even hold every character.
+        MirasolError: the vocabulary is too small to hold every character.
     """
     import sentencepiece
 
     model = io.BytesIO()
-    # Each word once by itself as well: a text that always goes on in the same way after a word (a space, say)
-    # would never offer that word as a piece, because only what ends differently counts as a candidate.
+    # Each word once alone as well: SentencePiece takes only pieces with varying continuations as candidates, so a word
+    # that is always followed by the same character would never be one.
     words = sorted({word for line in lines for word in line.split()})
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -23,12 +23,12 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import clips_of, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.media import sandbox as guard
+from mirasol.media import sandbox
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
-from mirasol.media.probe import examine, status_of
-from mirasol.media.sandbox import Guard, sandboxed
+from mirasol.media.probe import probe_file, probe_unguarded
+from mirasol.media.sandbox import Sandbox, sandboxed
 
 SPREAD = ClipSpec("spread", chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
 ENOUGH = 600 << 20  # bytes of memory: an interpreter with its libraries and a few frames of 720p
@@ -51,23 +51,25 @@ UNUSABLE = {
 
 
 @pytest.fixture
-def process() -> Iterator[Guard]:
+def process() -> Iterator[Sandbox]:
     """A sandboxed process of the test's own."""
-    guard = Guard()
-    yield guard
-    guard.close()
+    process = Sandbox()
+    yield process
+    process.close()
 
 
-def peak(process: Guard) -> int:
+def peak(process: Sandbox) -> int:
     """Bytes of memory that it ever had at once."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.skipif(not (SHARED / "odd").is_dir(), reason=f"no real files in {SHARED}: set MIRASOL_SHARED")
-def test_every_odd_file_has_one_status(process: Guard) -> None:
+def test_every_odd_file_has_one_status(process: Sandbox) -> None:
     paths = sorted(p for p in (SHARED / "odd").rglob("*") if p.is_file() and p.name != "manifest.tsv")
-    found = {path: process.call(examine, (path,), {}) for path in paths}  # the same process: none of them ended it
+    found = {
+        path: process.call(probe_unguarded, (path,), {}) for path in paths
+    }  # the same process: none of them ended it
     assert len(found) >= 61
     assert {p.name for p, status in found.items() if status.kind == "rejected"} == UNUSABLE
     assert all((status.reason == "") == (status.kind == "ok") for status in found.values())
@@ -75,15 +77,15 @@ def test_every_odd_file_has_one_status(process: Guard) -> None:
 
 
 @pytest.mark.skipif(not (SHARED / "odd").is_dir(), reason=f"no real files in {SHARED}: set MIRASOL_SHARED")
-def test_every_odd_file_has_the_same_status_twice(process: Guard) -> None:
+def test_every_odd_file_has_the_same_status_twice(process: Sandbox) -> None:
     paths = sorted(p for p in (SHARED / "odd").rglob("*") if p.is_file())
-    once = [process.call(examine, (path, 0.5), {}) for path in paths]
-    assert once == [status_of(path, 0.5) for path in paths]
+    once = [process.call(probe_unguarded, (path, 0.5), {}) for path in paths]
+    assert once == [probe_file(path, 0.5) for path in paths]
 
 
 def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     sandboxed(stubs.pid)
-    monkeypatch.setattr(guard, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(sandbox, "STALL_SECONDS", 0.3)
     with pytest.raises(MediaError, match=r"the decoder hung: nothing was read or decoded for 0\.3 s"):
         sandboxed(stubs.hang)
     monkeypatch.undo()
@@ -92,14 +94,14 @@ def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     sandboxed(stubs.pid)
-    monkeypatch.setattr(guard, "FILE_SECONDS", 0.5)
+    monkeypatch.setattr(sandbox, "FILE_SECONDS", 0.5)
     with pytest.raises(MediaError, match=r"more than 0\.5 s"):
         sandboxed(stubs.be_slow, True)
 
 
 def test_a_slow_decoder_that_makes_progress_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     sandboxed(stubs.pid)
-    monkeypatch.setattr(guard, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(sandbox, "STALL_SECONDS", 1.0)
     assert sandboxed(stubs.be_slow, True) == "done"
     with pytest.raises(MediaError, match="hung"):
         sandboxed(stubs.be_slow, False)
@@ -156,14 +158,14 @@ BUILD = """
 import sys
 from mirasol.data.shards import encode as parts
 from mirasol.data.shards import build as shards
-from mirasol.media import sandbox as guard
+from mirasol.media import sandbox
 from mirasol.media.clip import ClipSpec
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.core.errors import MirasolError
 from support import sandboxed
 
-guard.STALL_SECONDS = 2.0
-parts.make_part = sandboxed.make_part
+sandbox.STALL_SECONDS = 2.0
+parts.encode_slice = sandboxed.encode_slice
 if __name__ == "__main__":
     clip = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
     try:
@@ -230,16 +232,16 @@ def jpeg_video(path: Path, width: int, height: int, *, declared: bool) -> Path:
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["in the container", "in the picture alone"])
-def test_a_pixel_bomb_is_rejected_before_it_takes_memory(process: Guard, tmp_path: Path, declared: bool) -> None:
+def test_a_pixel_bomb_is_rejected_before_it_takes_memory(process: Sandbox, tmp_path: Path, declared: bool) -> None:
     path = jpeg_video(tmp_path / "bomb.avi", 20_000, 20_000, declared=declared)
     assert path.stat().st_size < 10_000
-    status = process.call(examine, (path,), {})
+    status = process.call(probe_unguarded, (path,), {})
     assert status.kind == "rejected", status
     assert peak(process) < 200 << 20
 
 
 def test_a_jpeg_video_of_usual_size_is_fine(tmp_path: Path) -> None:
-    assert status_of(jpeg_video(tmp_path / "a.avi", 32, 32, declared=True)).kind == "ok"
+    assert probe_file(jpeg_video(tmp_path / "a.avi", 32, 32, declared=True)).kind == "ok"
 
 
 def ten_hours(path: Path) -> Path:
@@ -251,9 +253,9 @@ def ten_hours(path: Path) -> Path:
     return path
 
 
-def test_a_header_of_ten_hours_takes_neither_time_nor_memory(process: Guard, tmp_path: Path) -> None:
+def test_a_header_of_ten_hours_takes_neither_time_nor_memory(process: Sandbox, tmp_path: Path) -> None:
     path = ten_hours(tmp_path / "a.mkv")
-    status = process.call(examine, (path,), {})
+    status = process.call(probe_unguarded, (path,), {})
     assert (status.kind, status.seconds) == ("partial", 0.5)
     assert status.reason == "the media end at 0.5 s, the file says 3.6e+04 s: picture up to 0.5 s, sound up to 0.5 s"
     assert peak(process) < 200 << 20
@@ -295,7 +297,7 @@ def test_a_playlist_is_refused_and_nothing_in_it_is_opened(tmp_path: Path, serve
     for target in (str(secret), f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4"):
         path = tmp_path / name
         path.write_text(PLAYLISTS[name].format(target=target))
-        status = status_of(path)
+        status = probe_file(path)
         assert status.kind == "rejected" and "cannot be opened" in status.reason
     with pytest.raises(TimeoutError):
         server.accept()
@@ -304,14 +306,14 @@ def test_a_playlist_is_refused_and_nothing_in_it_is_opened(tmp_path: Path, serve
 def test_pipes_and_devices_are_refused_without_opening_them(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp4")  # opening it for reading would wait for ever
     for path in (tmp_path / "a.mp4", Path("/dev/zero")):
-        status = status_of(path)
-        assert (status.kind, status.reason) == ("rejected", f"{path}: is no regular file")
+        status = probe_file(path)
+        assert (status.kind, status.reason) == ("rejected", f"{path}: is not a regular file")
 
 
 @pytest.mark.parametrize("name", ["two  words.mp4", "🎻.mp4", "new\nline.mp4", "é" * 125 + ".mp4a", "-y", "pipe:0"])
 def test_any_name_will_do(tmp_path: Path, name: str) -> None:
     shutil.copy(write_media(tmp_path / "plain.mp4", frames=4), tmp_path / name)
-    assert status_of(tmp_path / name).kind == "ok"
+    assert probe_file(tmp_path / name).kind == "ok"
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi"])
@@ -326,7 +328,7 @@ def test_a_truncated_file_is_partial_up_to_where_it_ends(tmp_path: Path, suffix:
                     out.mux(packet)
         path = Path(str(path) + ".mp4")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    status = status_of(path)
+    status = probe_file(path)
     assert status.kind == "partial" and "picture up to" in status.reason
     assert 5 < status.seconds < 15
 
@@ -347,16 +349,16 @@ def test_a_truncated_file_without_a_header_of_its_length_is_partial(
     codec = "mp2" if frames else "libmp3lame"
     sound = tone(20, rate) + np.random.default_rng(0).normal(0, 0.05, 20 * rate)
     path = write_media(tmp_path / name, frames=frames, sound=sound, rate=rate, codec=codec)
-    assert status_of(path).kind == "ok"
+    assert probe_file(path).kind == "ok"
     size = path.stat().st_size // 2
     packet = {".mp3": size, ".ts": 188, ".m2ts": 192}[path.suffix]
     os.truncate(path, size - size % packet + (100 if frames else 0))
-    status = status_of(path)
+    status = probe_file(path)
     assert status.kind == "partial" and said in status.reason
     assert 9 < status.seconds < 11
 
 
-def test_flipped_bits_are_a_status_and_no_crash(process: Guard, tmp_path: Path) -> None:
+def test_flipped_bits_are_a_status_and_no_crash(process: Sandbox, tmp_path: Path) -> None:
     whole = write_media(tmp_path / "a.mp4", frames=40, sound=tone(5)).read_bytes()
     draw = np.random.default_rng(7)
     kinds = set()
@@ -366,7 +368,7 @@ def test_flipped_bits_are_a_status_and_no_crash(process: Guard, tmp_path: Path) 
         data[where] ^= (1 << draw.integers(0, 8, len(where))).astype(np.uint8)
         path = tmp_path / f"{number}.mp4"
         path.write_bytes(data.tobytes())
-        status = process.call(examine, (path,), {})
-        assert status == process.call(examine, (path,), {})
+        status = process.call(probe_unguarded, (path,), {})
+        assert status == process.call(probe_unguarded, (path,), {})
         kinds.add(status.kind)
     assert len(kinds) >= 2

@@ -259,7 +259,7 @@ def listed(folder: Path, split: str, **changes: object) -> None:
 @pytest.mark.parametrize("name", ["../outside.tar", "/etc/passwd", "val-00000.tar/../../x", "val-00000.tar\n"])
 def test_a_list_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
     listed(copy, "val", name=name)
-    told = re.escape(f"{name!r} is no name of a shard")
+    told = re.escape(f"{name!r} is not the name of a shard")
     for read in (
         check_shards,
         lambda folder: ShardDataset(folder, "train"),
@@ -284,4 +284,4 @@ def test_a_compressed_tar_is_not_unpacked(copy: Path) -> None:
 
     path = copy / "val-00000.tar"
     path.write_bytes(gzip.compress(path.read_bytes()))
-    assert any("is no whole tar" in line for line in check_shards(copy)["damaged"])
+    assert any("is not a whole tar" in line for line in check_shards(copy)["damaged"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.data.shards import encode as parts
-from mirasol.media import sandbox as guard
+from mirasol.media import sandbox
 
 
 def hang(*_: Any) -> None:
@@ -41,12 +41,12 @@ def be_killed_once(marker: Path) -> str:
 
 def be_slow(beats: bool) -> str:
     """Work for 1.5 s, with or without signs of life."""
-    guard.BEAT_SECONDS = 0.05
+    sandbox.BEAT_SECONDS = 0.05
     until = time.monotonic() + 1.5
     while time.monotonic() < until:
         time.sleep(0.02)
         if beats:
-            guard.heartbeat()
+            sandbox.heartbeat()
     return "done"
 
 
@@ -65,7 +65,7 @@ def pid() -> int:
 BAD = {"hang": hang, "crash": crash, "eat": eat, "killed": be_killed}
 
 
-def make_part(path: Path, part: parts.SourceSlice, *settings: Any) -> list[parts.EncodedClip]:
+def encode_slice(path: Path, part: parts.SourceSlice, *settings: Any) -> list[parts.EncodedClip]:
     """As the real one, but for files that are named after what shall happen."""
     BAD.get(path.stem, lambda *_: None)()
-    return parts.make_part(path, part, *settings)
+    return parts.encode_slice(path, part, *settings)

@@ -22,8 +22,6 @@ WORD = re.compile(r"\b[^\W\d_][\w'-]*\b")
 JARGON = re.compile(r"\b(rooms?|floors?)\b", re.IGNORECASE)
 # The floor of a level in decibels is no jargon.
 MEANT = re.compile(r"noise floor|floor of the (features|decibels)|\.floor\b|floor\(|`floor`", re.IGNORECASE)
-    r"noise floor|floor of the (features|decibels)|\.floor\b|floor\(|// |`floor`|dining room", re.IGNORECASE
-)
 Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -102,6 +102,19 @@ def test_importing_the_command_line_imports_no_heavy_package() -> None:
     assert not heavy & modules_after("import mirasol.cli.main"), "import inside the command that needs it"
 
 
+def test_reading_a_shard_imports_ten_files_at_most() -> None:
+    found = {name for name in modules_after("import mirasol.data.loading.reader") if name.split(".")[0] == "mirasol"}
+    assert len(found) <= 10, sorted(found)
+
+
+def test_decoding_clips_of_shards_imports_nothing_that_makes_them() -> None:
+    found = {name for name in modules_after("import mirasol.data.loading.dataset") if name.startswith("mirasol.")}
+    reading = {f"mirasol.data.shards.{name}" for name in ("chunk_codec", "format")}
+    assert {name for name in found if name.startswith("mirasol.data.shards.")} == reading
+    files = {name for name in found if not (SOURCE.parent / name.replace(".", "/")).is_dir()}
+    assert len(files) <= 13, sorted(files)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_file_holds_one_subject(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -115,7 +115,7 @@ def test_no_text_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{}", "[", '{"format": "other", "pieces": []}'])
 def test_a_file_that_is_no_tokenizer_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(MirasolError, match="no tokenizer of this version"):
+    with pytest.raises(MirasolError, match="not a tokenizer of this version"):
         Tokenizer.load(tmp_path / "t.json")
 
 

@@ -160,7 +160,7 @@ def look(
     Example:  mirasol data look --phase finetune --clips 24 --out augmented.png
     """
     from mirasol.core.errors import MirasolError
-    from mirasol.data.contact_sheet import look as draw
+    from mirasol.data.contact_sheet import contact_sheet
     from mirasol.data.loading.dataset import ShardDataset
 
     if phase is not None:
@@ -172,13 +172,13 @@ def look(
             what = "--start-sample goes with --phase" if start_sample else "a shard is of one split: without --split"
             raise MirasolError(what)
         name = shard.partition("-")[0] if shard else split or "train"
-        pages = draw(ShardDataset(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
+        pages = contact_sheet(ShardDataset(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
     for page in pages:
         print(page)
 
 
 def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -> list[Path]:
-    from mirasol.data.contact_sheet import look_at_training
+    from mirasol.data.contact_sheet import training_contact_sheet
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.paths import CACHE, TOKENIZER
     from mirasol.training.config import PhaseRun, RunPaths
@@ -188,7 +188,7 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
     with tempfile.TemporaryDirectory() as folder:  # the list of damaged clips of a real run stays as it is
         paths = RunPaths(shards, TOKENIZER, CACHE, runs=Path(folder), out=Path(folder))
         data = PhaseDataModule(PhaseRun(name, getattr(params, name), params.training, params.clip, paths), start)
-        return look_at_training(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
+        return training_contact_sheet(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
 
 
 @app.command()
@@ -203,9 +203,8 @@ def check(
 
     Example:  mirasol data check
     """
-    from mirasol.core.errors import MirasolError
+    from mirasol.core.errors import MirasolError, listing
     from mirasol.data.linked_media import changed_media
-    from mirasol.data.manifest import listing
     from mirasol.data.verify import check_shards
 
     found = check_shards(shards) | {"changed_media": changed_media(data)}

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from mirasol.core.errors import MirasolError
-from mirasol.media.codecs import MEND, NEEDED, has_codec
 
 State = Literal["ok", "note", "missing"]
 GIB = 2**30
@@ -163,11 +162,13 @@ def _gpu() -> Iterator[Finding]:
 def _codecs() -> Iterator[Finding]:
     if _version("av") is None:
         return  # named among the packages
-    absent = [(name, mode, use) for name, mode, use in NEEDED if not has_codec(name, mode)]
+    from mirasol.media.container import CODECS, PYAV_WHEEL, has_codec  # needs PyAV
+
+    absent = [(name, mode, use) for name, mode, use in CODECS if not has_codec(name, mode)]
     for name, mode, use in absent:
-        yield Finding("missing", "codecs", f"no {name} {'decoder' if mode == 'r' else 'encoder'}: {use}", MEND)
+        yield Finding("missing", "codecs", f"no {name} {'decoder' if mode == 'r' else 'encoder'}: {use}", PYAV_WHEEL)
     if not absent:
-        yield Finding("ok", "codecs", f"PyAV {_version('av')}: " + ", ".join(sorted({name for name, _, _ in NEEDED})))
+        yield Finding("ok", "codecs", f"PyAV {_version('av')}: " + ", ".join(sorted({name for name, _, _ in CODECS})))
 
 
 def _disk(root: Path) -> Finding:

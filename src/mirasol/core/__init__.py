@@ -1,1 +1,1 @@
-"""The floor of the house, imported by every room: standard library only (rich inside the progress bar)."""
+"""The lowest package: errors, files, progress and the list of deciding code. Standard library, and rich for bars."""

@@ -1,7 +1,7 @@
 """Which code decides which bytes: the one list behind dvc.yaml, the key of kept clips and a checkpoint's fingerprint.
 
 An entry is a file or a package below ``src/mirasol``. ``tests/pipeline/test_dvc_yaml.py`` follows the imports of each
-stage: every file that a stage reaches is listed for it here or stated as without effect in ``NEUTRAL``.
+stage and checks that this list or ``NEUTRAL`` holds every file that the stage reaches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 TOKENIZER = ("tokenizer.py",)
-# A clip from its source: decoded, resampled, encoded.
+# From source to clip: decode, resample, encode.
 CLIPS = (
     "data/shards/codec.py",
     "data/shards/encode.py",
@@ -25,7 +25,7 @@ CLIPS = (
     "media/resample.py",
 )
 SHARDS = (*CLIPS, "data/shards/build.py", "data/shards/format.py")
-# A sample from its clip.
+# From clip to sample.
 SAMPLES = (
     "data/conditions.py",
     "data/loading/augment.py",
@@ -35,7 +35,7 @@ SAMPLES = (
     "data/loading/samples.py",
     "data/loading/texts.py",
     "data/loading/waveform.py",
-    "data/shards/codec.py",
+    "data/shards/chunk_codec.py",
     "media/log_mel.py",
     "media/yuv.py",
     "tokenizer.py",
@@ -62,7 +62,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "export": (
         "data/loading/dataset.py",
         "data/loading/waveform.py",
-        "data/shards/codec.py",
+        "data/shards/chunk_codec.py",
         "export/audio.py",
         "export/bundle.py",
         "export/model_card.py",
@@ -90,7 +90,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tokenizer.py",
     ),
 }
-# Reached by stages without deciding their bytes: settings, of which DVC compares the values; files, errors, progress;
+# Files that stages reach and that decide no byte: settings, whose values DVC compares; files, errors, progress;
 # readers that return the bytes as written, or fail; processes, locks and copies.
 NEUTRAL = (
     "core",
@@ -99,15 +99,12 @@ NEUTRAL = (
     "data/loading/failures.py",
     "data/loading/reader.py",
     "data/manifest.py",
-    "data/remote.py",
-    "data/shards/chunk_codec.py",
     "data/shards/config.py",
     "data/shards/encoded_cache.py",
     "data/shards/executors.py",
     "data/storage.py",
     "export/config.py",
     "media/clip.py",
-    "media/codecs.py",
     "media/probe.py",
     "media/sandbox.py",
     "model/config.py",

@@ -1,7 +1,7 @@
-"""Parameter fields: a frozen dataclass field that knows its meaning and its bounds.
+"""Parameter fields: dataclass fields with documentation and bounds.
 
-The dataclass of a room's settings lives in that room; ``mirasol.pipeline.params`` composes them into the
-schema of ``params.yaml``, checks values against the bounds and writes ``docs/params.md``.
+Each package declares the dataclass of its own settings; ``mirasol.pipeline.params`` composes them into the schema of
+``params.yaml``, checks values against the bounds and writes ``docs/params.md``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def param(
 ) -> Any:
     """A dataclass field with its documentation and allowed values in ``metadata``.
 
-    ``default`` is the value of the built-in world; ``params.yaml`` must still state it, so that
-    nothing that shapes a result hides in code.
+    ``default`` is the value of the built-in world; ``params.yaml`` must state it too, so that no setting that shapes
+    a result hides in code.
     """
     metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)

@@ -14,12 +14,20 @@ from typing import IO, Any
 
 from mirasol.core.errors import MirasolError
 
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the quota is used up: free some space",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.EACCES: "permission denied: choose a folder that can be written, or fix its permissions",
+    errno.EPERM: "not permitted: choose a folder that can be written, or fix its permissions",
+    errno.ENOTDIR: "a part of the path is a file: choose another",
+    errno.EEXIST: "a part of the path is a file: choose another",
+}
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path``; on success fsync and rename it over ``path``.
-
-    On any error the temporary file is removed and ``path`` is untouched.
+    """Open a temporary file next to ``path``; on success fsync and rename it over ``path``, on any error remove it.
 
     Raises:
         MirasolError: the folder is read-only or the disk is full.
@@ -46,18 +54,10 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 def disk_error(error: OSError, path: Path) -> MirasolError | None:
     """The message for a disk that cannot be written; ``None`` for any other ``OSError``."""
-    reasons = {
-        errno.ENOSPC: "the disk is full: free some space",
-        errno.EDQUOT: "the quota is used up: free some space",
-        errno.EROFS: "the file system is read-only: choose a folder that can be written",
-        errno.EACCES: "permission denied: choose a folder that can be written, or mend its rights",
-        errno.ENOTDIR: "a part of the path is a file: choose another",
-        errno.EEXIST: "a part of the path is a file: choose another",
-        errno.EPERM: "not permitted: choose a folder that can be written, or mend its rights",
-    }
-    if error.errno not in reasons:
+    reason = DISK_ERRORS.get(error.errno or 0)
+    if reason is None:
         return None
-    return MirasolError(f"cannot write {path}: {reasons[error.errno]}, then run again (nothing was left half-written)")
+    return MirasolError(f"cannot write {path}: {reason}, then run again (nothing was left half-written)")
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,10 +1,9 @@
-"""One progress display for all long work: a bar on a terminal, a line every few seconds elsewhere."""
+"""The progress display of all long work: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -14,28 +13,25 @@ EVERY = 5.0  # seconds between plain lines: often enough to see life, rare enoug
 
 
 class Progress:
-    """Shows how far a piece of long work is; a context manager.
+    """Shows the progress of long work; a context manager.
 
     On a terminal a bar on stderr; otherwise plain lines that survive in a log::
 
         [shards] 3,200/10,000 clips 151/s 0:45 left loss 0.31
 
     Args:
-        label: what is being done, usually the stage.
-        total: how much there is in all, ``None`` when nobody knows.
-        unit: what is counted.
-        done: how much was done before, by an earlier run that this one resumes; the rate leaves it out.
-        stream: where to write, stderr by default.
+        label: the work, usually the stage.
+        total: units in all, ``None`` if unknown.
+        unit: name of a unit.
+        done: units that an earlier run, which this one resumes, has done; the rate leaves them out.
+        stream: output, stderr by default.
     """
 
     def __init__(
         self, label: str, total: int | None, unit: str = "clips", *, done: int = 0, stream: TextIO | None = None
     ) -> None:
-        self.label = label
-        self.total = total
-        self.unit = unit
-        self.done = done
-        self._before = done
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self._before = done
         self._stream = stream if stream is not None else sys.stderr
         self._figures: dict[str, float | int | str] = {}
         self._began = self._said = time.monotonic()
@@ -56,9 +52,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._draw()
             self._bar.stop()
@@ -68,7 +62,7 @@ class Progress:
             self._say(f"{self.text(left=False)} {ending}")
 
     def advance(self, n: int = 1, **figures: float | int | str) -> None:
-        """Count ``n`` more units; ``figures`` (loss, accuracy) are shown beside the rate until replaced."""
+        """Count ``n`` more units; ``figures`` (loss, accuracy) appear after the rate until replaced."""
         self.done += n
         self._figures.update(figures)
         if self._bar is not None:
@@ -79,11 +73,11 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second since the start, without what an earlier run had done."""
+        """Units per second since the start of this run."""
         return (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
 
     def text(self, *, left: bool = True) -> str:
-        """The state in words: count, rate, time left, figures."""
+        """Count, rate, time left and figures."""
         parts = [f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else ""), self.unit]
         if self.done > self._before:
             rate = self.rate

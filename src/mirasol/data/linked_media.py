@@ -1,7 +1,7 @@
-"""Media that stay where they are: ``data/media`` is a link to their folder, ``data/media.jsonl`` lists what they were.
+"""Media that are linked and not copied: ``data/media`` links to their folder, ``data/media.jsonl`` lists their hashes.
 
-DVC does not follow the link: it tracks the listing, one small file for any number of media. The listing is the
-version of the media, and whoever reads them checks that they still are what it says.
+DVC does not follow the link; it tracks the listing, one small file for any number of media. The listing is the
+version of the media, and each reader compares them with it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import listing
 
 LISTING = "media.jsonl"
 SHOWN = 20
 
 
 def write_listing(data_dir: Path, media: Iterable[str]) -> None:
-    """Write ``media.jsonl``: of each of ``media`` its bytes, time of change and SHA-256.
+    """Write ``media.jsonl``: bytes, time of change and SHA-256 of each of ``media``.
 
-    Files whose size and time are those of the listing that was there are not read again.
+    Files with the size and time of the previous listing are not read again.
     """
     known = _read(data_dir) if (data_dir / LISTING).is_file() else {}
     names = sorted(set(media))
@@ -38,9 +37,9 @@ def write_listing(data_dir: Path, media: Iterable[str]) -> None:
 
 
 def changed_media(data_dir: Path, media: Iterable[str] | None = None) -> list[str]:
-    """What is not as ``media.jsonl`` says, of all that it lists or of ``media``, a line each; none without a listing.
+    """A line for each of ``media`` (all listed files) that differs from ``media.jsonl``; none without a listing.
 
-    Files of another size or time are read, so that a ``touch`` or a copy to another machine is no change.
+    Files with another size or time are hashed, so a ``touch`` or a copy to another machine is no change.
 
     Raises:
         MirasolError: the listing cannot be read, or the link to the media leads nowhere.
@@ -50,7 +49,7 @@ def changed_media(data_dir: Path, media: Iterable[str] | None = None) -> list[st
     known = _read(data_dir)
     if not (data_dir / "media").exists():
         raise MirasolError(
-            f"{data_dir / 'media'} leads nowhere: these media are not in {data_dir} but where they were imported from. "
+            f"{data_dir / 'media'} leads nowhere: these media were linked and not copied into {data_dir}. "
             f"Link to their folder on this machine: `ln -sfn FOLDER {data_dir / 'media'}`"
         )
     found = []
@@ -65,11 +64,11 @@ def changed_media(data_dir: Path, media: Iterable[str] | None = None) -> list[st
 
 
 def check_media(data_dir: Path, media: Iterable[str]) -> None:
-    """Raise :class:`MirasolError` that lists those of ``media`` that are not as ``media.jsonl`` says."""
+    """Raise :class:`MirasolError` that lists those of ``media`` that differ from ``media.jsonl``."""
     if changed := changed_media(data_dir, media):
         title = (
-            f"{len(changed)} media are not what {data_dir / LISTING} says, so that results would not be those of this "
-            "version of the data: import them again with `mirasol data import`, then `dvc add data`"
+            f"{len(changed)} media differ from {data_dir / LISTING}, the version of the data: import them again with "
+            "`mirasol data import`, then `dvc add data`"
         )
         raise MirasolError(listing(title, changed, SHOWN))
 
@@ -89,7 +88,7 @@ def _read(data_dir: Path) -> dict[str, dict[str, Any]]:
                 found[row.pop("media")] = {name: row[name] for name in ("bytes", "mtime_ns", "sha256")}
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise MirasolError(
-                    f"{path}:{number}: no line of a listing of media ({error}): get the file with `dvc checkout`, or "
+                    f"{path}:{number}: not a line of a media listing ({error}): get the file with `dvc checkout`, or "
                     "import the media again with `mirasol data import`"
                 ) from error
     return found

@@ -1,4 +1,4 @@
-"""The manifest: one row per example, and the clips that the rows ask about. No torch here."""
+"""The manifest: one row per example, and the clips that the rows are about. Without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write
 from mirasol.data.storage import check_url, is_url
 
@@ -22,7 +22,6 @@ SPLITS = ("train", "val", "test")
 CAPTION_PROMPT = "Describe the clip."
 AUDIO_PROMPT = "Classify the audio clip."
 CLASSIFY_PROMPT = "Classify the video audio clip."  # P 4: classification as open-ended text
-SHOWN_ERRORS = 50
 SET = re.compile(r"[\w.-]*")
 
 
@@ -36,18 +35,18 @@ class Example:
     end: float | None  # None: to the end
     task: str  # one of TASKS
     prompt: str
-    answers: tuple[str, ...]  # the first is the training target, any counts as right
+    answers: tuple[str, ...]  # the first is the training target, any is correct
     split: str  # one of SPLITS
     group: str  # the source video: splits and intervals go by group
     family: str = ""  # question family, "" if none
     licence: str = ""
-    options: tuple[str, ...] = ()  # of a multiple choice, in the order of the set; the right one is ``answers[0]``
+    options: tuple[str, ...] = ()  # of a multiple choice, in the order of the set; the correct one is ``answers[0]``
     set: str = ""  # the data set, where a folder holds several: a phase mixes them by these names (``mix``)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """All examples with equal media, start, end and split: what a shard sample holds."""
+    """All examples with equal media, start, end and split: one sample of a shard."""
 
     key: str
     media: str
@@ -58,14 +57,11 @@ class Clip:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
-OPTIONAL = (
-    "options",
-    "set",
-)  # keys that rows without them leave out, so that older manifests and shards stay as they are
+OPTIONAL = ("options", "set")  # keys that are left out when empty, so that older manifests and shards stay the same
 
 
 def clip_key(media: str, start: float | None, end: float | None, split: str) -> str:
-    """The name of a clip in the shards: 16 hexadecimal characters that depend on these four alone."""
+    """Name of a clip in the shards: 16 hexadecimal characters that depend on these four values only."""
     text = json.dumps([media, start, end, split], ensure_ascii=True)
     return hashlib.sha1(text.encode()).hexdigest()[:16]
 
@@ -81,11 +77,10 @@ def clips_of(examples: Iterable[Example]) -> list[Clip]:
 
 
 def read_manifest(path: str | Path) -> list[Example]:
-    """Every example of ``path``, in the order of the file.
+    """Every example of ``path``, in the order of the file. The shards stage checks whether the media exist.
 
     Raises:
-        MirasolError: the file is missing, or some of its lines are wrong; the message lists each
-            as ``file:line: what``. Whether the media exist is checked when they are sharded.
+        MirasolError: the file is missing, or lines are wrong; the message lists each as ``file:line: error``.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,9 +100,8 @@ def read_manifest(path: str | Path) -> list[Example]:
             errors += [f"{path}:{number}: {message}" for message in wrong]
             if row is None:
                 continue
-            first = line_of_id.setdefault(row.id, number)
-            if first != number:
-                errors.append(f"{path}:{number}: id {row.id!r} stands in line {first} already: ids must differ")
+            if (first := line_of_id.setdefault(row.id, number)) != number:
+                errors.append(f"{path}:{number}: id {row.id!r} repeats that of line {first}: ids must differ")
             split, line_of_group = split_of_group.setdefault(row.group, (row.split, number))
             if split != row.split:
                 errors.append(
@@ -123,7 +117,7 @@ def read_manifest(path: str | Path) -> list[Example]:
 
 
 def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write ``examples`` in the order given; the file is written whole or not at all.
+    """Write ``examples`` in the order given, whole or not at all.
 
     Raises:
         MirasolError: the folder cannot be written.
@@ -134,25 +128,19 @@ def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
 
 
 def row_of(example: Example) -> dict[str, Any]:
-    """``example`` as an object for JSON; an optional key that is empty is left out."""
+    """``example`` as a JSON object, without empty optional keys."""
     return {name: value for name, value in vars(example).items() if value or name not in OPTIONAL}
 
 
 def example_of(row: Mapping[str, Any]) -> Example:
-    """The example of a row that :func:`row_of` made, or that :func:`check_example` found right."""
+    """The example of a row made by :func:`row_of` or accepted by :func:`check_example`."""
     lists = {name: tuple(row.get(name, ())) for name in ("answers", "options")}
     times = {name: None if row[name] is None else float(row[name]) for name in ("start", "end")}
     return Example(**{**row, **lists, **times})
 
 
-def listing(title: str, lines: list[str], shown: int = SHOWN_ERRORS) -> str:
-    """``title`` and the first lines under it, with the number of those left out."""
-    more = [f"... and {len(lines) - shown} more"] if len(lines) > shown else []
-    return "\n  ".join([f"{title}:", *lines[:shown], *more])
-
-
 def _parse(line: bytes) -> tuple[Example | None, list[str]]:
-    """An example, or what is wrong with the line."""
+    """The example of a line, or its errors."""
     try:
         pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs)
     except (ValueError, RecursionError) as error:
@@ -162,7 +150,7 @@ def _parse(line: bytes) -> tuple[Example | None, list[str]]:
     row = dict(pairs)
     errors = []
     if len(row) != len(pairs):
-        errors.append("a key stands twice in the line")
+        errors.append("a key occurs twice in the line")
     errors += [f"missing key {name!r}" for name in FIELDS if name not in row and name not in OPTIONAL]
     errors += [f"unknown key {name!r}: allowed are {', '.join(FIELDS)}" for name in row if name not in FIELDS]
     errors += check_example(row, whole=not errors)
@@ -170,7 +158,7 @@ def _parse(line: bytes) -> tuple[Example | None, list[str]]:
 
 
 def check_example(row: Mapping[str, Any], *, whole: bool = True) -> list[str]:
-    """What is wrong with the values of an example's fields, each alone and, if it is ``whole``, together."""
+    """Errors in the values of an example: of each field and, if all fields exist (``whole``), of their combination."""
     errors = [wrong for name in FIELDS if name in row and (wrong := check_field(name, row[name]))]
     if errors or not whole:
         return errors
@@ -183,12 +171,11 @@ def check_example(row: Mapping[str, Any], *, whole: bool = True) -> list[str]:
 
 
 def check_field(name: str, value: Any) -> str | None:
-    """What is wrong with one value of an example, or ``None``."""
+    """The error in one value of an example, or ``None``."""
     if name in ("start", "end"):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value) and value >= 0):
-            return f"{name}: expected seconds >= 0 or null, got {value!r}"
-        return None
+        good = value is None or (number and math.isfinite(value) and value >= 0)
+        return None if good else f"{name}: expected seconds >= 0 or null, got {value!r}"
     if name == "answers":
         good = isinstance(value, (list, tuple)) and value and all(isinstance(a, str) and a.strip() for a in value)
         return None if good else f"answers: expected a list of at least one text, got {value!r}"
@@ -209,12 +196,11 @@ def check_field(name: str, value: Any) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=1024)  # rows about one clip follow each other
+@functools.lru_cache(maxsize=1024)  # consecutive rows are often about one clip
 def check_media(value: str) -> str | None:
-    """Why ``value`` is no path inside the data folder and no URL of a known store, or ``None``."""
+    """Why ``value`` is neither a path inside the data folder nor a URL of a known store, or ``None``."""
     if is_url(value):
-        wrong = check_url(value)
-        return f"media: {wrong}" if wrong else None
+        return f"media: {wrong}" if (wrong := check_url(value)) else None
     parts = PurePosixPath(value).parts
     if value.startswith(("/", "~")) or ".." in parts or "\\" in value or "\0" in value:
         return f"media: {value!r} must be a path inside the manifest's folder, with '/' and without '..'"

@@ -1,14 +1,15 @@
-"""What lies behind a URL: which are allowed, and media, read through fsspec, whole, into a local temporary file.
+"""Media and shards behind URLs, through fsspec.
 
-Decoders get local files only. A manifest may come from others, so the kinds of URL are an allow-list: stores of
-objects and local files, no web addresses, no chains of file systems.
+Decoders get local files only: an object is copied whole into a temporary file. A manifest may come from others, so
+the kinds of URL are an allow-list: object stores and local files, no web addresses, no chained file systems.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import disk_error
+from mirasol.core.files import atomic_write, disk_error
 
 SCHEMES = ("file", "s3", "gs", "az", "abfs")
-ASKED_AT_ONCE = 16  # objects whose identity is asked for at a time: each answer takes a round trip
+REQUESTS = 16  # concurrent requests for the identity of an object: each takes a round trip
 CREDENTIALS = "credentials come from the environment or from the files that the store's own tools read"
+ABSENT = (FileNotFoundError, PermissionError)
 _PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
@@ -28,12 +30,12 @@ Identity = tuple[Any, ...]
 
 
 def is_url(media: str) -> bool:
-    """Whether ``media`` names its store, ``scheme://...``; a path in the data folder otherwise."""
+    """Whether ``media`` is a URL (``scheme://...``) and not a path in the data folder."""
     return "://" in media
 
 
 def check_url(url: str) -> str | None:
-    """Why ``url`` cannot be read, or ``None``. What may be a password is not repeated."""
+    """Why ``url`` cannot be read, or ``None``. Does not repeat a possible password."""
     scheme, _, rest = url.partition("://")
     if _PASSWORD.match(rest):
         return f"a URL with a password ({scheme}://…) would carry it into files and logs: {CREDENTIALS}"
@@ -45,7 +47,7 @@ def check_url(url: str) -> str | None:
 
 
 def check_folder(url: str) -> str | None:
-    """Why shards cannot lie at ``url``, or ``None``. What may be a password or a key is not repeated."""
+    """Why shards cannot be stored at ``url``, or ``None``. Does not repeat a possible password or key."""
     _, _, rest = url.partition("://")
     if "?" in rest or "#" in rest:
         return f"a query in a URL would get into files and logs: name the folder alone, {CREDENTIALS}"
@@ -56,21 +58,36 @@ def check_folder(url: str) -> str | None:
 
 
 def identities(data_dir: Path, media: Iterable[str]) -> dict[str, Identity | None]:
-    """What tells one state of each file from another, without reading it; None where there is no file.
+    """The identity of each file, which any change of its contents changes, without reading it; None if it is missing.
 
-    A local file: size, times of change in nanoseconds and inode, which every way of writing it changes. An object:
-    what its store says of it (size, tag, time).
+    A local file: size, times of change in nanoseconds and inode. An object: its store's size, tag and time.
 
     Raises:
-        MirasolError: a store cannot be asked.
+        MirasolError: a store cannot be reached.
     """
     names = list(media)
-    found: dict[str, Identity | None] = {name: _of_path(data_dir / name) for name in names if not is_url(name)}
+    found: dict[str, Identity | None] = {name: _path_identity(data_dir / name) for name in names if not is_url(name)}
     urls = [name for name in names if is_url(name)]
     if urls:
-        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            found |= zip(urls, pool.map(_of_url, urls), strict=True)
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            found |= zip(urls, pool.map(_url_identity, urls), strict=True)
     return found
+
+
+def _path_identity(path: Path) -> Identity | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None  # the decoder reports why
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _url_identity(url: str) -> Identity | None:
+    try:
+        with _opened(url, passed=ABSENT) as (files, inside):
+            return (str(files.ukey(inside)),)
+    except ABSENT:
+        return None
 
 
 @contextlib.contextmanager
@@ -78,8 +95,8 @@ def local_file(data_dir: Path, media: str) -> Iterator[Path]:
     """A local path to ``media``: itself in the data folder, or a copy that is removed at the end of the block.
 
     Raises:
-        FileNotFoundError, PermissionError: the store has no such object, or does not give it.
-        MirasolError: the store cannot be asked, or the local disk is full.
+        FileNotFoundError, PermissionError: the store has no such object, or refuses it.
+        MirasolError: the store cannot be reached, or the local disk is full.
     """
     if not is_url(media):
         yield data_dir / media
@@ -87,55 +104,80 @@ def local_file(data_dir: Path, media: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mirasol-") as folder:
         suffix = PurePosixPath(media).suffix
         path = Path(folder) / f"media{suffix if _SUFFIX.fullmatch(suffix) else ''}"
-        with _told(media):
-            files, inside = store_of(media)
+        with _opened(media, passed=ABSENT, copy=path) as (files, inside):
             files.get_file(inside, str(path))
         yield path
 
 
-def _of_path(path: Path) -> Identity | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None  # decoding says why
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+class RemoteFolder:
+    """The folder at ``url``, for whole files in, and whole files or byte ranges out.
 
-
-def _of_url(url: str) -> Identity | None:
-    try:
-        with _told(url):
-            files, inside = store_of(url)
-            return (str(files.ukey(inside)),)
-    except (FileNotFoundError, PermissionError):
-        return None
-
-
-def store_of(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it.
-
-    Raises:
-        MirasolError: such URLs are not read.
-        ImportError: the package for this kind of store is not installed.
+    Files are named after their contents (:func:`mirasol.data.shards.format.object_name`), appear only when whole and
+    are never overwritten, so an older list of shards stays valid. Every method raises ``MirasolError`` if the store
+    refuses or cannot be reached after its package's retries.
     """
-    if wrong := check_url(url):
-        raise MirasolError(wrong)
-    import fsspec
 
-    files, inside = fsspec.core.url_to_fs(url)
-    return files, str(inside)
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def sizes(self) -> dict[str, int]:
+        """Name and bytes of each file; empty if the folder does not exist."""
+        with _opened(self.url, "listed") as (files, inside):
+            files.invalidate_cache()
+            try:
+                found = list(files.ls(inside, detail=True))
+            except FileNotFoundError:
+                return {}
+        return {PurePosixPath(e["name"]).name: int(e["size"] or 0) for e in found if e["type"] == "file"}
+
+    def put(self, path: Path, name: str) -> None:
+        """Write the local file ``path`` as ``name``, whole or not at all."""
+        with _opened(f"{self.url}/{name}", "written") as (files, inside):
+            if "file" in files.protocol:  # fsspec would copy under the final name
+                with path.open("rb") as source, atomic_write(inside) as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+            else:
+                files.put_file(str(path), inside)
+
+    def get(self, name: str, path: Path) -> None:
+        """Copy the file ``name`` to the local ``path``."""
+        with _opened(f"{self.url}/{name}", copy=path) as (files, inside):
+            files.get_file(inside, str(path))
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """``size`` bytes of the file ``name`` from ``offset`` on, or all."""
+        if size == 0:
+            return b""
+        with _opened(f"{self.url}/{name}") as (files, inside):
+            return bytes(files.cat_file(inside, start=offset or None, end=None if size is None else offset + size))
 
 
 @contextlib.contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Whatever a store raises as an error that names the URL; a file that is not there stays what it is."""
+def _opened(
+    url: str, action: str = "read", *, passed: tuple[type[OSError], ...] = (), copy: Path | None = None
+) -> Iterator[tuple[Any, str]]:
+    """The file system of ``url`` and the path in it. Turns errors, except ``passed``, into ones that name the URL.
+
+    ``copy`` is the local file that the block writes.
+    """
+    if wrong := check_url(url):
+        raise MirasolError(wrong)
     try:
-        yield
-    except (FileNotFoundError, PermissionError, MirasolError):
+        import fsspec  # only projects with media or shards behind URLs need it
+
+        files, inside = fsspec.core.url_to_fs(url)
+        yield files, str(inside)
+    except MirasolError:
+        raise
+    except passed:
         raise
     except ImportError as error:
         raise MirasolError(f"{url}: {error}: `pip install 'mirasol[cloud]'`, or the package it names") from error
-    except Exception as error:  # each store has errors of its own: no network, no credentials, no bucket
-        if isinstance(error, OSError) and (told := disk_error(error, Path(tempfile.gettempdir()))):
-            raise told from error
-        text = str(error) or os.strerror(getattr(error, "errno", None) or 0)
-        raise MirasolError(f"{url}: cannot be read: {type(error).__name__}: {text}") from error
+    except Exception as error:  # each store has its own errors, some of them OSErrors with numbers
+        if copy is not None and isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise (disk_error(error, copy) or error) from error
+        raise MirasolError(
+            f"{url}: cannot be {action}: {type(error).__name__}: {str(error) or type(error).__name__}. Look at the "
+            "address, the network and the credentials (from the environment or the files that the store's own tools "
+            "read), then run again: finished work is kept"
+        ) from error

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import listing
+from mirasol.core.errors import MirasolError, listing
 from mirasol.evaluation.generate import prompts_of
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score

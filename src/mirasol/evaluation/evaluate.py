@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
 from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import eval_loader
-from mirasol.data.loading.reader import read_index
-from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
+from mirasol.data.manifest import Clip, clips_of, read_manifest
+from mirasol.data.shards.format import read_index
 from mirasol.evaluation.generate import Answers, answer_all
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.progress import Progress
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
-from mirasol.data.manifest import Example, clips_of, listing
+from mirasol.data.manifest import Example, clips_of
 from mirasol.evaluation import closed
 from mirasol.evaluation.evaluate import (
     check_agreement,

@@ -1,4 +1,4 @@
-"""How a clip is cut into chunks (P 3.1, eq. 1). No torch here: the runtime uses it too."""
+"""How a clip is cut into chunks (P 3.1, eq. 1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mirasol.core.fields import param
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """The `clip` section: T chunks of K frames, and the sound of the same time limits."""
+    """The `clip` section: T chunks of K frames, and the sound of the same times."""
 
     sampling: str = param(
         "rate",

@@ -1,34 +1,46 @@
-"""Opening media files: local regular files of known formats, and nothing that they point to.
+"""Open media files: local regular files of known formats, and no other file that they point to.
 
-Files are untrusted: no network, no playlists, no image sequences, and limits that are checked before
-memory is taken.
+Files are untrusted: no network, no playlists, no image sequences, and limits that are checked before memory is
+allocated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
+from av.codec import Codec
+from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 
 from mirasol.core.errors import MirasolError
+
+Mode = Literal["r", "w"]
 
 MAX_PIXELS = 1 << 26  # of a source frame
 MAX_ASPECT = 32  # longer side over shorter side
 MAX_SECONDS = 3600.0  # of a clip
 MAX_FRAMES = 1 << 19  # decoded for one clip
-RATES = (100, 1 << 20)  # samples per second of sound
+RATES = (100, 1 << 20)  # audio samples per second
 # Demuxers that read one file and open no other: no hls, dash, concat, image sequences.
 FORMATS = (
     "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,wav,w64,mp3,flac,aac,aiff,caf,au,amr,ape,ac3,eac3,"
     "gif,h264,hevc,ivf,mxf,nut,rm,dv,m4v,wv,tta"
 )
-# Those whose length FFmpeg guesses from the first packets' bit rate.
+# Formats whose length FFmpeg guesses from the bit rate of the first packets.
 WITHOUT_LENGTH = {"mp3", "aac", "ac3", "eac3", "amr", "h264", "hevc", "m4v", "mpegvideo", "dv", "mpeg", "mpegts"}
 TS_PACKETS = (188, 192, 204)  # bytes of a packet of an MPEG transport stream: plain, Blu-ray, with error correction
 UNUSABLE = (av.error.FFmpegError, OSError, ValueError, MemoryError)
+# (codec, "r" to decode or "w" to encode, its use)
+CODECS: tuple[tuple[str, Mode, str], ...] = (
+    ("libx264", "w", "the built-in world and the shards hold H.264"),
+    ("h264", "r", "shards and most videos are H.264"),
+    ("flac", "w", "the shards hold sound as FLAC"),
+    ("flac", "r", "the shards hold sound as FLAC"),
+)
+PYAV_WHEEL = "pip install --force-reinstall --no-deps --only-binary av av"
 
 
 class MediaError(MirasolError):
@@ -37,7 +49,7 @@ class MediaError(MirasolError):
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file says of itself. Seconds and pixels; ``None`` or 0 where it does not say."""
+    """The header of a file. Seconds and pixels; ``None`` or 0 if not stated."""
 
     duration: float | None
     has_video: bool
@@ -51,15 +63,31 @@ class MediaInfo:
     channels: int
 
 
+def has_codec(name: str, mode: Mode) -> bool:
+    """Whether this PyAV can decode (``"r"``) or encode (``"w"``) with FFmpeg's codec ``name``."""
+    try:
+        Codec(name, mode)
+    except UnknownCodecError:
+        return False
+    return True
+
+
+def require_codec(name: str, mode: Mode) -> None:
+    """Raise :class:`MirasolError` with the remedy unless :func:`has_codec`."""
+    if not has_codec(name, mode):
+        kind = {"r": "decoder", "w": "encoder"}[mode]
+        raise MirasolError(f"this PyAV has no {name} {kind}: install its own wheel (`{PYAV_WHEEL}`)")
+
+
 def open_media(path: str | Path) -> InputContainer:
-    """Open a local media file, and nothing else that the file may point to.
+    """Open a local media file, and no other file that it may point to.
 
     Raises:
-        MediaError: there is no such file, or it is no media file of a known format.
+        MediaError: the file does not exist, or is not a media file of a known format.
     """
     path = Path(path)
     if not path.is_file():
-        raise MediaError(f"{path}: no such file" if not path.exists() else f"{path}: is no regular file")
+        raise MediaError(f"{path}: no such file" if not path.exists() else f"{path}: is not a regular file")
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | decoder_options()
         return av.open(f"file:{path}", "r", options=options, metadata_errors="ignore")
@@ -68,7 +96,7 @@ def open_media(path: str | Path) -> InputContainer:
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What a file says of itself, without decoding.
+    """The header of a file, without decoding.
 
     Raises:
         MediaError: as :func:`open_media`.
@@ -78,7 +106,7 @@ def probe(path: str | Path) -> MediaInfo:
 
 
 def info_of(container: InputContainer) -> MediaInfo:
-    """As :func:`probe`, of a file that is open."""
+    """As :func:`probe`, of an open file."""
     video, audio = streams_of(container)
     return MediaInfo(
         duration=container.duration / av.time_base if container.duration else None,
@@ -95,32 +123,31 @@ def info_of(container: InputContainer) -> MediaInfo:
 
 
 def decoder_options() -> dict[str, str]:
-    """What keeps FFmpeg from taking memory for a picture before anybody has seen its size."""
+    """Options that keep FFmpeg from allocating a picture before its size is checked."""
     return {"max_pixels": str(MAX_PIXELS * 5 // 4)}  # of the coded picture, which is padded
 
 
 def reason(error: BaseException) -> str:
-    """The bare reason of an FFmpeg error, without the file name that it repeats."""
+    """The reason of an FFmpeg error, without the file name that it repeats."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def streams_of(container: InputContainer) -> tuple[Any, Any]:
-    """The first video stream that is no cover picture, and the first audio stream; None where absent."""
+    """The first video stream that is not a cover picture, and the first audio stream; None if absent."""
     cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    pictures = [s for s in container.streams.video if s.codec_context is not None]
-    video = [s for s in pictures if not s.disposition & cover]
+    video = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & cover]
     audio = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
     return (video[0] if video else None), (audio[0] if audio else None)
 
 
 def origin_of(container: InputContainer) -> float:
-    """The presentation time that counts as 0: where the container starts, as players show it."""
+    """The presentation time that counts as 0: the start of the container, as in players."""
     start = container.start_time
     return max(0.0, start / av.time_base) if start is not None else 0.0
 
 
 def declared_seconds(container: InputContainer) -> float | None:
-    """The duration that the file's header states; None if it states none that can be relied on."""
+    """The duration in the file's header; None if absent or unreliable."""
     if container.format.name == "mp3":
         return _mp3_seconds(_path_of(container))
     if not container.duration or not WITHOUT_LENGTH.isdisjoint(container.format.name.split(",")):
@@ -128,21 +155,21 @@ def declared_seconds(container: InputContainer) -> float | None:
     video, audio = streams_of(container)
     used = [stream for stream in (video, audio) if stream is not None]
     if container.format.name == "avi" and video is not None and video.frames and video.average_rate:
-        return float(video.frames / video.average_rate)  # FFmpeg shortens an AVI's duration to what is there
+        return float(video.frames / video.average_rate)  # FFmpeg shortens a truncated AVI's duration
     if not used or any(stream.duration is None for stream in used):
         return container.duration / av.time_base
     ends = [float(((stream.start_time or 0) + stream.duration) * stream.time_base) for stream in used]
-    return max(ends) - origin_of(container)  # others, subtitles say, may last longer
+    return max(ends) - origin_of(container)  # other streams, like subtitles, may last longer
 
 
 def broken_end(container: InputContainer) -> str:
-    """What is wrong with the end of an MPEG transport stream, which says nowhere how long it is; "" if nothing."""
+    """The fault at the end of an MPEG transport stream, which states no duration; "" if none."""
     path = _path_of(container)
     if container.format.name != "mpegts":
         return ""
     with path.open("rb") as file:
         start = file.read(2 * max(TS_PACKETS) + 8)
-    # Where the sync byte comes again; Blu-ray puts a time of four bytes before it.
+    # The distance between sync bytes; Blu-ray puts a time of four bytes before each.
     fits = [n for n in TS_PACKETS for at in (0, 4) if start[at : at + 1] == start[at + n : at + n + 1] == b"\x47"]
     over = path.stat().st_size % fits[0] if fits else 0
     return f"the file ends within a packet, {over} of its {fits[0]} bytes are there" if over else ""
@@ -153,7 +180,7 @@ def _path_of(container: InputContainer) -> Path:
 
 
 def _mp3_seconds(path: Path) -> float | None:
-    """What the table of contents in the first frame of an MP3 (by Xing, Info) says; None without one."""
+    """Duration from the table of contents in the first frame of an MP3 (by Xing, Info); None without one."""
     with path.open("rb") as file:
         tag = file.read(10)
         if tag[:3] == b"ID3":  # seven bits of its size in each of four bytes
@@ -174,21 +201,13 @@ def _mp3_seconds(path: Path) -> float | None:
 
 
 def check_rate(path: Path, rate: int) -> None:
-    """Refuse sound with an impossible number of samples per second: resampling takes memory in proportion.
-
-    Raises:
-        MediaError: outside of RATES.
-    """
+    """Raise :class:`MediaError` for a sample rate outside RATES: resampling takes memory in proportion."""
     if not RATES[0] <= rate <= RATES[1]:
-        raise MediaError(f"{path}: {rate} samples of sound per second, the limits are {RATES[0]} and {RATES[1]}")
+        raise MediaError(f"{path}: {rate} audio samples per second, the limits are {RATES[0]} and {RATES[1]}")
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:
-    """Refuse frames that are too large or too narrow.
-
-    Raises:
-        MediaError: over a limit.
-    """
+    """Raise :class:`MediaError` for frames over MAX_PIXELS or MAX_ASPECT."""
     if width * height > MAX_PIXELS:
         raise MediaError(f"{path}: {width}x{height} pixels a frame, the limit is {MAX_PIXELS}")
     if min(width, height) > 0 and max(width, height) > MAX_ASPECT * min(width, height):

@@ -1,11 +1,11 @@
 """Sound as the model sees it: standardised log-mel, pooled to a fixed number of columns per chunk (P 3.1).
 
-numpy only, and used as it is by training, evaluation and the runtime. Letters: S samples, F frames at
-100 Hz, M mels, T chunks, A columns per chunk.
+numpy only; training, evaluation and the runtime share it. Letters: S samples, F frames at 100 Hz, M mels, T chunks,
+A columns per chunk.
 
-Everything is causal and chunk by chunk: frame ``i`` of a chunk ends ``i + 1`` hops after the chunk's first
-sample and reaches back over one window, into the chunk before or into zeros at the start. A chunk therefore
-has its own grid, whatever its length, and a stream gives the same numbers as the whole clip.
+Features are causal, chunk by chunk: frame ``i`` of a chunk ends ``i + 1`` hops after the chunk's first sample and
+reaches back over one window, into the previous chunk or into zeros at the start. Each chunk therefore has its own
+grid, whatever its length, and a stream gives the same numbers as the whole clip.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mirasol.media.clip import ClipSpec
 
 WINDOW_SECONDS = 0.025
 HOP_SECONDS = 0.010
-# A sine of full scale is 0 dB in its band. What lies below -80 dB (16-bit rounding lies at -100) is silence.
+# A sine of full scale is 0 dB in its band. Below -80 dB is silence (16-bit rounding lies at -100).
 FLOOR = 1e-8
 # Fixed affine standardisation: silence is -1, full scale is 3, ordinary sound around 0 to 2.
 MEAN_DB = -60.0
@@ -35,13 +35,13 @@ Array = NDArray[np.float32]
 
 
 def chunk_edge(index: int, chunk_seconds: float, sample_rate: int) -> int:
-    """First sample of chunk ``index``: rounded from its time, so that long streams do not drift."""
+    """First sample of chunk ``index``, rounded from its time so that long streams do not drift."""
     return int(np.floor(index * chunk_seconds * sample_rate + 0.5))
 
 
 def window_and_hop(spec: ClipSpec) -> tuple[int, int]:
-    """Samples of a frame, and from one frame to the next."""
-    return _window(spec), round(HOP_SECONDS * spec.sample_rate)
+    """Samples of a frame, and of the step to the next frame."""
+    return round(WINDOW_SECONDS * spec.sample_rate), round(HOP_SECONDS * spec.sample_rate)
 
 
 def black_frame(size: int) -> NDArray[np.uint8]:
@@ -62,7 +62,7 @@ def pool_chunk(mel: Array, columns: int) -> Array:
 
 
 def clip_audio(waveform: Array, spec: ClipSpec, chunk_seconds: float, chunks: int) -> Array:
-    """Pooled log-mel [T, A, M] of the first ``chunks`` chunks; a waveform that ends early goes on in silence."""
+    """Pooled log-mel [T, A, M] of the first ``chunks`` chunks; silence follows a waveform that ends early."""
     edges = [chunk_edge(t, chunk_seconds, spec.sample_rate) for t in range(chunks + 1)]
     samples = np.zeros(edges[-1], np.float32)
     kept = np.asarray(waveform[: edges[-1]], np.float32)
@@ -79,9 +79,9 @@ def clip_audio(waveform: Array, spec: ClipSpec, chunk_seconds: float, chunks: in
 
 
 def level(pooled: Array, spec: ClipSpec) -> Array:
-    """Chunks [..., A, M] as ``clip.level`` wants them; ``relative`` takes out each chunk's mean, save of silence.
+    """Chunks [..., A, M] under ``clip.level``; ``relative`` subtracts the mean of each chunk that is not silent.
 
-    How loud a recording is says where the microphone stood and how it was set before it says what was heard.
+    The loudness of a recording depends on the microphone's place and gain more than on the sound.
     """
     if spec.level == "absolute":
         return pooled
@@ -95,24 +95,23 @@ class StreamingAudio:
 
     def __init__(self, spec: ClipSpec) -> None:
         self.spec = spec
-        self.past = np.zeros(_window(spec), np.float32)  # the window before the next chunk: all that is remembered
+        self.past = np.zeros(window_and_hop(spec)[0], np.float32)  # the window before the next chunk, the only state
 
     def push(self, samples: Array) -> Array:
         """Features [A, M] of the next chunk from its samples (see :func:`chunk_edge`).
 
         Raises:
-            ValueError: ``samples`` is no waveform [S] with S >= 1.
+            ValueError: ``samples`` is not a waveform [S] with S >= 1.
         """
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"expected the samples [S] of one chunk, S >= 1; got shape {samples.shape}")
-        window = _window(self.spec)
         padded = np.concatenate([self.past, np.asarray(samples, np.float32)])
-        self.past = padded[-window:].copy()
+        self.past = padded[-len(self.past) :].copy()
         mel = _frames_to_mel(padded, _frame_ends(len(samples), self.spec), self.spec)
         return level(pool_chunk(mel, self.spec.audio_columns), self.spec)
 
     def reset(self) -> None:
-        """Begin a new stream: silence before its first sample."""
+        """Begin a new stream, with silence before its first sample."""
         self.past[:] = 0
 
 
@@ -120,7 +119,7 @@ def mel_filters(mels: int, sample_rate: int) -> Array:
     """Triangles [bins, M] on the HTK mel scale, from 0 Hz to half the sample rate, each with peak 1.
 
     The transform is one window long, or doubled until every triangle has a bin near its peak: zero padding
-    interpolates the spectrum where narrow low bands would otherwise be empty.
+    interpolates the spectrum, so narrow low bands are not empty.
     """
     size = round(WINDOW_SECONDS * sample_rate / 2) * 2
     top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
@@ -135,19 +134,15 @@ def mel_filters(mels: int, sample_rate: int) -> Array:
         size *= 2
 
 
-def _window(spec: ClipSpec) -> int:
-    return round(WINDOW_SECONDS * spec.sample_rate)
-
-
 def _frame_ends(samples: int, spec: ClipSpec) -> NDArray[np.int64]:
-    """Where the frames of a chunk end, in samples from its start; never past its end."""
-    hop = round(HOP_SECONDS * spec.sample_rate)
+    """The ends of a chunk's frames in samples from its start, at most its length."""
+    _, hop = window_and_hop(spec)
     count = max(1, samples // hop)
     return np.minimum(np.arange(1, count + 1) * hop, samples)
 
 
 def _with_context(samples: Array, spec: ClipSpec) -> Array:
-    return np.concatenate([np.zeros(_window(spec), np.float32), np.asarray(samples, np.float32)])
+    return np.concatenate([np.zeros(window_and_hop(spec)[0], np.float32), np.asarray(samples, np.float32)])
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""One status per media file: can it be used, up to where, and if not, why."""
+"""Probe a media file by decoding it: usable, usable up to a time, or rejected."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from mirasol.media.sandbox import sandboxed
 
 @dataclass(frozen=True)
 class Status:
-    """What :func:`status_of` found."""
+    """The result of :func:`probe_file`."""
 
     kind: str  # ok | partial | rejected
-    reason: str  # "" if ok; of a partial file also up to where picture and sound can be used
-    seconds: float  # of picture or sound that can be used, from the beginning, as far as was looked
+    reason: str  # "" if ok; of a partial file with the usable seconds of each stream
+    seconds: float  # usable seconds of picture or sound among those decoded
     info: MediaInfo | None  # None if rejected
 
 
-def status_of(path: str | Path, upto: float = MAX_SECONDS) -> Status:
-    """Decode the first ``upto`` seconds of a file in a guarded process; 0: the first frame and the first sound.
+def probe_file(path: str | Path, upto: float = MAX_SECONDS) -> Status:
+    """Decode the first ``upto`` seconds of a file in the sandbox; 0: the first frame and the first sound.
 
-    Never raises for what is in the file, and says the same every time.
+    Faults of the file never raise, and equal calls give equal results.
 
     Raises:
-        MirasolError: the process that decodes was killed from outside, twice.
+        MirasolError: the decoding process was killed from outside, twice.
     """
     try:
-        return sandboxed(examine, str(path), upto)
+        return sandboxed(probe_unguarded, str(path), upto)
     except MediaError as error:
         return Status("rejected", f"{path}: {error}", 0.0, None)
 
 
-def examine(path: str | Path, upto: float = MAX_SECONDS) -> Status:
-    """As :func:`status_of`, in this process."""
+def probe_unguarded(path: str | Path, upto: float = MAX_SECONDS) -> Status:
+    """As :func:`probe_file`, in this process."""
     try:
         info, seconds, faults = check_file(path, upto)
     except MediaError as error:

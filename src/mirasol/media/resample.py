@@ -1,4 +1,4 @@
-"""From decoded frames in order to the frames and the sound of one clip, on the clip's time axis."""
+"""Resample decoded frames and sound, in order, to the time axis of one clip."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MAX_ASPECT, MAX_FRAMES, MediaError, check_pixels
 from mirasol.media.log_mel import chunk_edge
 
-# Sample formats that numpy turns into floats as well as the resampler would, and their full scale.
+# Sample formats that numpy converts as exactly as the resampler, and their full scale.
 FULL_SCALE = {"s16": 32768.0, "s16p": 32768.0, "s32": 2147483648.0, "s32p": 2147483648.0, "flt": 1.0, "fltp": 1.0}
-MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels, where FFmpeg's default may exceed full scale
-JUMP = 0.02  # audio whose time differs from the expected by more begins anew
-RUN_UP = 0.1  # seconds of sound before the clip that the resampler is given
+MIX = {"rematrix_maxval": "1.0"}  # the mean of the channels; FFmpeg's default may exceed full scale
+JUMP = 0.02  # seconds: audio that differs by more from its expected time restarts the resampler
+RUN_UP = 0.1  # seconds of sound before the clip that the resampler gets
 SAME_TIME = 1e-3  # rounding of time stamps
-Rotation = tuple[bool, bool, bool]  # see turns_of
+Rotation = tuple[bool, bool, bool]  # see rotation_of
 UPRIGHT = (False, False, False)
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -37,9 +37,9 @@ class FrameResampler:
         self.frames: list[NDArray[np.uint8]] = []
         self.times: list[float] = []  # presentation time of each, from the clip's start
         self.covered = 0.0  # seconds of the clip with a picture
-        # Half of the last chunk: what must be covered before nobody needs to look whether it is.
+        # Once half of the last chunk is covered, no later frame can change the result.
         self.settled = (math.floor(min(spec.chunks, length / chunk_seconds) + 0.5) - 0.5) * chunk_seconds
-        self.fault = ""  # the first thing that went wrong
+        self.fault = ""  # the first fault
         self.late = False  # the first frame came after the clip's start
         self.rate: Fraction | None = None  # of the stream
         self.aspect: Fraction | int = 1  # of a pixel
@@ -84,7 +84,7 @@ class FrameResampler:
             self._give(until=math.inf)
 
     def _give(self, until: float) -> None:
-        """Hand out the frame on show to every wanted time before ``until``."""
+        """Store the shown frame for every wanted time before ``until``."""
         while len(self.frames) < len(self.wanted) and self.wanted[len(self.frames)] + SAME_TIME < until:
             assert self._shown is not None
             frame, time = self._shown
@@ -94,7 +94,7 @@ class FrameResampler:
             self.times.append(round(time, 6))
 
     def _convert(self, frame: Any) -> NDArray[np.uint8]:
-        """Centre square of the picture as it is displayed, [size*3/2, size], limited range, BT.601."""
+        """Centre square of the displayed picture, [size*3/2, size], limited range, BT.601."""
         shape = float(frame.width * self.aspect) / frame.height
         if not 1 / MAX_ASPECT <= shape <= MAX_ASPECT:
             raise MediaError(f"{self.path}: the picture is {shape:.3g} times as wide as high: outside the limit")
@@ -115,16 +115,15 @@ class FrameResampler:
             interpolation=SCALING,
             threads=1,
         )
-        # Scaling keeps the display matrix. Asked for its side data, a frame refers to itself and waits for the garbage
-        # collector: better the small one, for a stream held half a gigabyte of large ones.
+        # Scaling keeps the display matrix. A frame whose side data was read refers to itself and waits for the garbage
+        # collector, so read that of the small frame: a stream once held half a gigabyte of large ones.
         return center_crop(scaled, self.size, rotation_of(scaled))
 
 
 def rotation_of(frame: Any) -> Rotation:
-    """How a player turns a frame, by its display matrix: columns and rows exchanged, then columns, then rows reversed.
+    """The display matrix of a frame as (columns and rows exchanged, then columns reversed, then rows reversed).
 
-    The matrix [a b u, c d v, ...] takes the point (x, y) to (ax + cy, bx + dy). Of other angles than right ones, what
-    is nearest.
+    The matrix [a b u, c d v, ...] takes the point (x, y) to (ax + cy, bx + dy). Angles are rounded to right ones.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -133,10 +132,10 @@ def rotation_of(frame: Any) -> Rotation:
     return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
-def center_crop(frame: Any, size: int, turns: Rotation = UPRIGHT) -> NDArray[np.uint8]:
+def center_crop(frame: Any, size: int, rotation: Rotation = UPRIGHT) -> NDArray[np.uint8]:
     """Centre square of a yuv420p frame, turned upright."""
     left, top = (frame.width - size) // 4, (frame.height - size) // 4  # in chroma samples
-    exchanged, columns_reversed, rows_reversed = turns
+    exchanged, columns_reversed, rows_reversed = rotation
     found, at = np.empty(size * size * 3 // 2, np.uint8), 0
     for plane, scale in zip(frame.planes, (2, 1, 1), strict=True):
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
@@ -155,9 +154,9 @@ class AudioResampler:
     def __init__(self, begin: float, length: float, chunk_seconds: float, spec: ClipSpec) -> None:
         self.begin, self.length, self.rate = begin, length, spec.sample_rate
         self.samples = np.zeros(chunk_edge(spec.chunks, chunk_seconds, spec.sample_rate), np.float32)
-        self.end = min(len(self.samples), round(length * spec.sample_rate))  # sound after the clip's end is no part
+        self.end = min(len(self.samples), round(length * spec.sample_rate))  # leaves out sound after the clip's end
         self.covered = 0.0
-        self.fault = ""  # the first thing that went wrong
+        self.fault = ""  # the first fault
         self.late = False  # the first sample came after the clip's start
         self._resampler: av.AudioResampler | None = None
         self._source: tuple[str, str, int] | None = None
@@ -166,18 +165,18 @@ class AudioResampler:
 
     @property
     def came(self) -> bool:
-        """Whether any sound was decoded, of the clip or near it."""
+        """Whether any sound in or near the clip was decoded."""
         return self._source is not None
 
     @property
     def done(self) -> bool:
-        return self._expected > self.end / self.rate + 0.1  # 0.1 s: what the resampler may hold back
+        return self._expected > self.end / self.rate + 0.1  # 0.1 s: the resampler may hold back as much
 
     def push(self, frame: Any, origin: float) -> None:
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         time = self._expected if frame.time is None else frame.time - origin - self.begin
         if time + frame.samples / frame.sample_rate < -RUN_UP:
-            return  # so far before the clip that it makes no difference, wherever reading began
+            return  # too far before the clip to make a difference, wherever reading began
         if self._source is None:
             self.late = time > SAME_TIME
         if source != self._source or abs(time - self._expected) > JUMP:
@@ -191,13 +190,13 @@ class AudioResampler:
             samples = frame.to_ndarray().reshape(-1).astype(np.float32)
             self._place(samples / FULL_SCALE[source[0]])
         else:
-            stamp, frame.pts = frame.pts, None  # the resampler joins what it is given
+            stamp, frame.pts = frame.pts, None  # the resampler joins its input
             blocks = [f.to_ndarray()[0] for f in self._resampler.resample(frame)]
-            frame.pts = stamp  # another clip may want the frame
+            frame.pts = stamp  # another clip may use the frame
             self._place(*blocks)
 
     def finish(self) -> None:
-        """Take out what the resampler holds back."""
+        """Flush the resampler."""
         if self._resampler is not None:
             self._place(*(f.to_ndarray()[0] for f in self._resampler.resample(None)))
         self._resampler = None

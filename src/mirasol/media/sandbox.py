@@ -1,7 +1,7 @@
-"""Work on untrusted media in a process of its own, that may crash, hang or run out of memory.
+"""Decode untrusted media in a separate process, which may crash, hang or run out of memory.
 
-Each thread that calls :func:`sandboxed` has one such process, started at the first call and kept: a call costs a
-message there and one back. After a file that killed it the next call starts a new one.
+Each thread that calls :func:`sandboxed` keeps one process: a call costs one request and one reply. Hand-written:
+``ProcessPoolExecutor`` loses all its jobs with one dead worker, and limits neither the time nor the memory of a call.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from typing import Any, ParamSpec, TypeVar
 from mirasol.core.errors import MirasolError
 from mirasol.media.container import MediaError
 
-STALL_SECONDS = 60.0  # without a packet read, a frame decoded or one encoded
+STALL_SECONDS = 60.0  # without a packet read, or a frame decoded or encoded
 FILE_SECONDS = 3600.0  # of one call
-MEMORY = 4 << 30  # bytes of address space, besides what results are known to take
-START_SECONDS = 120.0  # until a new process has loaded its libraries
-BEAT_SECONDS = 1.0  # between two signs of life
-GLANCE_SECONDS = 0.25  # after which a thread looks whether anybody still wants its result
-FROM_OUTSIDE = ("SIGKILL", "SIGTERM")  # no fault of the file: its memory is limited
+MEMORY = 4 << 30  # bytes of address space, without those of results of known size
+START_SECONDS = 120.0  # for a new process to load its libraries
+BEAT_SECONDS = 1.0  # between two heartbeats
+POLL_SECONDS = 0.25  # between two checks whether the call was cancelled
+FROM_OUTSIDE = ("SIGKILL", "SIGTERM")  # not the file's fault, because its memory is limited
 CHILD = "import sys; sys.path[:] = {path!r}; from mirasol.media.sandbox import serve; serve({channel})"
 
 P = ParamSpec("P")
@@ -44,22 +44,18 @@ _of_this_thread = threading.local()
 
 
 def sandboxed(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
-    """``function(*arguments)``, a function of a module, called in this thread's guarded process.
-
-    What it raises is raised here.
+    """``function(*arguments)``, a function of a module, called in this thread's sandbox. Its exceptions pass through.
 
     Raises:
-        MediaError: the process crashed, gave no sign of life (:func:`heartbeat`) for STALL_SECONDS, or took more
-            than FILE_SECONDS. The file is not named: the caller knows it.
+        MediaError: the process crashed, gave no :func:`heartbeat` for STALL_SECONDS, or took more than FILE_SECONDS.
+            The caller adds the name of the file.
         MirasolError: the process was killed from outside, and so was a second one. Names ``arguments``.
-        CancelledError: nobody wants the result any more (:func:`stop_with`).
+        CancelledError: the call was cancelled (:func:`cancel_on`).
     """
+    with contextlib.suppress(_KilledError):  # perhaps another process needed the memory: try again
+        return _sandbox().call(function, arguments, keywords)
     try:
-        return _guard().call(function, arguments, keywords)  # type: ignore[no-any-return]
-    except _KilledError:
-        pass  # it may have had bad luck: memory that another process needed
-    try:
-        return _guard().call(function, arguments, keywords)  # type: ignore[no-any-return]
+        return _sandbox().call(function, arguments, keywords)
     except _KilledError as error:
         raise MirasolError(
             f"the process that decodes was killed twice ({error}), out of memory? Lower shards.workers, or take "
@@ -67,32 +63,31 @@ def sandboxed(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs
         ) from error
 
 
-def stop_with(stop: threading.Event) -> None:
-    """Calls of this thread end when ``stop`` is set, with their process: a film may take an hour."""
-    _of_this_thread.stop = stop
-
-
-class _KilledError(Exception):
-    """The guarded process was killed by the system or by somebody, and not by us."""
-
-
-def _guard() -> Guard:
-    guard: Guard | None = getattr(_of_this_thread, "guard", None)
-    if guard is None or not guard.alive:
-        guard = _of_this_thread.guard = Guard()
-    return guard
-
-
 def _named(arguments: tuple[Any, ...]) -> str:
     """The files and clips among ``arguments``."""
     paths = [str(a) for a in arguments if isinstance(a, str | Path)]
     listed = [item for a in arguments if isinstance(a, list) for item in a]
-    clips = [f"{item.media} [{item.key}]" for item in listed if hasattr(item, "media") and hasattr(item, "key")]
-    return ", ".join(paths + clips[:10])
+    return ", ".join(paths + [f"{item.media} [{item.key}]" for item in listed if hasattr(item, "key")][:10])
 
 
-class Guard:
-    """One process that does what :meth:`call` says."""
+def cancel_on(stop: threading.Event) -> None:
+    """Cancel this thread's calls when ``stop`` is set, and end their process: a film may take an hour."""
+    _of_this_thread.stop = stop
+
+
+class _KilledError(Exception):
+    """The sandbox was killed from outside, by the system or a user."""
+
+
+def _sandbox() -> Sandbox:
+    sandbox: Sandbox | None = getattr(_of_this_thread, "sandbox", None)
+    if sandbox is None or not sandbox.alive:
+        sandbox = _of_this_thread.sandbox = Sandbox()
+    return sandbox
+
+
+class Sandbox:
+    """One process that runs the functions given to :meth:`call`."""
 
     def __init__(self) -> None:
         self._channel, theirs = multiprocessing.Pipe()
@@ -130,20 +125,20 @@ class Guard:
         except (EOFError, ConnectionError) as error:
             raise self._death() from error
         except BaseException:
-            self.close()  # hung, or Ctrl-C here: what it sends next would belong to nobody
+            self.close()  # hung, or Ctrl-C here: its next reply would belong to no call
             raise
         if kind == "raised":
             raise value
         return value
 
     def _exchange(self, task: tuple[Any, ...]) -> tuple[str, Any]:
-        """Send a task and wait for the answer, as long as there are signs of life."""
+        """Send a task and wait for the reply as long as heartbeats come."""
         until = time.monotonic() + FILE_SECONDS
-        quiet = 0.0  # seconds that were waited, not those of the clock: Ctrl-Z stops both processes, and is no hang
+        quiet = 0.0  # seconds of waiting, not of the clock: Ctrl-Z stops both processes and is not a hang
         stop: threading.Event | None = getattr(_of_this_thread, "stop", None)
         self._channel.send(task)
         while stop is None or not stop.is_set():
-            wait = min(GLANCE_SECONDS, STALL_SECONDS, until - time.monotonic())
+            wait = min(POLL_SECONDS, STALL_SECONDS, until - time.monotonic())
             if wait <= 0:
                 raise MediaError(f"the decoder took more than {FILE_SECONDS:g} s")
             if self._channel.poll(wait):
@@ -167,18 +162,18 @@ class Guard:
 def _end(channel: Connection, process: subprocess.Popen[bytes]) -> None:
     channel.close()
     process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel ends when it can
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a process that hangs in the kernel ends later
         process.wait(5)
 
 
-# What follows runs in the guarded process; elsewhere `heartbeat` and `need_memory` do nothing.
+# The rest runs in the sandbox; in other processes `heartbeat` and `need_memory` do nothing.
 
 _to_parent: Connection | None = None
 _last_beat = 0.0
 
 
 def heartbeat() -> None:
-    """A sign of life, from wherever work on a file makes progress."""
+    """Report progress on a file."""
     global _last_beat
     if _to_parent is not None and time.monotonic() - _last_beat > BEAT_SECONDS:
         _last_beat = time.monotonic()
@@ -186,9 +181,9 @@ def heartbeat() -> None:
 
 
 def need_memory(size: int) -> None:
-    """Limit the process to MEMORY and ``size`` bytes for results whose size is known."""
-    if _to_parent is not None and sys.platform != "win32":
-        import resource
+    """Limit the process to MEMORY and ``size`` bytes for results of known size."""
+    if _to_parent is not None:
+        import resource  # the sandbox needs POSIX, the rest of this module does not
 
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         wanted = MEMORY + size if most == resource.RLIM_INFINITY else min(MEMORY + size, most)
@@ -197,15 +192,14 @@ def need_memory(size: int) -> None:
 
 
 def serve(descriptor: int) -> None:
-    """Do what comes through the channel, and end with the process at its other end."""
+    """Run the tasks of the channel, and end with the process at its other end."""
     global _to_parent, _last_beat
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    with contextlib.suppress(OSError):  # where memory is short, the system shall end this process first
+    with contextlib.suppress(OSError):  # if memory is short, the system ends this process first
         Path("/proc/self/oom_score_adj").write_text("500")
-    if sys.platform != "win32":
-        import resource
+    import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     channel = _to_parent = Connection(descriptor)
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, tasks), daemon=True).start()
@@ -224,7 +218,7 @@ def serve(descriptor: int) -> None:
 
 
 def _listen(channel: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
-    """A thread of its own, so that the parent's end is noticed while a decoder hangs."""
+    """Runs in a separate thread, to notice the parent's end while a decoder hangs."""
     while True:
         try:
             tasks.put(channel.recv_bytes())
@@ -240,5 +234,5 @@ def _answer(task: bytes) -> tuple[str, Any]:
     except MemoryError:
         return "raised", MediaError(f"the decoder needs more memory than the {MEMORY >> 20} MiB it may take")
     except Exception as error:
-        error.add_note(f"In the guarded process:\n{traceback.format_exc()}")
+        error.add_note(f"In the sandbox:\n{traceback.format_exc()}")
         return "raised", error

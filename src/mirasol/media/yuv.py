@@ -1,4 +1,4 @@
-"""Crop and mirror planar YUV 4:2:0 frames, all frames of a clip alike. Whole numbers only: the same on any machine."""
+"""Crop and mirror planar YUV 4:2:0 frames, all frames of a clip alike. In integers: the same on any machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Box:
 
 
 def draw_box(size: int, smallest: float, chances: NDArray[np.float64]) -> Box:
-    """A box within ``size`` x ``size`` of at least the share ``smallest`` of its area, from four numbers of [0, 1).
+    """A box within ``size`` x ``size`` of at least the share ``smallest`` of its area.
 
-    They decide area, aspect and place. A large box is nearly square, for it must not stick out. Sides are rounded.
+    Four numbers of [0, 1) decide area, aspect and place. A large box is nearly square, so that it fits. Sides are
+    rounded.
     """
     area = smallest + (1.0 - smallest) * chances[0]
     aspect = math.exp(min(ASPECT, -math.log(area)) * (2.0 * chances[1] - 1.0))
@@ -38,7 +39,7 @@ def zoomed(frames: Frames, box: Box) -> Frames:
     """Frames [..., S*3/2, S] with ``box`` enlarged to the whole picture (bilinear).
 
     Raises:
-        ValueError: a side of the box is odd or empty, or it sticks out.
+        ValueError: a side of the box is odd or empty, or the box is not within the frame.
     """
     size = frames.shape[-1]
     sides = (box.top, box.left, box.height, box.width)
@@ -81,7 +82,7 @@ def _zoom(plane: Frames, box: Box) -> Frames:
 
 
 def _taps(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint16]]:
-    """For each of ``size`` pixels the two of ``side`` that it lies between, and the weight of the second of 256."""
+    """For each of ``size`` pixels the two neighbours among ``side``, and the weight of the second, of 256."""
     place = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
     low = np.floor(place).astype(np.int64)
     return low, np.minimum(low + 1, side - 1), np.round((place - low) * 256).astype(np.uint16)

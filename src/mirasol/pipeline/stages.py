@@ -34,7 +34,7 @@ def shards(params: Params) -> None:
     """data/ -> tars of clips cut into chunks in build/shards, counts in reports/shards.json."""
     from mirasol.data.shards.build import build_shards
 
-    report = build_shards(paths.DATA, paths.SHARDS, params.clip, params.shards, store=paths.PARTS)
+    report = build_shards(paths.DATA, paths.SHARDS, params.clip, params.shards, cache=paths.PARTS)
     write_json(paths.REPORTS / "shards.json", report)
     split = params.evaluate.split
     if not report["splits"].get(split):  # warn before hours of training: evaluate refuses an empty split

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError, probe
-from mirasol.media.sandbox import Guard
+from mirasol.media.sandbox import Sandbox
 from mirasol.runtime.sources.files import Chunk, FileSource
 from mirasol.serve.limits import Limits
 
@@ -66,7 +66,7 @@ class Media:
 
     def __init__(self, path: Path, clip: ClipSpec, limits: Limits, threads: Executor) -> None:
         self.path, self._clip, self._limits, self._threads = path, clip, limits, threads
-        self._guard: Guard | None = None
+        self._guard: Sandbox | None = None
         self._first: Chunk | None = None
         self._closed = False
 
@@ -123,7 +123,7 @@ class Media:
 
     def _ready(self) -> None:
         if self._guard is None or not self._guard.alive:
-            self._guard = Guard()
+            self._guard = Sandbox()
         if self._closed:  # meanwhile
             self._guard.close()
 

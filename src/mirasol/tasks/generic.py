@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.data.manifest import (
     AUDIO_PROMPT,
     CAPTION_PROMPT,
@@ -39,7 +39,6 @@ from mirasol.data.manifest import (
     Example,
     check_example,
     example_of,
-    listing,
 )
 from mirasol.data.storage import is_url
 from mirasol.tasks.base.writer import check_link, refuse_world, write_data

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import Example, listing
+from mirasol.core.errors import MirasolError, listing
+from mirasol.data.manifest import Example
 from mirasol.tasks.base.protocol import Asked, Material, Protocol, cell, hash_of
 from mirasol.tasks.questions import Questions, media_of
 from mirasol.tasks.scoring.config import EvaluateSpec

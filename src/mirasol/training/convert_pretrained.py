@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import listing
+from mirasol.core.errors import MirasolError, listing
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.pretrained.mirasol import read_mirasol

@@ -11,7 +11,7 @@ import pytest
 from mirasol.cli.doctor import GIB, examine, locked
 from mirasol.cli.main import doctor
 from mirasol.core.errors import MirasolError
-from mirasol.media import codecs
+from mirasol.media import container
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -42,7 +42,7 @@ def test_free_disk_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fr
 
 
 def test_a_missing_codec_is_named_with_its_use_and_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "has_codec", lambda name, mode: name != "libx264")
+    monkeypatch.setattr(container, "has_codec", lambda name, mode: name != "libx264")
     (finding,) = findings(tmp_path, "codecs")
     assert finding.state == "missing"
     assert "libx264 encoder" in finding.text
@@ -62,11 +62,11 @@ def test_a_project_without_version_control_is_told_how_to_get_it(
     assert (found["git"].state, found["dvc"].mend) == ("missing", "dvc init")
 
 
-@pytest.mark.parametrize(("name", "mode", "use"), codecs.NEEDED)
-def test_pyav_has_every_codec_that_is_needed(name: str, mode: codecs.Mode, use: str) -> None:
-    codecs.require_codec(name, mode)
+@pytest.mark.parametrize(("name", "mode", "use"), container.CODECS)
+def test_pyav_has_every_codec_that_is_needed(name: str, mode: container.Mode, use: str) -> None:
+    container.require_codec(name, mode)
 
 
 def test_a_codec_that_nobody_has_is_a_mendable_error() -> None:
     with pytest.raises(MirasolError, match=r"no nonesuch encoder: install .*`pip install"):
-        codecs.require_codec("nonesuch", "w")
+        container.require_codec("nonesuch", "w")

@@ -15,7 +15,7 @@ from support.media import TINY_CLIP, example, tone, write_media
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.contact_sheet import changes, look, look_at_training, status_of_clip
+from mirasol.data.contact_sheet import clip_marks, contact_sheet, sample_marks, training_contact_sheet
 from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import write_manifest
@@ -60,7 +60,7 @@ def damaged_set(folder: Path) -> Path:
 
 def test_each_clip_is_told_its_state(tmp_path: Path) -> None:
     shards = ShardDataset(damaged_set(tmp_path), "train")
-    states = [said(status_of_clip(shards.meta(number), shards.spec)) for number in range(len(shards))]
+    states = [said(clip_marks(shards.meta(number), shards.spec)) for number in range(len(shards))]
     assert states[0] == ["ok", "picture copied from the source"]
     assert states[1][0].startswith("partial: ") and "up to" in states[1][0]
     assert states[2] == ["ok", "picture in 1 of 2 chunks", "no sound"]
@@ -69,32 +69,32 @@ def test_each_clip_is_told_its_state(tmp_path: Path) -> None:
 
 def test_rejected_clips_come_on_a_page_of_their_own(tmp_path: Path) -> None:
     shards = ShardDataset(damaged_set(tmp_path), "train")
-    pages = look(shards, tmp_path / "look.png")
+    pages = contact_sheet(shards, tmp_path / "look.png")
     assert [page.name for page in pages] == ["look-1.png", "look-2.png"]
     assert size_of(pages[0])[1] > 4 * size_of(pages[1])[1]
-    assert look(shards, tmp_path / "key.png", keys=shards.keys[:1]) == [tmp_path / "key.png"]
+    assert contact_sheet(shards, tmp_path / "key.png", keys=shards.keys[:1]) == [tmp_path / "key.png"]
 
 
 def test_a_damaged_clip_is_shown_as_such(tiny_shards: TinyShards, tmp_path: Path) -> None:
     for path in tiny_shards.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     os.truncate(tmp_path / "train-00000.tar", 4000)
-    assert look(ShardDataset(tmp_path, "train", any_size=True), tmp_path / "look.png", clips=3)[0].is_file()
+    assert contact_sheet(ShardDataset(tmp_path, "train", any_size=True), tmp_path / "look.png", clips=3)[0].is_file()
 
 
 def test_many_clips_take_pages(tiny_shards: TinyShards, tmp_path: Path) -> None:
     shards = ShardDataset(tiny_shards.folder, "train")
-    pages = look(shards, tmp_path / "look.png", clips=len(shards) * 2)
+    pages = contact_sheet(shards, tmp_path / "look.png", clips=len(shards) * 2)
     assert len(pages) == -(-len(shards) // 12)
-    (page,) = look(shards, tmp_path / "two.png", clips=2)
+    (page,) = contact_sheet(shards, tmp_path / "two.png", clips=2)
     assert page == tmp_path / "two.png"
 
 
 def test_one_shard_can_be_seen(tiny_shards: TinyShards, tmp_path: Path) -> None:
-    (page,) = look(ShardDataset(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00000.tar")
+    (page,) = contact_sheet(ShardDataset(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00000.tar")
     assert page.is_file()
     with pytest.raises(MirasolError, match=r"no shard val-00009\.tar: there are val-00000\.tar to"):
-        look(ShardDataset(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00009.tar")
+        contact_sheet(ShardDataset(tiny_shards.folder, "val"), tmp_path / "a.png", shard="val-00009.tar")
 
 
 def test_training_samples_are_those_of_the_loader(loader: Make, tokenizer: Tokenizer, tmp_path: Path) -> None:  # noqa: F811
@@ -108,7 +108,7 @@ def test_training_samples_are_those_of_the_loader(loader: Make, tokenizer: Token
             return read(self, number)
 
     training.samples.__class__ = Samples
-    (page,) = look_at_training(training, tokenizer, tmp_path / "a.png", clips=3, name="finetune")
+    (page,) = training_contact_sheet(training, tokenizer, tmp_path / "a.png", clips=3, name="finetune")
     assert drawn == [4, 5, 6] and page.is_file()
 
 
@@ -117,7 +117,7 @@ def test_what_is_told_of_a_sample_is_what_was_done(loader: Make) -> None:  # noq
     seen = set()
     for number in range(40):
         sample = samples[number]
-        told = set(said(changes(samples, number, sample)))
+        told = set(said(sample_marks(samples, number, sample)))
         seen |= told
         clip = sample.clip
         before = samples.clips.shard_set.arrays(samples.clips.shard_set.keys.index(sample.key))
@@ -135,7 +135,7 @@ def test_a_mixture_and_a_later_beginning_are_told(loader: Make) -> None:  # noqa
     mixtures = later = 0
     for number in range(40):
         sample = samples[number]
-        told = " ".join(said(changes(samples, number, sample)))
+        told = " ".join(said(sample_marks(samples, number, sample)))
         assert ("mixed: " in told) == bool(sample.shares)
         if sample.shares:
             mixtures += 1

@@ -49,7 +49,7 @@ def test_a_changed_source_stops_the_run_and_imported_again_is_made_alone(media: 
     data = imported(media)
     build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
     write_media(media / "deep/b.mp4", frames=4, size=(16, 16), sound=tone(0.5, hertz=900))
-    with pytest.raises(MirasolError, match=r"1 media are not what(.|\n)*media/deep/b.mp4: has changed$"):
+    with pytest.raises(MirasolError, match=r"1 media differ from(.|\n)*media/deep/b.mp4: has changed$"):
         build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
     imported(media)
     assert build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)["reused"] == 2
@@ -97,5 +97,5 @@ def test_a_listing_that_is_none_is_told_with_its_line(media: Path) -> None:
     data = imported(media)
     with (data / "media.jsonl").open("a") as file:
         file.write('{"media": "media/x.mp4"}\n')
-    with pytest.raises(MirasolError, match=r"media\.jsonl:4: no line of a listing"):
+    with pytest.raises(MirasolError, match=r"media\.jsonl:4: not a line of a media listing"):
         changed_media(data)

@@ -84,7 +84,7 @@ def test_a_missing_key_is_told(tmp_path: Path) -> None:
 
 
 def test_an_id_that_stands_twice_is_told_with_both_lines(tmp_path: Path) -> None:
-    assert ":2: id 'e0' stands in line 1 already" in error_of(tmp_path / "m.jsonl", line(0), line(0))
+    assert ":2: id 'e0' repeats that of line 1" in error_of(tmp_path / "m.jsonl", line(0), line(0))
 
 
 def test_a_source_video_in_two_splits_is_told_with_both_lines(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_impossible_sample_rates_are_refused_before_resampling(tmp_path: Path, r
     with wave_file(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(bytes(100_000))
-    with pytest.raises(MediaError, match=f"{rate} samples of sound per second, the limits are 100 and 1048576"):
+    with pytest.raises(MediaError, match=f"{rate} audio samples per second, the limits are 100 and 1048576"):
         decode_clip(path, None, None, TINY_CLIP)
 
 
@@ -355,7 +355,7 @@ def test_a_file_that_is_no_media_is_refused(tmp_path: Path, content: bytes) -> N
 def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="no such file"):
         probe(tmp_path / "a.mp4")
-    with pytest.raises(MediaError, match="no regular file"):
+    with pytest.raises(MediaError, match="not a regular file"):
         probe(tmp_path)
 
 

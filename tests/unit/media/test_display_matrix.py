@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from support.media import TINY_CLIP
 
-from mirasol.data.shards.codec import conforms, unpack_video
-from mirasol.data.shards.encode import SourceSlice, make_part
+from mirasol.data.shards.chunk_codec import unpack_video
+from mirasol.data.shards.codec import conforms
+from mirasol.data.shards.encode import SourceSlice, encode_slice
 from mirasol.media.container import open_media
 from mirasol.media.decode import decode_clip
 
@@ -66,7 +67,7 @@ def test_a_conforming_video_is_copied_only_upright(tmp_path: Path, matrix: tuple
     path = quartered(tmp_path / "a.mp4", matrix)
     with open_media(path) as container:
         assert conforms(container, TINY_CLIP)  # but for how it is turned, which its header does not tell
-    (made,) = make_part(path, SourceSlice("media/a.mp4", ((None, None),)), TINY_CLIP, 10)
+    (made,) = encode_slice(path, SourceSlice("media/a.mp4", ((None, None),)), TINY_CLIP, 10)
     assert made.facts["copied"] == (matrix == (1, 0, 0, 1))
     np.testing.assert_allclose(
         quarters(unpack_video(made.files["mp4"], TINY_CLIP)[0]), shown_by_players(matrix), atol=8

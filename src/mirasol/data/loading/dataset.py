@@ -15,11 +15,10 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.loading.decoded_cache import Decoded, DecodedCache, audio_shape, video_shape
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.loading.reader import Entry, ShardReader, read_index
+from mirasol.data.loading.reader import ShardReader
 from mirasol.data.loading.waveform import cut
-from mirasol.data.shards.build import INDEX
-from mirasol.data.shards.chunk_codec import unpack_chunk
-from mirasol.data.shards.codec import as_floats, unpack_samples, unpack_video
+from mirasol.data.shards.chunk_codec import as_floats, unpack_chunk, unpack_samples, unpack_video
+from mirasol.data.shards.format import INDEX, Entry, read_index
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, reason
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
@@ -31,7 +30,7 @@ CACHE_BYTES = 4 << 30  # a larger split is decoded every time
 
 @dataclass(frozen=True)
 class ClipArrays(Decoded):
-    """A decoded clip with its JSON (see :func:`mirasol.data.shards.encode.make_part`)."""
+    """A decoded clip with its JSON (see :func:`mirasol.data.shards.encode.encode_slice`)."""
 
     meta: dict[str, Any] = field(kw_only=True)
 

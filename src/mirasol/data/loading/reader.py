@@ -9,24 +9,19 @@ from __future__ import annotations
 import collections
 import fcntl
 import hashlib
-import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, disk_error, sha256_file
-from mirasol.core.progress import Progress
-from mirasol.data.manifest import listing
-from mirasol.data.remote import RemoteFolder, object_name
-from mirasol.data.shards.build import FORMAT, INDEX, INDEX_SUFFIX
-from mirasol.data.shards.format import is_tar_name
-from mirasol.data.storage import check_folder
+from mirasol.data.shards.format import INDEX_SUFFIX, Entry, object_name, parse_tar_index, read_tar_index
+
+if TYPE_CHECKING:
+    from mirasol.data.storage import RemoteFolder
 
 OPEN_TARS = 64
 COPIED_AT_ONCE = 8
@@ -35,18 +30,6 @@ LOCK = "lock"
 DAMAGED = ".damaged"  # suffix of a copy whose original in the store is damaged too
 RESTORE = "get it with `dvc checkout`, or make it again with `dvc repro -f shards`"
 RESEND = "remove the rest of it there, then make it again with `dvc repro -f shards`, which sends missing files"
-_HASH = re.compile(r"[0-9a-f]{64}")
-
-Places = dict[str, list[int]]  # {kind: [offset, size]}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A clip in the index of a tar; ``json`` is the SHA-256 of its JSON, empty in shards of earlier versions."""
-
-    key: str
-    places: Places
-    json: bytes
 
 
 class ShardReader:
@@ -74,6 +57,8 @@ class ShardReader:
             _check_sizes(self._paths, entries, found, any_size, RESTORE)
             self._indexes = [read_tar_index(path.with_name(path.name + INDEX_SUFFIX)) for path in self._paths]
             return
+        from mirasol.data.storage import RemoteFolder  # sets on the local disk do without
+
         remote = RemoteFolder(index["storage"])
         objects = [object_name(tar["name"], tar["sha256"]) for tar in entries]
         self._urls = [f"{remote.url}/{name}" for name in objects]
@@ -133,47 +118,6 @@ class ShardReader:
         return file
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """``shards.json`` of a finished set.
-
-    Raises:
-        MirasolError: it is missing (the shards are unfinished), of another version, or names other files than tars.
-    """
-    path = folder / INDEX
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if index["format"] != FORMAT:
-            raise ValueError(f"format {index['format']!r}, expected {FORMAT!r}")
-        tars = [tar for tars in index["splits"].values() for tar in tars]
-        names, storage = [str(tar["name"]) for tar in tars], index.get("storage", "")
-        hashes = [(str(tar.get("sha256")), str(tar.get("index_sha256"))) for tar in tars if storage]
-        unhashed = [name for name, pair in zip(names, hashes, strict=False) if not all(map(_HASH.fullmatch, pair))]
-    except FileNotFoundError:
-        raise MirasolError(f"{path}: no such file: make the shards with `dvc repro shards`") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MirasolError(f"{path}: no shards of this version ({error}): make them with `dvc repro shards`") from error
-    wrong = [f"{n!r} is no name of a shard, expected one like train-00000.tar" for n in names if not is_tar_name(n)]
-    wrong += [f"{name!r} lacks its hashes" for name in unhashed]
-    if storage and (why := check_folder(str(storage))):
-        wrong.append(f"storage: {why}")
-    if wrong:
-        title = f"{path}: it may have been written to reach other files, so nothing is read: `dvc repro -f shards`"
-        raise MirasolError(listing(title, wrong, 10))
-    return index
-
-
-def read_tar_index(path: Path) -> list[Entry]:
-    """Every clip in a tar.
-
-    Raises:
-        MirasolError: the file is missing or damaged.
-    """
-    try:
-        return _parsed(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MirasolError(f"{path}: no index of a tar ({error}): make it again with `dvc repro -f shards`") from error
-
-
 def remote_index(remote: RemoteFolder, tar: dict[str, Any], kept: Path | None = None) -> list[Entry]:
     """As :func:`read_tar_index`, of a tar behind a URL, checked against its hash; folder ``kept`` keeps a copy."""
     name = _index_object(tar)
@@ -187,24 +131,14 @@ def remote_index(remote: RemoteFolder, tar: dict[str, Any], kept: Path | None = 
             if copy is not None:
                 with atomic_write(copy) as file:
                     file.write(data)
-        return _parsed(data)
+        return parse_tar_index(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MirasolError(f"{remote.url}/{name}: no index of a tar ({error}): {RESEND}") from error
+        raise MirasolError(f"{remote.url}/{name}: not the index of a tar ({error}): {RESEND}") from error
 
 
 def _remote_indexes(remote: RemoteFolder, tars: list[dict[str, Any]], kept: Path | None = None) -> list[list[Entry]]:
     with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
         return list(pool.map(lambda tar: remote_index(remote, tar, kept), tars))
-
-
-def _parsed(data: bytes) -> list[Entry]:
-    index = json.loads(data)
-    samples = index["samples"]
-    hashes = [bytes.fromhex(text) for text in index.get("json_sha256", [""] * len(samples))]
-    return [
-        Entry(str(key), {str(kind): [int(a), int(b)] for kind, (a, b) in places.items()}, digest)
-        for (key, places), digest in zip(samples, hashes, strict=True)
-    ]
 
 
 def _index_object(tar: dict[str, Any]) -> str:
@@ -257,6 +191,8 @@ def _copies(
 
 def _copy(remote: RemoteFolder, tars: list[tuple[dict[str, Any], str]], folder: Path, any_size: bool) -> set[str]:
     """Names of those that are damaged in the store."""
+    from mirasol.core.progress import Progress
+
     damaged: set[str] = set()
     with Progress("copy", len(tars), "tars") as progress, ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
         jobs = [pool.submit(_copy_one, remote, tar, name, folder) for tar, name in tars]

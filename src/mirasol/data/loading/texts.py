@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import Example, listing
+from mirasol.core.errors import MirasolError, listing
+from mirasol.data.manifest import Example
 from mirasol.tokenizer import Tokenizer
 
 

@@ -1,15 +1,17 @@
-"""The frames of a clip at rest, all or those of one chunk: their packets are found through the tables of the mp4.
+"""From the files of a stored clip to arrays: all frames, those of one chunk, or the sound.
 
-FFmpeg's own way, opening the file and seeking, decodes frames to learn what they are; for eight frames that costs as
-much as the frames themselves, for a clip of 128 a tenth of them. ISO/IEC 14496-12 has the boxes, 14496-15 the decoder's
+Hand-written mp4 tables: PyAV decodes frames while it opens and seeks, which for eight frames costs as much as the
+frames themselves, and for a clip of 128 a tenth of them. ISO/IEC 14496-12 defines the boxes, 14496-15 the decoder's
 configuration.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -17,29 +19,90 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from mirasol.media.clip import ClipSpec
-from mirasol.media.resample import center_crop
 
-AVC1_HEADER = 78  # bytes of a sample entry of pictures, before the boxes inside it
+AVC1_HEADER = 78  # bytes of a video sample entry, before the boxes inside it
+
+
+def unpack_video(data: bytes, spec: ClipSpec, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """The frames [N, size*3/2, size] of an mp4 from ``pack_video`` or ``copy_videos``.
+
+    They are written to the beginning of ``into``, contiguous and large enough for T*K frames, if given.
+
+    Raises:
+        ValueError: the bytes are not such a video; FFmpeg's errors of damaged data are ValueErrors too.
+    """
+    # Frames are written once: copies and fresh memory would cost a third of decoding.
+    shape = (spec.frames, spec.size * spec.size * 3 // 2)
+    frames = _fill(frames_of(data, spec), np.empty(shape, np.uint8) if into is None else into.reshape(shape), spec.size)
+    if not len(frames):
+        raise ValueError("no frame in the video")
+    return frames
 
 
 def unpack_chunk(data: bytes, chunk: int, spec: ClipSpec) -> NDArray[np.uint8]:
-    """The K frames [K, size*3/2, size] of chunk number ``chunk``, of an mp4 as ``unpack_video`` takes it.
+    """The K frames [K, size*3/2, size] of chunk number ``chunk``, of an mp4 as :func:`unpack_video` takes it.
 
     Raises:
-        ValueError: the bytes are no such video, or it has no such chunk; FFmpeg's errors are ValueErrors too.
+        ValueError: as :func:`unpack_video`, or the video has no such chunk.
     """
-    frames = list(frames_of(data, spec, chunk))
+    target = np.empty((spec.frames_per_chunk, spec.size * spec.size * 3 // 2), np.uint8)
+    frames = _fill(frames_of(data, spec, chunk), target, spec.size)
     if len(frames) != spec.frames_per_chunk:
         raise ValueError(f"chunk {chunk} has {len(frames)} of {spec.frames_per_chunk} frames")
-    return np.stack([center_crop(frame, spec.size) for frame in frames])
+    return frames
+
+
+def _fill(frames: Iterable[VideoFrame], target: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The planes of ``frames`` in ``target`` [N, size*size*3/2]; returns the rows used [n, size*3/2, size]."""
+    count = 0
+    # Each row is one item: NumPy then copies a plane in one go instead of looping over rows of bytes.
+    luma = target[:, : size * size].view(f"V{size}")  # [N, size]
+    chroma = target[:, size * size :].view(f"V{size // 2}")  # [N, size]: all of U, then all of V
+    for frame in frames:
+        if count == len(target):
+            raise ValueError(f"more than {count} frames")
+        y, u, v = frame.planes
+        luma[count] = _rows(y, luma.dtype, size)
+        chroma[count, : size // 2] = _rows(u, chroma.dtype, size // 2)
+        chroma[count, size // 2 :] = _rows(v, chroma.dtype, size // 2)
+        count += 1
+    return target[:count].reshape(count, size * 3 // 2, size)
+
+
+def _rows(plane: Any, row: np.dtype[np.void], count: int) -> NDArray[np.void]:
+    """The first ``count`` rows of a plane, without their padding."""
+    return np.ndarray(count, row, plane, 0, (plane.line_size,))
+
+
+def as_floats(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    """16-bit samples as a waveform in [-1, 1)."""
+    return samples.astype(np.float32) / 32768.0
+
+
+def unpack_samples(data: bytes) -> NDArray[np.int16]:
+    """The samples [S] of a file from ``pack_audio``.
+
+    Raises:
+        ValueError: the bytes are not such a file; FFmpeg's errors of damaged data are ValueErrors too.
+    """
+    with av.open(io.BytesIO(data), "r", format="flac", options={"protocol_whitelist": "file"}) as container:
+        parts = [_mono(frame) for frame in container.decode(audio=0)]
+    if not parts:
+        raise ValueError("no sound in the file")
+    return np.concatenate(parts)
+
+
+def _mono(frame: Any) -> NDArray[np.int16]:
+    if (frame.format.name, len(frame.layout.channels)) != ("s16", 1):
+        raise ValueError(f"expected 16-bit samples of one channel, got {frame}")
+    return np.frombuffer(frame.planes[0], np.int16, frame.samples)
 
 
 def frames_of(data: bytes, spec: ClipSpec, chunk: int | None = None) -> Iterator[VideoFrame]:
-    """The frames of the whole video, or those of chunk number ``chunk``, which begins with a key frame.
+    """The frames of the whole video, or of chunk number ``chunk``, which begins with a key frame.
 
     Raises:
-        ValueError: the bytes are no such video, it has no such chunk, or it is damaged; FFmpeg's errors of damaged data
-            are ValueErrors too.
+        ValueError: the bytes are not such a video, it has no such chunk, or it is damaged.
     """
     configuration, places = packets_of(data)
     if chunk is not None:
@@ -61,10 +124,10 @@ def frames_of(data: bytes, spec: ClipSpec, chunk: int | None = None) -> Iterator
 
 
 def packets_of(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
-    """The decoder's configuration, and offset and size of every packet of the only track of an mp4, in order.
+    """The decoder's configuration, and (offset, size) of every packet of the only track of an mp4, in order.
 
     Raises:
-        ValueError: the bytes are no mp4 with one track of H.264.
+        ValueError: the bytes are not an mp4 with one track of H.264.
     """
     try:
         media = data
@@ -77,7 +140,7 @@ def packets_of(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
 
 
 def _places(tables: bytes, length: int) -> list[tuple[int, int]]:
-    """From the tables of sizes, of groups of packets ("chunks" there), and of where these lie."""
+    """Places from the tables of packet sizes, of groups of packets ("chunks" in the standard), and of group offsets."""
     same, count = struct.unpack_from(">II", _box(tables, b"stsz"), 4)
     sizes = np.full(count, same, np.int64) if same else _column(_box(tables, b"stsz")[12:], ">u4", count)
     wide = any(name == b"co64" for name, _ in _boxes(tables))
@@ -90,7 +153,7 @@ def _places(tables: bytes, length: int) -> list[tuple[int, int]]:
     if len(held) != len(groups) or held.sum() != count:
         raise ValueError(f"the tables name {held.sum()} packets in groups, and {count} sizes")
     before = np.cumsum(sizes) - sizes  # bytes of the packets before each
-    leader = np.repeat(np.cumsum(held) - held, held)  # the first packet of each one's group
+    leader = np.repeat(np.cumsum(held) - held, held)  # the first packet of each packet's group
     offsets = np.repeat(groups, held) + before - before[leader]
     if count and (offsets.min() < 0 or (offsets + sizes).max() > length):
         raise ValueError("a packet lies outside of the file")

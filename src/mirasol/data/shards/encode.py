@@ -1,8 +1,7 @@
-"""Parts: the clips of one source file that are made together, from one pass over it.
+"""Encode slices: the clips of one source file that are encoded together, from one pass over it.
 
-A part is the unit of making, keeping and making again. Its bytes follow from its source, its spans, the settings,
-the code and the library versions, and from no other part: so parts may be made in any order, by any process, and
-kept from run to run.
+A slice is the unit of encoding and of the cache. Its bytes depend on its source, its spans, the settings, the code and
+the library versions only, so slices may be encoded in any order by any process, and kept from run to run.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from mirasol.core.code import CLIPS, code_hash
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Clip
 from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video
+from mirasol.data.shards.format import FORMAT
 from mirasol.data.storage import Identity, is_url, local_file
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, open_media, reason
-from mirasol.media.decode import DecodedClip, Span, decode_beside_copies, decode_clips
+from mirasol.media.decode import DecodedClip, Span, decode_clips, decode_sound_of_copies
 from mirasol.media.sandbox import sandboxed
 
-FORMAT = "mirasol-shards-1"
-JOB_CLIPS = 2  # handed over at a time where sources are short: more, and the last job of a run is waited for
-PART_CLIPS = 32  # their frames are in memory at once; a source with more is read in slices of its time
+JOB_CLIPS = 2  # clips of a job with short sources: with more, all would wait for a run's last job
+SLICE_CLIPS = 32  # their frames are in memory at once; longer sources are divided in time
 SILENT_PEAK = 1e-4  # below -80 dB of full scale, the floor of the features
 
 
@@ -48,142 +47,141 @@ class SourceSlice:
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """A span as it goes into a tar, or why it does not."""
+    """A span as it goes into a tar, or why it is rejected."""
 
     files: dict[str, bytes]  # by extension, in the order of the tar
-    facts: dict[str, Any]  # what its JSON says of it, whoever asks about it
+    facts: dict[str, Any]  # the part of its JSON that is the same for every example
     rejected: str = ""
 
     @property
     def final(self) -> bool:
-        """Whether making it again would give no more. What has failed may have failed for want of memory or time."""
+        """Whether encoding it again would give the same. A failure may come from a lack of memory or time."""
         return not self.rejected and not self.facts["partial"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Parts for one process, and all it needs to make them."""
+    """Slices for one process, with all that it needs to encode them."""
 
     data_dir: Path
-    parts: tuple[SourceSlice, ...]
+    slices: tuple[SourceSlice, ...]
     clip: ClipSpec
     crf: int
     code: str
 
 
-def parts_of(clips: Iterable[Clip]) -> tuple[list[SourceSlice], dict[tuple[str, Span], tuple[int, int]]]:
-    """The parts in the order of their first clip, and where each (media, span) lies: number of the part and index.
+def slices_of(clips: Iterable[Clip]) -> tuple[list[SourceSlice], dict[tuple[str, Span], tuple[int, int]]]:
+    """The slices in the order of their first clip, and the place of each (media, span): number of slice and index.
 
-    All spans of a source are brought together, wherever the manifest has them, and a span stands once, however
-    many splits want it: so a source is decoded about once.
+    Collects all spans of a source from the whole manifest, each once for all splits, so a source is decoded about once.
     """
     spans_of: dict[str, dict[Span, None]] = {}
     for clip in clips:
         spans_of.setdefault(clip.media, {})[clip.start, clip.end] = None
-    parts: list[SourceSlice] = []
+    slices: list[SourceSlice] = []
     places: dict[tuple[str, Span], tuple[int, int]] = {}
     for media, spans in spans_of.items():
         ordered = sorted(spans, key=lambda span: (span[0] or 0.0, math.inf if span[1] is None else span[1]))
-        for low in range(0, len(ordered), PART_CLIPS):
-            part = SourceSlice(media, tuple(ordered[low : low + PART_CLIPS]))
-            places |= {(media, span): (len(parts), index) for index, span in enumerate(part.spans)}
-            parts.append(part)
-    return parts, places
+        for low in range(0, len(ordered), SLICE_CLIPS):
+            one = SourceSlice(media, tuple(ordered[low : low + SLICE_CLIPS]))
+            places |= {(media, span): (len(slices), index) for index, span in enumerate(one.spans)}
+            slices.append(one)
+    return slices, places
 
 
-def part_name(part: SourceSlice, identity: Identity | None, clip: ClipSpec, crf: int) -> str:
-    """A name that differs whenever anything differs that the part's bytes follow from: 64 hexadecimal characters."""
-    recipe = [part.media, identity, part.spans, dataclasses.asdict(clip), crf, code_fingerprint()]
+def slice_name(one: SourceSlice, identity: Identity | None, clip: ClipSpec, crf: int) -> str:
+    """A hash of everything that the slice's bytes depend on: 64 hexadecimal characters."""
+    recipe = [one.media, identity, one.spans, dataclasses.asdict(clip), crf, code_fingerprint()]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
 
 
 def jobs_of(
-    data_dir: Path, parts: Mapping[int, SourceSlice], clip: ClipSpec, crf: int
+    data_dir: Path, slices: Mapping[int, SourceSlice], clip: ClipSpec, crf: int
 ) -> Iterator[tuple[list[int], Job]]:
-    """Numbers of the parts of each job, and the job. What lies behind a URL is fetched by one job only."""
-    numbers: list[int] = []
-    clips = 0
-    for number, part in parts.items():
-        fetched = bool(numbers) and is_url(part.media) and parts[numbers[-1]].media == part.media
-        if clips >= JOB_CLIPS and not fetched:
-            yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, code_fingerprint())
-            numbers, clips = [], 0
-        numbers.append(number)
-        clips += len(part.spans)
-    if numbers:
-        yield numbers, Job(data_dir, tuple(parts[n] for n in numbers), clip, crf, code_fingerprint())
+    """Each job with the numbers of its slices. All slices of a URL go into one job, which fetches it once."""
+    jobs: list[list[int]] = []
+    for number, one in slices.items():
+        last = jobs[-1] if jobs else []
+        same_url = bool(last) and is_url(one.media) and slices[last[-1]].media == one.media
+        if last and (same_url or sum(len(slices[n].spans) for n in last) < JOB_CLIPS):
+            last.append(number)
+        else:
+            jobs.append([number])
+    for numbers in jobs:
+        yield numbers, Job(data_dir, tuple(slices[n] for n in numbers), clip, crf, code_fingerprint())
 
 
-def make_job(job: Job) -> list[list[EncodedClip]]:
-    """Every part of a job.
+def encode_job(job: Job) -> list[list[EncodedClip]]:
+    """The clips of every slice of a job.
 
     Raises:
-        MirasolError: this process has other code or libraries than the one that asks, or a store of media
+        MirasolError: this process has other code or libraries than the one that sent the job, or a store of media
             cannot be read.
     """
     if job.code != code_fingerprint():
         raise MirasolError(
-            "a worker has other code or other libraries than this process, so its clips would be other bytes: install "
+            "a worker has other code or other libraries than this process, so the encoded clips would differ: install "
             f"the same mirasol and the same packages on every machine (here {code_fingerprint()}, there {job.code})"
         )
-    made: list[list[EncodedClip]] = []
-    for media, run in itertools.groupby(job.parts, key=lambda part: part.media):
-        parts = list(run)
+    encoded: list[list[EncodedClip]] = []
+    for media, run in itertools.groupby(job.slices, key=lambda one: one.media):
+        slices = list(run)
         try:
             with local_file(job.data_dir, media) as path:
-                made += [_make_guarded(path, part, job.clip, job.crf) for part in parts]
-        except (FileNotFoundError, PermissionError) as error:  # of a store: local files are opened by the decoder
+                encoded += [_encode_sandboxed(path, one, job.clip, job.crf) for one in slices]
+        except (FileNotFoundError, PermissionError) as error:  # of a store: the decoder opens local files
             why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be fetched: {reason(error)}"
-            made += [[EncodedClip({}, {}, why)] * len(part.spans) for part in parts]
-    return made
+            encoded += [[EncodedClip({}, {}, why)] * len(one.spans) for one in slices]
+    return encoded
 
 
-def _make_guarded(path: Path, part: SourceSlice, spec: ClipSpec, crf: int) -> list[EncodedClip]:
-    """:func:`make_part` of a file that may crash or hang the decoder: then it is rejected, and the run goes on."""
+def _encode_sandboxed(path: Path, one: SourceSlice, spec: ClipSpec, crf: int) -> list[EncodedClip]:
+    """:func:`encode_slice`; rejects a file that crashes or hangs the decoder, and the run goes on."""
     try:
-        return sandboxed(make_part, path, part, spec, crf)
+        return sandboxed(encode_slice, path, one, spec, crf)
     except MediaError as error:
-        return [EncodedClip({}, {}, str(error).replace(str(path), part.media))] * len(part.spans)
+        return [EncodedClip({}, {}, str(error).replace(str(path), one.media))] * len(one.spans)
 
 
-def make_part(path: Path, part: SourceSlice, spec: ClipSpec, crf: int) -> list[EncodedClip]:
-    """The spans of a part from its source, which lies at ``path``.
+def encode_slice(path: Path, one: SourceSlice, spec: ClipSpec, crf: int) -> list[EncodedClip]:
+    """The clips of a slice from its source, which lies at ``path``.
 
-    Packets that conform are copied, all else is decoded, once for all the spans, and encoded.
+    Copies packets that conform; decodes the rest, once for all spans, and encodes it.
     """
     packed: list[tuple[bytes | None, DecodedClip | MediaError]]
     try:
         with open_media(path) as opened:
             if conforms(opened, spec):
-                packed = _copied_or_decoded(path, opened, part.spans, spec)
+                packed = _copy_or_decode(path, opened, one.spans, spec)
             else:
-                packed = [(None, clip) for clip in decode_clips(path, part.spans, spec, opened)]
+                packed = [(None, clip) for clip in decode_clips(path, one.spans, spec, opened)]
     except MediaError as error:
-        packed = [(None, error)] * len(part.spans)
+        packed = [(None, error)] * len(one.spans)
     except UNUSABLE as error:
-        packed = [(None, MediaError(f"cannot be decoded: {reason(error)}"))] * len(part.spans)
-    made = []
+        packed = [(None, MediaError(f"cannot be decoded: {reason(error)}"))] * len(one.spans)
+    encoded = []
     for mp4, result in packed:
         if isinstance(result, MediaError):
-            made.append(EncodedClip({}, {}, str(result).removeprefix(f"{path}: ").replace(str(path), part.media)))
+            why = str(result).removeprefix(f"{path}: ").replace(str(path), one.media)
+            encoded.append(EncodedClip({}, {}, why))
         else:
-            made.append(_pack(mp4, result, spec, crf, result.partial.replace(str(path), part.media)))
-    return made
+            encoded.append(_encode(mp4, result, spec, crf, result.partial.replace(str(path), one.media)))
+    return encoded
 
 
-def _copied_or_decoded(
+def _copy_or_decode(
     path: Path, opened: InputContainer, spans: Sequence[Span], spec: ClipSpec
 ) -> list[tuple[bytes | None, DecodedClip | MediaError]]:
-    """Packets of the clips that conform, and the sound beside them; of the others ``None``, and what is decoded."""
+    """(packets, sound) of each clip that conforms, (``None``, decoded clip) of the others."""
     copies = copy_videos(opened, spans, spec)
     copied = [start for (start, _), mp4 in zip(spans, copies, strict=True) if mp4 is not None]
     rest = [span for span, mp4 in zip(spans, copies, strict=True) if mp4 is None]
-    beside = iter(decode_beside_copies(path, copied, spec))
+    sounds = iter(decode_sound_of_copies(path, copied, spec))
     decoded = iter(decode_clips(path, rest, spec) if rest else [])
-    return [(mp4, next(decoded) if mp4 is None else next(beside)) for mp4 in copies]
+    return [(mp4, next(decoded) if mp4 is None else next(sounds)) for mp4 in copies]
 
 
-def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, partial: str) -> EncodedClip:
+def _encode(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, partial: str) -> EncodedClip:
     files = {}
     if mp4 is not None:
         files["mp4"] = mp4
@@ -210,7 +208,7 @@ def _pack(mp4: bytes | None, decoded: DecodedClip, spec: ClipSpec, crf: int, par
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What the bytes of a clip depend on besides its source and the settings."""
+    """The format and the versions of the libraries that decide a clip's bytes."""
     libraries = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
     return {"format": FORMAT, "av": av.__version__} | {
         name: libraries[name] for name in ("libavcodec", "libavformat", "libswscale", "libswresample")
@@ -219,5 +217,5 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def code_fingerprint() -> str:
-    """A hash of the library versions and of the code that decides a clip's bytes: an edit makes all parts again."""
+    """A hash of the library versions and of the code that decides a clip's bytes."""
     return hashlib.sha256(json.dumps([versions(), np.__version__, code_hash(CLIPS)]).encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""Finished parts, kept beside the shards: what makes a killed run go on, and the next one do only what is new.
+"""A cache of encoded slices: a killed run continues, and the next run encodes only new slices.
 
-DVC deletes the shards before it runs their stage, so what may be used again lies elsewhere, in ``runs/``. A part is
-a file named after all that its bytes follow from (``parts.part_name``). It counts only if its hashes hold, so no
-kill and no power cut leaves a wrong one. The folder may be deleted at any time.
+It lies in ``runs/``, because DVC deletes the shards before it runs their stage. Each slice is a file with the name of
+``slice_name``, and counts only if its hashes match, so no kill and no power cut leaves a wrong one. The folder may be
+deleted at any time. Hand-written: DVC's run cache knows whole stages, joblib's memory has neither hashes nor a lock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mirasol.core.errors import MirasolError
@@ -21,30 +20,30 @@ from mirasol.core.files import disk_error
 from mirasol.data.shards.encode import EncodedClip
 
 LOCK = "lock"
-AGAIN = ".again"  # ends the name of a part that the next run makes again
+AGAIN = ".again"  # suffix of a slice that the next run encodes again
 
 
 class EncodedCache:
-    """The parts below ``folder``, for one run at a time; a context manager."""
+    """The slices below ``folder``, for one run at a time; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._names: set[str] = set()  # of files
-        self._last: tuple[str, list[dict[str, Any]], int] | None = None  # name, header, where the contents begin
+        self._last: tuple[str, list[dict[str, Any]], int] | None = None  # name, header, offset of the contents
         self._handle = -1
 
     def __enter__(self) -> EncodedCache:
-        """Take the folder.
+        """Lock the folder.
 
         Raises:
-            MirasolError: another run has it, or it cannot be written.
+            MirasolError: another run has locked it, or it cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._lock()
             for path in self.folder.glob("??/*"):
-                if path.suffix:  # of a run that was killed, or to be made again
+                if path.suffix:  # of a killed run, or to be encoded again
                     path.unlink()
                 else:
                     self._names.add(path.name)
@@ -55,28 +54,25 @@ class EncodedCache:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._release()
 
     def __contains__(self, name: str) -> bool:
         return name in self._names or name + AGAIN in self._names
 
-    def write(self, name: str, part: list[EncodedClip]) -> None:
-        """Keep ``part``; without fsync, because a part that a power cut has spoilt is made again.
+    def write(self, name: str, clips: list[EncodedClip]) -> None:
+        """Store a slice; without fsync, because a slice that a power cut damages is encoded again.
 
         Raises:
             MirasolError: the disk is full, or cannot be written.
         """
-        contents = [data for made in part for data in made.files.values()]
+        contents = [data for clip in clips for data in clip.files.values()]
+        sizes = [{kind: len(data) for kind, data in clip.files.items()} for clip in clips]
+        entries = zip(clips, sizes, strict=True)
         header = json.dumps(
-            [
-                {"rejected": m.rejected, "facts": m.facts, "files": {kind: len(data) for kind, data in m.files.items()}}
-                for m in part
-            ]
+            [{"rejected": c.rejected, "facts": c.facts, "files": files} for c, files in entries]
         ).encode()
-        file = name + ("" if all(made.final for made in part) else AGAIN)
+        file = name + ("" if all(clip.final for clip in clips) else AGAIN)
         path = self._path(file)
         temporary = path.with_name(f"{name}.tmp")
         try:
@@ -89,7 +85,7 @@ class EncodedCache:
         self._names.add(file)
 
     def read(self, name: str, index: int) -> EncodedClip | None:
-        """Span ``index`` of a part, or ``None``: it is not there, or damaged and now forgotten."""
+        """Span ``index`` of a slice; ``None`` if absent, or damaged and now forgotten."""
         file = name if name in self._names else name + AGAIN
         try:
             return self._read(self._path(file), name, index)
@@ -99,7 +95,7 @@ class EncodedCache:
             return None
 
     def keep_only(self, names: set[str]) -> None:
-        """Delete all parts but these."""
+        """Delete all slices except these."""
         for file in self._names - names:
             self._path(file).unlink(missing_ok=True)
         self._names &= names
@@ -126,12 +122,12 @@ class EncodedCache:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, however that ends
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when this process ends
         except BlockingIOError:
             holder = os.pread(self._handle, 200, 0).decode(errors="replace") or "unknown"
             raise MirasolError(
-                f"{self.folder}: another run of the shards stage is at work here ({holder}): "
-                "wait until it has ended, or stop it"
+                f"{self.folder}: another run of the shards stage uses this folder ({holder}): "
+                "wait until it ends, or stop it"
             ) from None
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

@@ -1,7 +1,7 @@
-"""Who does the work: threads of this process or a Dask cluster, both as a ``concurrent.futures.Executor``.
+"""Workers of the shards stage: threads of this process or a Dask cluster, as a ``concurrent.futures.Executor``.
 
-A thread only waits: what it is asked to do runs in the guarded process that belongs to it (``guard.py``). A process
-of its own for each would only load the libraries a second time and copy every clip once more.
+A thread only waits for its sandbox (``mirasol.media.sandbox``), where the work runs. A pool of processes would load the
+libraries a second time and copy every clip once more.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, Generic, TypeVar
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.media.sandbox import stop_with
+from mirasol.media.sandbox import cancel_on
 
 J = TypeVar("J")
 R = TypeVar("R")
 
-JOBS_AHEAD = 4  # jobs per process that may wait to be collected
+JOBS_AHEAD = 4  # jobs per worker whose results may wait
 CLUSTER_WAIT = 60  # seconds until a cluster must have a worker
 
 
 class WorkersDied(Exception, Generic[J]):
-    """Processes died and their jobs are lost; ``jobs`` are those that were under way."""
+    """Workers died; ``jobs`` are those that were running and are lost."""
 
     def __init__(self, jobs: list[J]) -> None:
         super().__init__(jobs)
@@ -36,7 +36,7 @@ class WorkersDied(Exception, Generic[J]):
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor, how many jobs it does at a time, and the errors that mean a dead process."""
+    """An executor, the number of jobs it runs at a time, and the errors that mean a dead worker."""
 
     executor: Executor
     slots: int
@@ -44,10 +44,10 @@ class Workers:
 
 
 def run_jobs(function: Callable[[J], R], jobs: Iterable[J], workers: Workers) -> Iterator[R]:
-    """Results in the order of the jobs, with no more than JOBS_AHEAD jobs per slot in flight.
+    """Results in the order of the jobs, with at most JOBS_AHEAD jobs per slot in flight.
 
     Raises:
-        WorkersDied: a process died and nobody did its job again.
+        WorkersDied: a worker died and no other took its job.
     """
     flying: collections.deque[tuple[J, Future[R]]] = collections.deque()
     try:
@@ -66,9 +66,7 @@ def run_jobs(function: Callable[[J], R], jobs: Iterable[J], workers: Workers) ->
 
 @contextlib.contextmanager
 def open_workers(spec: ShardsSpec, most: int) -> Iterator[Workers]:
-    """Workers as ``spec`` wants them, no more than ``most`` threads of this process.
-
-    What is still waiting at the end of the block is cancelled, and threads give up what they are at.
+    """The workers of ``spec``, at most ``most`` threads. The end of the block cancels waiting and running jobs.
 
     Raises:
         MirasolError: the cluster cannot be reached or has no worker, or Dask is not installed.
@@ -81,7 +79,7 @@ def open_workers(spec: ShardsSpec, most: int) -> Iterator[Workers]:
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[Workers]:
     stop = threading.Event()
-    pool = ThreadPoolExecutor(count, thread_name_prefix="shards", initializer=stop_with, initargs=(stop,))
+    pool = ThreadPoolExecutor(count, thread_name_prefix="shards", initializer=cancel_on, initargs=(stop,))
     try:
         yield Workers(pool, count)
     finally:
@@ -91,9 +89,9 @@ def _threads(count: int) -> Iterator[Workers]:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[Workers]:
-    """The workers of a running cluster. Its scheduler gives the jobs of a worker that died to another one."""
+    """The workers of a running cluster. Its scheduler gives the jobs of a dead worker to another one."""
     try:
-        distributed: Any = importlib.import_module("distributed")  # by name: it is typed in part, and optional
+        distributed: Any = importlib.import_module("distributed")  # by name: it is optional and only partly typed
         killed = importlib.import_module("distributed.scheduler").KilledWorker
     except ImportError as error:
         raise MirasolError(f"shards.executor = dask: {error}: `pip install 'mirasol[dask]'`") from error
@@ -107,8 +105,8 @@ def _dask(address: str) -> Iterator[Workers]:
         try:
             client.wait_for_workers(1, timeout=CLUSTER_WAIT)
         except TimeoutError as error:
-            raise MirasolError(f"shards.address = {address}: no worker has come in {CLUSTER_WAIT} s") from error
-        # pure=False: equal jobs are not looked up by their hash, which would read all they hold
+            raise MirasolError(f"shards.address = {address}: no worker after {CLUSTER_WAIT} s") from error
+        # pure=False: otherwise Dask would hash all that equal jobs hold
         executor = client.get_executor(pure=False)
         try:
             yield Workers(executor, max(1, sum(client.ncores().values())), (killed, CancelledError))

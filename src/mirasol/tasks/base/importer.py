@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import sha256_file
-from mirasol.data.manifest import CLASSIFY_PROMPT, SPLITS, Example, check_example, example_of, listing
+from mirasol.data.manifest import CLASSIFY_PROMPT, SPLITS, Example, check_example, example_of
 from mirasol.tasks.base.annotations import Annotations
 from mirasol.tasks.base.media_patterns import MediaFolder, check_pattern, fill
 from mirasol.tasks.base.writer import check_link, examine, refuse_world, summarise, write_data

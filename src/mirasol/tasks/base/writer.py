@@ -112,7 +112,7 @@ def most_common(counts: Counter[str]) -> list[list[Any]]:
 
 def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
     """What the media are like: those without sound, those that cannot be opened, and equal ones across splits."""
-    from mirasol.media.probe import status_of  # PyAV takes a while to load
+    from mirasol.media.probe import probe_file  # PyAV takes a while to load
 
     splits: dict[str, set[str]] = {}
     for example in examples:
@@ -120,7 +120,7 @@ def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
     silent, blind, partial, unreadable = [], [], [], []
     with Progress("look into media", len(splits), "files") as progress:
         for name in sorted(splits):
-            status = status_of(media / name, upto=0.0)
+            status = probe_file(media / name, upto=0.0)
             if status.info is None:
                 unreadable.append(status.reason.replace(f"{media}{os.sep}", ""))
             else:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import listing
+from mirasol.core.errors import MirasolError, listing
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.normalise import exact_match
 from mirasol.tasks.scoring.paired import Runs, compare_runs, holm, mcnemar

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write
-from mirasol.data.manifest import Example, listing
+from mirasol.data.manifest import Example
 
 SHOWN = 5  # wrong lines, and ids, that an error names
 FULL = "full"  # the condition that counts where a line holds one answer for each

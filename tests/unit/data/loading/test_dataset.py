@@ -13,7 +13,7 @@ from support.media import TINY_CLIP, shown, tone, write_data, write_media
 from support.shards import CLIPS, TinyShards
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.contact_sheet import look
+from mirasol.data.contact_sheet import contact_sheet
 from mirasol.data.loading.dataset import ClipArrays, ShardDataset
 from mirasol.data.loading.decoded_cache import DecodedCache
 from mirasol.data.loading.failures import DamagedClip
@@ -181,7 +181,7 @@ def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> No
     (copy / "train-00001.tar.idx.json").unlink()
     found = check_shards(copy)
     assert (found["clips"], set(found["lost"])) == (CLIPS, keys)
-    assert "no index of a tar" in found["damaged"][0] and "3 clip(s) cannot be read" in found["damaged"][0]
+    assert "not the index of a tar" in found["damaged"][0] and "3 clip(s) cannot be read" in found["damaged"][0]
 
 
 def test_an_unfinished_set_is_no_set(copy: Path) -> None:
@@ -205,11 +205,11 @@ def test_a_stranger_in_a_tar_is_told(copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_shows_every_kind_of_clip(shards: ShardDataset, tmp_path: Path) -> None:
-    (page,) = look(shards, tmp_path / "look.png", clips=8)
+    (page,) = contact_sheet(shards, tmp_path / "look.png", clips=8)
     picture = page.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) > 20_000
 
 
 def test_a_contact_sheet_of_an_unknown_clip_is_refused(shards: ShardDataset, tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match="no clip 0000000000000000 in the split train"):
-        look(shards, tmp_path / "look.png", keys=["0" * 16])
+        contact_sheet(shards, tmp_path / "look.png", keys=["0" * 16])

@@ -12,8 +12,8 @@ from support.shards import TinyShards
 
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.shards.chunk_codec import packets_of, unpack_chunk
-from mirasol.data.shards.codec import copy_videos, pack_video, unpack_video
+from mirasol.data.shards.chunk_codec import packets_of, unpack_chunk, unpack_video
+from mirasol.data.shards.codec import copy_videos, pack_video
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
 

@@ -15,8 +15,9 @@ import pytest
 from support.media import TINY_CLIP, shown, tone, write_media
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video, unpack_audio, unpack_video
-from mirasol.media import codecs
+from mirasol.data.shards.chunk_codec import as_floats, unpack_samples, unpack_video
+from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video
+from mirasol.media import container as media
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
 from mirasol.media.decode import decode_clip
@@ -66,16 +67,17 @@ print(hashlib.sha256(pack_video((waves + noise).astype(np.uint8), ClipSpec(size=
 @pytest.mark.parametrize("samples", [1, 100, 4096, 4097, 20_000])
 def test_sound_comes_back_to_half_a_step(samples: int) -> None:
     wave = np.random.default_rng(0).uniform(-1, 1, samples).astype(np.float32)
-    np.testing.assert_allclose(unpack_audio(pack_audio(wave, 8000)), wave, atol=1 / 32768)
+    np.testing.assert_allclose(as_floats(unpack_samples(pack_audio(wave, 8000))), wave, atol=1 / 32768)
 
 
 def test_sound_of_16_bits_comes_back_exactly() -> None:
     wave = np.round(tone(1) * 32768).astype(np.float32) / 32768
-    np.testing.assert_array_equal(unpack_audio(pack_audio(wave, 8000)), wave)
+    np.testing.assert_array_equal(as_floats(unpack_samples(pack_audio(wave, 8000))), wave)
 
 
 def test_too_loud_sound_is_clipped_and_does_not_wrap() -> None:
-    assert unpack_audio(pack_audio(np.array([1.5, -1.5], np.float32), 8000)).tolist() == [32767 / 32768, -1.0]
+    loud = pack_audio(np.array([1.5, -1.5], np.float32), 8000)
+    assert as_floats(unpack_samples(loud)).tolist() == [32767 / 32768, -1.0]
 
 
 def copies(path: Path, *spans: tuple[float | None, float | None], spec: ClipSpec = TINY_CLIP) -> list[bytes | None]:
@@ -131,7 +133,7 @@ def test_damaged_packets_are_not_copied(tmp_path: Path) -> None:
 
 
 def test_without_the_encoder_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "has_codec", lambda name, mode: False)
+    monkeypatch.setattr(media, "has_codec", lambda name, mode: False)
     with pytest.raises(MirasolError, match=r"no libx264 encoder.*pip install"):
         pack_video(pictures(), TINY_CLIP, 18)
     with pytest.raises(MirasolError, match=r"no flac encoder.*pip install"):

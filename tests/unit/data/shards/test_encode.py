@@ -12,10 +12,10 @@ from support.media import TINY_CLIP, example, tone, write_data, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example, clips_of, read_manifest, write_manifest
 from mirasol.data.shards import build as shards_module
-from mirasol.data.shards import encode as parts_module
+from mirasol.data.shards import encode as encode_module
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.data.shards.encode import PART_CLIPS, Job, code_fingerprint, jobs_of, make_job, part_name, parts_of
+from mirasol.data.shards.encode import SLICE_CLIPS, Job, code_fingerprint, encode_job, jobs_of, slice_name, slices_of
 
 THREE = ShardsSpec(clips_per_shard=3, workers=1)
 MADE = list[tuple[str, int]]
@@ -25,14 +25,14 @@ MADE = list[tuple[str, int]]
 def made(monkeypatch: pytest.MonkeyPatch) -> MADE:
     """(name of the source, number of spans) of every pass of the decoder."""
     passes: MADE = []
-    whole = parts_module.decode_clips
+    whole = encode_module.decode_clips
 
     def decode(path: Path, spans: list[tuple[float, float]], *rest: object) -> object:
         passes.append((path.name, len(spans)))
         return whole(path, spans, *rest)
 
-    monkeypatch.setattr(parts_module, "decode_clips", decode)
-    monkeypatch.setattr(parts_module, "guarded", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(encode_module, "decode_clips", decode)
+    monkeypatch.setattr(encode_module, "sandboxed", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(shards_module, "open_workers", inline_workers)
     return passes
 
@@ -83,11 +83,11 @@ def test_a_span_of_two_splits_is_made_once(tmp_path: Path, made: MADE) -> None:
 
 def test_a_source_with_many_clips_is_read_in_slices_of_its_time() -> None:
     rows = [example(i, media="media/a.mp4", start=float(i * 37 % 100), end=None, split="train") for i in range(100)]
-    parts, places = parts_of(clips_of(rows))
+    parts, places = slices_of(clips_of(rows))
     starts = [[start for start, _ in part.spans] for part in parts]
-    assert [len(s) for s in starts] == [PART_CLIPS, PART_CLIPS, PART_CLIPS, 4]
+    assert [len(s) for s in starts] == [SLICE_CLIPS, SLICE_CLIPS, SLICE_CLIPS, 4]
     assert [start for some in starts for start in some] == [float(i) for i in range(100)]
-    assert places["media/a.mp4", (40.0, None)] == (1, 40 - PART_CLIPS)
+    assert places["media/a.mp4", (40.0, None)] == (1, 40 - SLICE_CLIPS)
 
 
 def test_the_order_of_the_rows_does_not_change_a_clip(tmp_path: Path, made: MADE) -> None:
@@ -176,8 +176,8 @@ def test_parts_that_nobody_asks_for_are_deleted(tmp_path: Path, made: MADE) -> N
 
 @pytest.mark.parametrize("change", ["media", "spans", "identity", "clip", "crf", "code"])
 def test_whatever_decides_the_bytes_is_in_the_name(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    (part,), _ = parts_of(clips_of([example(0)]))
-    before = part_name(part, (1, 2), TINY_CLIP, 18)
+    (part,), _ = slices_of(clips_of([example(0)]))
+    before = slice_name(part, (1, 2), TINY_CLIP, 18)
     clip, crf, identity = TINY_CLIP, 18, (1, 2)
     if change == "media":
         part = dataclasses.replace(part, media="media/1.mp4")
@@ -190,21 +190,21 @@ def test_whatever_decides_the_bytes_is_in_the_name(monkeypatch: pytest.MonkeyPat
     elif change == "crf":
         crf = 19
     else:
-        monkeypatch.setattr(parts_module, "code_fingerprint", lambda: "other code")
-    assert part_name(part, identity, clip, crf) != before
+        monkeypatch.setattr(encode_module, "code_fingerprint", lambda: "other code")
+    assert slice_name(part, identity, clip, crf) != before
 
 
-def test_parts_of_one_url_are_one_job_so_that_it_is_fetched_once(tmp_path: Path) -> None:
+def test_slices_of_one_url_are_one_job_so_that_it_is_fetched_once(tmp_path: Path) -> None:
     rows = [
         example(i, media=media, start=float(i), end=None)
         for media in ("s3://bucket/a.mp4", "media/b.mp4")
         for i in range(70)
     ]
-    parts, _ = parts_of(clips_of([dataclasses.replace(r, id=f"{r.media}{r.id}") for r in rows]))
+    parts, _ = slices_of(clips_of([dataclasses.replace(r, id=f"{r.media}{r.id}") for r in rows]))
     jobs = list(jobs_of(tmp_path, dict(enumerate(parts)), TINY_CLIP, 18))
     assert [numbers for numbers, _ in jobs] == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match=rf"a worker has other code.*here {code_fingerprint()}, there 0123"):
-        make_job(Job(tmp_path, (), TINY_CLIP, 18, "0123"))
+        encode_job(Job(tmp_path, (), TINY_CLIP, 18, "0123"))

@@ -30,15 +30,15 @@ from typer.testing import CliRunner
 from mirasol.cli.main import app
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.data.contact_sheet import look
+from mirasol.data.contact_sheet import contact_sheet
 from mirasol.data.loading import reader as tars_module
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.remote import RemoteFolder, object_name
 from mirasol.data.shards import build as shards_module
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.data.storage import check_folder
+from mirasol.data.shards.format import object_name
+from mirasol.data.storage import RemoteFolder, check_folder
 from mirasol.data.verify import check_shards
 from mirasol.tokenizer import Tokenizer
 
@@ -49,8 +49,8 @@ from pathlib import Path
 from support.inline import inline_workers
 from support.media import TINY_CLIP
 from mirasol.data.shards import build as shards
-from mirasol.data.remote import RemoteFolder
 from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.storage import RemoteFolder
 
 data, out, store, url, moment = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 shards.open_workers = inline_workers
@@ -338,7 +338,7 @@ def test_a_missing_tar_and_a_damaged_index_are_told(tiny_shards: TinyShards, tmp
     change(url, object_name(other["name"] + ".idx.json", other["index_sha256"]), lambda data: flip(data, 40))
     damaged = check_shards(tmp_path / "out")["damaged"]
     assert len(damaged) == 2 and damaged[0] == f"{tar['name']}: is missing"
-    assert "no index of a tar (the bytes do not match their hash)" in damaged[1]
+    assert "not the index of a tar (the bytes do not match their hash)" in damaged[1]
     with pytest.raises(MirasolError, match=f"{name} is missing"):
         ShardDataset(tmp_path / "out", "train")
 
@@ -383,12 +383,12 @@ def test_copies_are_made_once_and_those_of_other_sets_removed(
     assert sorted(p.name for p in kept.glob("*.tar")) == sorted(
         named(tmp_path / "out", "train", n)[1] for n in range(3)
     )
-    monkeypatch.setattr(RemoteFolder, "_opened", None)  # the store is not needed any more
+    monkeypatch.setattr("mirasol.data.storage._opened", None)  # the store is not needed any more
     assert ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache").read(0).video is not None
 
 
 def test_a_contact_sheet_is_drawn(tiny_shards: TinyShards, tmp_path: Path, bucket: Any) -> None:
     build(tiny_shards, tmp_path / "out", f"s3://media/{tmp_path.name}")
     shards = ShardDataset(tmp_path / "out", "test")
-    [page] = look(shards, tmp_path / "look.png", clips=2, shard="test-00000.tar")
+    [page] = contact_sheet(shards, tmp_path / "look.png", clips=2, shard="test-00000.tar")
     assert page.stat().st_size > 5000
