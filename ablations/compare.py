@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mirasol.tasks.scoring.ablation_statistics import Estimate, Floats, estimate, verdict
+from mirasol.tasks.scoring.matters import Share, judge
 from numpy.typing import NDArray
 
 from ablations.cell import MARKS
 from ablations.tables import CHANCE, Cell, Row, Table
 from mirasol.core.files import atomic_write
-from mirasol.tasks.scoring.ablation_statistics import Estimate, Floats, estimate, verdict
-from mirasol.tasks.scoring.matters import Share, judge
 
 
 @dataclass(frozen=True)

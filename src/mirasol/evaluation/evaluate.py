@@ -13,6 +13,7 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import eval_loader
@@ -23,7 +24,7 @@ from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.tasks.scoring.config import EvaluateSpec
-from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, read_families, score
+from mirasol.tasks.scoring.metrics import Constant, read_families, score
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
@@ -200,7 +201,7 @@ def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
             "family": example.family,
             "prompt": example.prompt,
             "answers": list(example.answers),
-            "predicted": {condition: given.get(condition) for condition in CONDITIONS},
+            "predicted": {condition: given.get(condition) for condition in Condition},
         }
 
 

@@ -18,7 +18,7 @@ from mirasol.cli.bench import BENCHMARKS
 from mirasol.cli.main import app, model
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import render
-from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.registry import PROTOCOLS
 
 ROOT = Path(__file__).parents[3]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
