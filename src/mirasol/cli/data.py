@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mirasol.cli import console as say
-from mirasol.tasks.base.importer import Adapter, import_set
+from mirasol.tasks.base.importer import Adapter, ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 
 app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
@@ -107,11 +107,7 @@ def _add_set(adapter: Adapter) -> None:
             annotations,
             media,
             out,
-            splits=split or (),
-            patterns=pattern or (),
-            link=link or "",
-            skip_missing=skip_missing,
-            dry_run=dry_run,
+            ImportOptions(split or (), pattern or (), link or "", skip_missing, dry_run),
         )
         _facts(None if dry_run else out, summary)
 
