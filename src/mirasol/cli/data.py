@@ -89,6 +89,24 @@ def fsdd(media: Media, out: Out = Path("data")) -> None:
     _facts(out, import_fsdd(media, out))
 
 
+@import_app.command()
+def webdataset(
+    tars: Annotated[list[str], typer.Argument(help="paths or URLs of tars; braces expand: 'clips/{00000..00009}.tar'")],
+    out: Out = Path("data"),
+    split: Annotated[str, typer.Option(help="train, val, test, or hash: 80/10/10 by the hash of the key")] = "hash",
+    caption_key: Annotated[
+        str, typer.Option(help="key of the caption in the JSON; default caption, text, or the txt")
+    ] = "",
+) -> None:
+    """Tars in the WebDataset layout, as video2dataset writes them: videos or sounds with captions.
+
+    Example:  mirasol data import webdataset 'clips/{00000..00009}.tar' --out data
+    """
+    from mirasol.tasks.webdataset import import_webdataset
+
+    _facts(out, import_webdataset(tars, out, split, caption_key))
+
+
 def _add_set(adapter: Adapter) -> None:
     """The command of a published set."""
 
