@@ -33,6 +33,7 @@ COMMANDS = {
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
+    "data import webdataset": {"tars", "out", "split", "caption_key"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
     "doctor": set(),

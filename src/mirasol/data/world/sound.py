@@ -1,7 +1,7 @@
 """The built-in world's sound, in whole numbers only.
 
-A sine from the C library or from numpy's vector units may differ in its last bit between processors, and with
-it now and then a sample. Here phases, waves and envelopes are integers, so there is nothing to differ.
+A sine from the C library or from numpy's vector units may differ in its last bit between processors, and sometimes a
+sample with it. Integer phases, waves and envelopes cannot differ.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mirasol.data.world.scene import FRAME_SAMPLES, SAMPLE_RATE, SOUND_SAMPLES, 
 Samples = NDArray[np.int64]
 
 
-class Heard(Protocol):
-    """What a scene must say of itself to be heard."""
+class Audible(Protocol):
+    """The part of a scene that makes its sound."""
 
     @property
     def frames(self) -> int: ...
@@ -31,13 +31,13 @@ STEP = 64  # samples are multiples of this: 10 bits, 60 dB, which a lossless tra
 ATTACK, RELEASE = 80, 480  # samples
 
 
-def sound(scene: Heard) -> NDArray[np.float32]:
-    """The waveform of a clip, float32 [samples] in [-1, 1): what a decoder gives for its track."""
+def sound(scene: Audible) -> NDArray[np.float32]:
+    """The waveform of a clip, float32 [samples] in [-1, 1): equal to the decoded track."""
     return (samples(scene).astype(np.float32)) / np.float32(ONE)
 
 
-def samples(scene: Heard) -> NDArray[np.int16]:
-    """The waveform of a clip as the track stores it, int16 [samples]; exact zeros where nothing sounds."""
+def samples(scene: Audible) -> NDArray[np.int16]:
+    """The waveform of a clip in the form of its track, int16 [samples]; exact zeros in silence."""
     out = np.zeros(scene.frames * FRAME_SAMPLES, np.int16)
     for event in scene.sounds:
         wave = VOICES[event.name](event) * event.loudness >> 8
@@ -56,10 +56,7 @@ def _sine_table() -> Samples:
 
 SINE = _sine_table()
 CLOCK = np.arange(SOUND_SAMPLES, dtype=np.int64)
-FADE = np.minimum(
-    np.minimum(CLOCK * ONE // ATTACK, (SOUND_SAMPLES - 1 - CLOCK) * ONE // RELEASE),
-    ONE,
-)
+FADE = np.minimum(np.minimum(CLOCK * ONE // ATTACK, (SOUND_SAMPLES - 1 - CLOCK) * ONE // RELEASE), ONE)
 _LEFT = (SOUND_SAMPLES - CLOCK) * ONE // SOUND_SAMPLES
 DECAY = _LEFT * _LEFT // ONE * _LEFT // ONE  # cubic: a struck bell
 
@@ -71,7 +68,7 @@ def _tone(hertz: int) -> Samples:
 
 
 def _sweep(first: int, last: int) -> Samples:
-    """A sine whose frequency goes evenly from ``first`` to ``last`` hertz."""
+    """A sine with a frequency that goes evenly from ``first`` to ``last`` hertz."""
     hertz_x = first * SOUND_SAMPLES + (last - first) * CLOCK
     steps = hertz_x * (1 << 16) // SAMPLE_RATE * (1 << 16) // SOUND_SAMPLES
     return _sine(np.cumsum(steps))

@@ -23,9 +23,11 @@ from mirasol.data.world.hard import (
     hard_texts,
     sample_hard,
 )
-from mirasol.data.world.make import encode, make_world, render_yuv, samples
+from mirasol.data.world.make import make_world
 from mirasol.data.world.questions import Text
 from mirasol.data.world.scene import CHUNK_SAMPLES, FRAMES_PER_CHUNK, SOUND_SAMPLES
+from mirasol.data.world.sound import samples
+from mirasol.data.world.video import encode, render_yuv
 
 CLIPS = 4000
 

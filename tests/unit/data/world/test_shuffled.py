@@ -16,8 +16,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mirasol.data.world.make import render_yuv, sample_clip, sound, texts
-from mirasol.data.world.questions import FAMILIES, QUESTIONS
+from mirasol.data.world.questions import FAMILIES, QUESTIONS, texts
 from mirasol.data.world.scene import (
     CHUNK_SAMPLES,
     CHUNKS,
@@ -27,8 +26,10 @@ from mirasol.data.world.scene import (
     SOUNDS,
     Scene,
     Thing,
+    sample_clip,
 )
-from mirasol.data.world.video import RING
+from mirasol.data.world.sound import sound
+from mirasol.data.world.video import RING, render_yuv
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 

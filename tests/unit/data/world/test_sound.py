@@ -8,9 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from mirasol.data.world.make import sample_clip, samples, sound
-from mirasol.data.world.scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, SOUNDS, Sound
-from mirasol.data.world.sound import ONE, SINE, STEP, VOICES
+from mirasol.data.world.scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, SOUNDS, Sound, sample_clip
+from mirasol.data.world.sound import ONE, SINE, STEP, VOICES, samples, sound
 
 
 def voice(name: str, pitch: int = 128) -> np.ndarray:
