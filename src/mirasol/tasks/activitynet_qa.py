@@ -95,7 +95,6 @@ ADAPTER = Adapter(
     about="ActivityNet-QA: open questions on videos of minutes.",
     licence="Apache-2.0",
     files={split: (f"{split}_q.json",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("video_name",),
     patterns=("v_{video_name}.*", "{video_name}.*"),
     read=read,

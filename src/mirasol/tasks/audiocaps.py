@@ -45,7 +45,6 @@ ADAPTER = Adapter(
     about="AudioCaps: captions of sounds.",
     licence="MIT",
     files={split: (f"{split}.csv",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("youtube_id", "start"),
     patterns=("{youtube_id}_{start}.*", "{youtube_id}.*", "Y{youtube_id}.*", "{youtube_id}_*.*"),
     read=read,

@@ -80,7 +80,7 @@ ADAPTER = Adapter(
         "unbalanced_train": ("unbalanced_train_segments.csv",),
         "eval": ("eval_segments.csv",),
     },
-    splits={"balanced_train": "train", "unbalanced_train": "train", "eval": "test"},
+    renamed={"balanced_train": "train", "unbalanced_train": "train", "eval": "test"},
     fields=("youtube_id", "start", "end"),
     patterns=("{youtube_id}.*", "Y{youtube_id}.*", "{youtube_id}_*.*"),
     read=read,

@@ -64,7 +64,7 @@ ADAPTER = Adapter(
         "validation": ("EPIC_Sounds_validation.csv",),
         "test": ("EPIC_Sounds_recognition_test_timestamps.csv",),
     },
-    splits={"train": "train", "validation": "val", "test": "test"},
+    renamed={"validation": "val"},
     fields=("participant_id", "video_id"),
     patterns=("{participant_id}/videos/{video_id}.*", "{participant_id}/{video_id}.*", "{video_id}.*"),
     read=read,

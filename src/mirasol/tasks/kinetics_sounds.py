@@ -94,7 +94,6 @@ ADAPTER = Adapter(
     about="Kinetics-Sounds: the classes of Kinetics that can be heard, by a list of your choice.",
     licence="none stated",
     files={"train": (IDS, "train.csv"), "val": (IDS, "val.csv", "validate.csv"), "test": (IDS, "test.csv")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("youtube_id", "label"),
     patterns=("{youtube_id}.*", "{youtube_id}_*.*", "{label}/{youtube_id}.*", "{label}/{youtube_id}_*.*"),
     read=read,

@@ -54,7 +54,6 @@ ADAPTER = Adapter(
     about="MSRVTT-QA: open questions on short web clips.",
     licence="none stated",
     files={split: (f"{split}_qa.json",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("video_id",),
     patterns=("video{video_id}.*",),
     read=read,

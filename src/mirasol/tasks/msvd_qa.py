@@ -67,7 +67,6 @@ ADAPTER = Adapter(
     about="MSVD-QA: open questions on short YouTube clips, with what sound they have.",
     licence="none stated",
     files={split: (f"{split}_qa.json",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("video_id", "clip"),
     patterns=("vid{video_id}.*", "{clip}.*"),
     read=read,

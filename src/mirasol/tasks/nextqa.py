@@ -208,13 +208,11 @@ def more_of_open(rows: Sequence[Asked], material: Material) -> dict[str, Any]:
 
 
 def _adapter(name: str, about: str, read: Callable[[Annotations, Path, str], Iterator[Row]]) -> Adapter:
-    splits = ("train", "val", "test")
     return Adapter(
         name=name,
         about=about,
         licence="MIT",
-        files={split: (f"{split}.csv",) for split in splits},
-        splits={split: split for split in splits},
+        files={split: (f"{split}.csv",) for split in ("train", "val", "test")},
         fields=("video", "vidor"),
         patterns=("{video}.*", "{vidor}.*"),
         read=read,

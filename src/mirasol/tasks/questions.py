@@ -118,7 +118,7 @@ def published_split(protocol: Protocol, summary: Mapping[str, Any], ours: str) -
     adapter = ADAPTERS.get(protocol.name)
     if adapter is None:
         return None
-    used: Mapping[str, str] = summary.get("used_as") or dict(adapter.splits)
+    used: Mapping[str, str] = summary.get("used_as") or adapter.splits
     names = [name for name, split in used.items() if split == ours]
     return names[0] if len(names) == 1 else None
 

@@ -72,7 +72,6 @@ ADAPTER = Adapter(
     about="VGG-Sound: 309 classes of sound whose source is in the picture.",
     licence="CC-BY-4.0",
     files={"train": ("vggsound.csv",), "test": ("vggsound.csv", "test.csv")},
-    splits=SPLITS,
     fields=("youtube_id", "start", "label"),
     patterns=("{youtube_id}_{start:06d}.*",),
     read=read,

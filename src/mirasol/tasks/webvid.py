@@ -55,7 +55,6 @@ ADAPTER = Adapter(
     files={
         split: (f"results_2M_{split}.csv", f"results_10M_{split}.csv", f"{split}.csv") for split in ("train", "val")
     },
-    splits={"train": "train", "val": "val"},
     fields=("videoid", "page_dir"),
     patterns=("{page_dir}/{videoid}.*", "{videoid}.*"),
     read=read,

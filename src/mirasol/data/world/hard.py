@@ -28,6 +28,7 @@ from mirasol.data.world.scene import (
     SIZE,
     SOUNDS,
     SPLITS,
+    BaseScene,
     Draw,
     Sound,
     Thing,
@@ -74,28 +75,13 @@ HARD_FAMILIES = {
 }
 
 
-@dataclass(frozen=True)
-class HardScene:
-    """A clip's truth; names for the renderer are those of :class:`mirasol.data.world.scene.Scene`."""
+@dataclass(frozen=True, kw_only=True)
+class HardScene(BaseScene):
+    """A clip's truth; ``things`` are in order of time, each visible in one chunk."""
 
-    split: str
-    index: int
     counted: bool  # with counting questions: one colour and one sound, each one to six times
-    things: tuple[Thing, ...]  # in order of time, each visible in one chunk
-    ring: str | None
-    background: int
-    sounds: tuple[Sound, ...]
     chunks: tuple[int, ...]  # of each of ``things``
     frames: int = FRAMES
-    has_audio: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.index:05d}"
-
-    @property
-    def group(self) -> str:
-        return self.name
 
     @property
     def pairs(self) -> tuple[tuple[Thing, Sound], ...]:

@@ -19,9 +19,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Example, write_manifest
-from mirasol.data.world.hard import HARD_FAMILIES, HardScene, hard_texts, sample_hard
+from mirasol.data.world.hard import HARD_FAMILIES, hard_texts, sample_hard
 from mirasol.data.world.questions import FAMILIES, Family, Text, texts
-from mirasol.data.world.scene import Scene, sample_clip
+from mirasol.data.world.scene import BaseScene, sample_clip
 from mirasol.data.world.video import encode
 
 LICENCE = "CC0-1.0"
@@ -167,7 +167,7 @@ def write_clips(folder: Path, world: World, batch: list[Item]) -> int:
     return sum((folder / media_path(*item)).write_bytes(world.video(item)) for item in batch)
 
 
-def _example(scene: Scene | HardScene, number: int, text: Text) -> Example:
+def _example(scene: BaseScene, number: int, text: Text) -> Example:
     return Example(
         id=f"{scene.name}-{number:02d}",
         media=media_path(scene.split, scene.index),

@@ -84,20 +84,18 @@ class Sound:
         return self.start // CHUNK_SAMPLES
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A clip's truth."""
+@dataclass(frozen=True, kw_only=True)
+class BaseScene:
+    """The picture and sound of a clip, in every variant of the world."""
 
     split: str
     index: int
-    novel: bool  # its pair of colours is in NOVEL_PAIRS
-    kind: str  # a key of KINDS
-    large: Thing
-    small: Thing
+    things: tuple[Thing, ...]
     ring: str | None  # colour of the ring around the picture in the first chunk, gone afterwards
     background: int  # luma
     sounds: tuple[Sound, ...]  # in order of time
-    asked: int  # seed of the choice of questions
+    frames: int = FRAMES
+    has_audio: bool = True
 
     @property
     def name(self) -> str:
@@ -105,19 +103,28 @@ class Scene:
 
     @property
     def group(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene(BaseScene):
+    """A clip's truth; ``things`` are a large and a small object."""
+
+    novel: bool  # its pair of colours is in NOVEL_PAIRS
+    kind: str  # a key of KINDS
+    asked: int  # seed of the choice of questions
+
+    @property
+    def group(self) -> str:
         return f"novel-{self.name}" if self.novel else self.name
 
     @property
-    def frames(self) -> int:
-        return FRAMES
+    def large(self) -> Thing:
+        return self.things[0]
 
     @property
-    def has_audio(self) -> bool:
-        return self.kind != "trackless"
-
-    @property
-    def things(self) -> tuple[Thing, Thing]:
-        return self.large, self.small
+    def small(self) -> Thing:
+        return self.things[1]
 
     @property
     def flashes(self) -> tuple[Thing, ...]:
@@ -179,8 +186,11 @@ def sample_clip(seed: int, split: str, index: int) -> Scene:
         index=index,
         novel=novel,
         kind=kind,
-        large=_thing(draw, "large", colours[0], places[0], flash.get("large")),
-        small=_thing(draw, "small", colours[1], places[1], flash.get("small")),
+        has_audio=kind != "trackless",
+        things=tuple(
+            _thing(draw, size, colour, place, flash.get(size))
+            for size, colour, place in zip(("large", "small"), colours, places, strict=True)
+        ),
         ring=draw.choice([c for c in COLOURS if c not in colours]) if draw.below(10) < 6 else None,
         background=draw.between(18, 34),
         sounds=_sounds(draw, kind, chunks, beat),

@@ -11,7 +11,7 @@ The codecs and their flags give the same bytes on any processor:
 from __future__ import annotations
 
 import io
-from typing import Final, Protocol
+from typing import Final
 
 import av
 import numpy as np
@@ -26,9 +26,10 @@ from mirasol.data.world.scene import (
     RADIUS,
     SAMPLE_RATE,
     SIZE,
+    BaseScene,
     Thing,
 )
-from mirasol.data.world.sound import Audible, samples
+from mirasol.data.world.sound import samples
 
 # (Y, U, V), BT.601 limited range: six hues a sixth of a turn apart.
 PALETTE = {
@@ -58,20 +59,7 @@ FLAC = {"compression_level": "2", "frame_size": "4096"}  # the highest level wit
 Yuv = NDArray[np.uint8]
 
 
-class Visible(Audible, Protocol):
-    """The part of a scene that makes its pictures and sound."""
-
-    @property
-    def things(self) -> tuple[Thing, ...]: ...
-    @property
-    def ring(self) -> str | None: ...
-    @property
-    def background(self) -> int: ...
-    @property
-    def has_audio(self) -> bool: ...
-
-
-def render(scene: Visible) -> NDArray[np.uint8]:
+def render(scene: BaseScene) -> NDArray[np.uint8]:
     """The frames of a clip, uint8 RGB [frames, SIZE, SIZE, 3], before compression."""
     planes = render_yuv(scene).astype(np.int32)
     y = 298 * (planes[:, :SIZE] - 16)
@@ -82,7 +70,7 @@ def render(scene: Visible) -> NDArray[np.uint8]:
     return frames
 
 
-def render_yuv(scene: Visible) -> Yuv:
+def render_yuv(scene: BaseScene) -> Yuv:
     """The frames of a clip in the format of the file, planar YUV 4:2:0, uint8 [frames, SIZE*3/2, SIZE]."""
     inks = [(scene.background, 128, 128), (0, 128, 128)]
     label = np.zeros((scene.frames, SIZE, SIZE), np.uint8)
@@ -130,7 +118,7 @@ STAMPS = {
 }
 
 
-def encode(scene: Visible) -> bytes:
+def encode(scene: BaseScene) -> bytes:
     """The mp4 file of a clip: H.264 with one closed GOP per chunk, and FLAC if it has a track.
 
     Raises:

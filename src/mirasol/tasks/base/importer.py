@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,15 @@ class Adapter:
     about: str  # one sentence for the help
     licence: str  # of the annotations, or "none stated"
     files: Mapping[str, tuple[str, ...]]  # published split -> names of its file, the first that exists counts
-    splits: Mapping[str, str]  # published split -> one of SPLITS
     fields: tuple[str, ...]  # allowed in patterns
     patterns: tuple[str, ...]  # the usual names of the media, tried in this order
     read: Callable[[Annotations, Path, str], Iterator[Row]]  # the rows of a published split in a file
+    renamed: Mapping[str, str] = field(default_factory=dict)  # published split -> one of SPLITS, unless equal
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Published split -> one of SPLITS."""
+        return {name: self.renamed.get(name, name) for name in self.files}
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def _choose(
     adapter: Adapter, found: Annotations, wanted: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, Path], list[str]]:
     """Published split -> ours; published split -> the file to read; published splits without files."""
-    mapping, names = dict(adapter.splits), []
+    mapping, names = adapter.splits, []
     for text in wanted:
         name, _, other = text.partition("=")
         if name not in adapter.files or (other or "train") not in SPLITS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mirasol.data.manifest import listing
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.normalise import exact_match
 from mirasol.tasks.scoring.predictions import SHOWN, Prediction, read_predictions
-from mirasol.tasks.scoring.statistics import Runs, compare_runs, holm, mcnemar
+from mirasol.tasks.scoring.statistics import Interval, Paired, compare_runs, holm, mcnemar
 
 UNIT = 10**9  # parts of a credit: the rounding of a line's score
 DIGITS = 6
@@ -152,20 +151,15 @@ def _comparison(benchmark: str, a: Sequence[_Table], b: Sequence[_Table], spec: 
         "b": {"files": [str(t.path) for t in b], "scores": [t.score for t in b]},
         "questions": len(groups),
         "groups": len(set(groups)),
-        **_figures(found),
+        **_rounded(found.questions),
+        "seeds": found.seeds and _rounded(found.seeds),
+        "both": found.both and _rounded(found.both),
         "mcnemar": _mcnemar(of_a, of_b) if len(a) == len(b) == 1 else None,
     }
 
 
-def _figures(found: Runs) -> dict[str, Any]:
-    parts = {name: getattr(found, name) for name in ("seeds", "both")}
-    figures = {name: part and _rounded(asdict(part)) for name, part in parts.items()}
-    of_questions = _rounded(asdict(found.questions))
-    return {"difference": of_questions["difference"], "ci95": of_questions["ci95"], "p": of_questions["p"], **figures}
-
-
-def _rounded(part: Mapping[str, Any]) -> dict[str, Any]:
-    values = {"ci95" if name == "interval" else name: value for name, value in part.items()}
+def _rounded(part: Paired | Interval) -> dict[str, Any]:
+    values = {"ci95" if name == "interval" else name: value for name, value in vars(part).items()}
     return {k: [round(e, DIGITS) for e in v] if isinstance(v, tuple) else round(v, DIGITS) for k, v in values.items()}
 
 

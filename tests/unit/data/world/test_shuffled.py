@@ -161,7 +161,7 @@ def reordered(scene: Scene, order: tuple[int, ...]) -> Scene:
 
     heard = [replace(s, start=order[s.chunk] * CHUNK_SAMPLES + s.start % CHUNK_SAMPLES) for s in scene.sounds]
     sounds = tuple(sorted(heard, key=lambda s: s.start))
-    return replace(scene, large=moved(scene.large), small=moved(scene.small), sounds=sounds)
+    return replace(scene, things=tuple(map(moved, scene.things)), sounds=sounds)
 
 
 def test_the_way_of_the_objects_tells_the_order(scenes: list[Scene]) -> None:
