@@ -18,6 +18,7 @@ import torch
 
 from ablations.tables import read_switches
 from mirasol.core.files import atomic_write, write_json
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.augment import draws_of
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
@@ -42,7 +43,7 @@ from mirasol.training.trainer import describe, fit, initial_model
 from mirasol.training.validation import score_texts
 
 MARKS = "marks.jsonl"
-CONDITIONS = ("full", "muted", "blanked", "shuffled")
+CONDITIONS = tuple(condition for condition in Condition if condition is not Condition.swapped)
 TASKS = ("qa",)
 PERMUTE = 0x5045  # the stream of random numbers that shuffles labels
 
@@ -133,10 +134,10 @@ def mark(
 
 
 def _conditions(batch: Batch, seed: int) -> Iterator[tuple[str, Batch]]:
-    yield "full", batch
-    yield "muted", muted(batch)
-    yield "blanked", blanked(batch)
-    yield "shuffled", shuffled(batch, seed)
+    yield Condition.unchanged, batch
+    yield Condition.muted, muted(batch)
+    yield Condition.blanked, blanked(batch)
+    yield Condition.shuffled, shuffled(batch, seed)
 
 
 def run_cell(cell: CellRun, spec: EvaluateSpec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mirasol.cli import console as say
-from mirasol.tasks.base.importer import Adapter, import_set
+from mirasol.tasks.base.importer import Adapter, ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 
 app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
@@ -91,6 +91,24 @@ def fsdd(media: Media, out: Out = Path("data")) -> None:
     _facts(out, import_fsdd(media, out))
 
 
+@import_app.command()
+def webdataset(
+    tars: Annotated[list[str], typer.Argument(help="paths or URLs of tars; braces expand: 'clips/{00000..00009}.tar'")],
+    out: Out = Path("data"),
+    split: Annotated[str, typer.Option(help="train, val, test, or hash: 80/10/10 by the hash of the key")] = "hash",
+    caption_key: Annotated[
+        str, typer.Option(help="key of the caption in the JSON; default caption, text, or the txt")
+    ] = "",
+) -> None:
+    """Tars in the WebDataset layout, as video2dataset writes them: videos or sounds with captions.
+
+    Example:  mirasol data import webdataset 'clips/{00000..00009}.tar' --out data
+    """
+    from mirasol.tasks.webdataset import import_webdataset
+
+    _facts(out, import_webdataset(tars, out, split, caption_key))
+
+
 def _add_set(adapter: Adapter) -> None:
     """The command of a published set."""
 
@@ -110,12 +128,7 @@ def _add_set(adapter: Adapter) -> None:
             annotations,
             media,
             out,
-            splits=split or (),
-            patterns=pattern or (),
-            link=link or "",
-            skip_missing=skip_missing,
-            dry_run=dry_run,
-            append=append,
+            ImportOptions(split or (), pattern or (), link or "", skip_missing, dry_run, append),
         )
         _facts(None if dry_run else out, summary)
 

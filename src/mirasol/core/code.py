@@ -51,10 +51,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "finetune": TRAINING,
     "evaluate": (
         *SAMPLES,
+        "data/conditions.py",
         "evaluation/evaluate.py",
         "evaluation/generate.py",
         "model",
-        "tasks/scoring/matters.py",
         "tasks/scoring/metrics.py",
         "tasks/scoring/normalise.py",
         "tasks/scoring/statistics.py",

@@ -24,7 +24,7 @@ from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.tasks.scoring.config import EvaluateSpec
-from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, read_families, score
+from mirasol.tasks.scoring.metrics import Constant, read_families, score
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
@@ -201,7 +201,7 @@ def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
             "family": example.family,
             "prompt": example.prompt,
             "answers": list(example.answers),
-            "predicted": {condition: given.get(condition) for condition in CONDITIONS},
+            "predicted": {condition: given.get(condition) for condition in Condition},
         }
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirasol.core.progress import Progress
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.augment import draws_of
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch, Encoded
@@ -145,7 +146,7 @@ def conditions(model: Mirasol, batch: Batch, swapped: Batch | None, seed: int = 
     """
     check_clips(batch, model.config, model.audio.project.weight)
     video, audio = model.video_features(batch), model.audio_features(batch)
-    yield "full", model.join(video, audio, batch)
+    yield Condition.unchanged, model.join(video, audio, batch)
     one = dataclasses.replace(
         batch, **{name: getattr(batch, name)[:1] for name in CLIPS}
     )  # what is put in is alike in all

@@ -18,7 +18,7 @@ from mirasol.cli.bench import BENCHMARKS
 from mirasol.cli.main import app, model
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import render
-from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.registry import PROTOCOLS
 
 ROOT = Path(__file__).parents[3]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
@@ -33,6 +33,7 @@ COMMANDS = {
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append"},
+    "data import webdataset": {"tars", "out", "split", "caption_key"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
     "doctor": set(),
