@@ -23,7 +23,7 @@ from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, clips_of, read_manifest
 from mirasol.data.storage import local_file
 from mirasol.export.config import BenchmarkSpec
-from mirasol.export.signature import StepGraph, step_graphs
+from mirasol.export.io_spec import StepGraph, step_graphs
 from mirasol.media.container import reason
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads

@@ -1,4 +1,4 @@
-"""Settings of the export. No torch here: ``params check`` reads it."""
+"""Settings of the export, torch-free for ``params check``."""
 
 from __future__ import annotations
 

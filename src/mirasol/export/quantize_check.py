@@ -202,7 +202,7 @@ def _answers(engine: Engine, clips: Asked) -> list[list[str]]:
         session = Session(engine)
         for chunk in chunks:
             session.push_features(chunk)
-        answers.append([session.ask(question) for question, _ in questions])
+        answers.append([session.ask(question).text for question, _ in questions])
     return answers
 
 

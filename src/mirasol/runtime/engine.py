@@ -1,4 +1,4 @@
-"""A bundle, checked and loaded: what many sessions share."""
+"""A bundle, checked and loaded, for many sessions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CHOICES = ("auto", *ort.PROVIDERS, "tensorrt-native")
 
 
 class Engine:
-    """The three graphs of a bundle, its contract and its tokenizer. It remembers nothing of any stream.
+    """The graphs, contract and tokenizer of a bundle; it holds no state of any stream.
 
     Args:
         bundle: the folder that `mirasol stage export` wrote.
         threads: CPU threads of one call; 0 leaves the choice to the backend.
-        provider: who computes: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it; "auto"
-            takes CUDA where onnxruntime has it and finds a GPU, else the CPU.
+        provider: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it, or "auto": CUDA if
+            onnxruntime has it and finds a GPU, else the CPU.
 
     Raises:
         MirasolError: the bundle is missing, damaged, of another version, or does not fit its contract; the
@@ -45,11 +45,11 @@ class Engine:
             provider, self._steps = self._load_first(threads)
         else:
             self._steps = self._load(provider, threads)
-        self.provider = provider  # never "auto": what it came to
+        self.provider = provider  # never "auto": the one in use
         _check_sizes(self.contract, self.bundle)
 
     def _load_first(self, threads: int) -> tuple[str, dict[str, Step]]:
-        """The first that loads; the CPU's error is the one that is told."""
+        """The first provider that loads; raises the CPU provider's error."""
         if "cuda" in ort.available():
             with contextlib.suppress(MirasolError):
                 return "cuda", self._load("cuda", threads)
@@ -63,16 +63,16 @@ class Engine:
         return {name: ort.load(file, graph, threads, provider) for name, (file, graph) in files.items()}
 
     def step(self, graph: str) -> Step:
-        """A graph as it is: all inputs by name to all outputs by name."""
+        """A graph: a call takes all inputs by name and returns all outputs by name."""
         return self._steps[graph]
 
     def bind(self, graph: str) -> Bound:
-        """A graph with buffers of its own, before its first step: what one stream or one answer runs on."""
+        """A graph with its own buffers in the initial state, for one stream or one answer."""
         return self._steps[graph].bind()
 
     @contextlib.contextmanager
     def lent(self, graph: str) -> Iterator[Bound]:
-        """The same for a short time: the buffers go back and are used again, the states as before the first step."""
+        """Like :meth:`bind`, for a short time: the buffers are reused afterwards."""
         try:
             bound = self._idle[graph].pop()
         except IndexError:
@@ -86,7 +86,7 @@ class Engine:
             self._idle[graph].append(bound)
 
     def initial(self, graph: str) -> States:
-        """The states that the first step of ``graph`` is given."""
+        """Initial states of ``graph``."""
         spec = self.contract.graphs[graph]
         return {state.input: _filled(spec, state.input, state.initial) for state in spec.states}
 
@@ -106,11 +106,21 @@ class Engine:
         inputs = {"token": np.array([token], np.int64), "memory": memory, "memory_valid": memory_valid}
         return self._run(TEXT, inputs, states, "logits")
 
-    def prompt(self, question: str) -> list[int]:
-        """The tokens of ``question``, its answer to follow.
+    def check_question(self, question: str) -> None:
+        """Refuse a question before any chunk is decoded for it.
 
         Raises:
-            MirasolError: they leave no room for an answer in the text cache.
+            MirasolError: it is empty, or too long for the text cache.
+        """
+        if not question.strip():
+            raise MirasolError("the question is empty: ask, for example, 'Classify the video audio clip.'")
+        self.prompt(question)
+
+    def prompt(self, question: str) -> list[int]:
+        """Tokens of ``question``, ready for its answer.
+
+        Raises:
+            MirasolError: no space is left for an answer in the text cache.
         """
         ids = self.tokenizer.text_ids(question, None)
         if len(ids) >= self.contract.model.max_text:
@@ -126,10 +136,10 @@ class Engine:
         return outputs[output], {state.input: outputs[state.output] for state in pairs}
 
     def check_golden(self) -> float:
-        """Replay the golden inputs; the largest relative difference to torch's outputs.
+        """Replay the golden inputs and return the largest relative difference to torch's outputs.
 
         Raises:
-            MirasolError: it is over the contract's tolerance: this machine computes something else.
+            MirasolError: it exceeds the contract's tolerance.
         """
         spec = self.contract.golden
         with np.load(self.bundle / spec.file, allow_pickle=False) as archive:
@@ -166,7 +176,7 @@ def relative(found: Array, expected: Array) -> float:
 
 
 def _check_sizes(contract: Contract, bundle: Path) -> None:
-    """Refuse a contract whose graphs take other sizes than its clips and its model have."""
+    """Refuse a contract whose graphs do not fit the sizes of its clip and model."""
     clip, model = contract.clip, contract.model
     rows = model.max_chunks * model.combined
     for graph, name, expected in (

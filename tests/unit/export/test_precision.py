@@ -19,9 +19,9 @@ from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
+from mirasol.export.io_spec import StepGraph, step_graphs
 from mirasol.export.quantize import lower, precisions_of
 from mirasol.export.quantize_check import export_precisions
-from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.backends.onnxruntime import available, load
 from mirasol.runtime.contract import AUDIO

@@ -1,9 +1,8 @@
-"""The graphs of a bundle: which part of the model each is, and what goes in and out.
+"""The graphs of a bundle: their parts of the model, their inputs and outputs.
 
-A step is one chunk (encoder-combiner, latent) or one token (text) with everything that it remembers
-as named inputs and outputs. Dimensions are fixed and the batch is 1: a session is one stream, and a
-graph without dynamic shapes is what engines optimise best. The first step is the same graph as every
-other: it is given the initial states.
+A step takes one chunk (encoder-combiner, latent) or one token (text); its states are named inputs and outputs. All
+dimensions are fixed and the batch is 1, since a session is one stream and engines optimise fixed shapes best. The
+first step runs the same graph with the initial states.
 """
 
 from __future__ import annotations
@@ -27,14 +26,11 @@ Step = Callable[[Inputs, StreamState], tuple[Tensor, StreamState]]
 
 
 class FlatStep(nn.Module):
-    """A step whose states are positional arguments behind its inputs and results behind its output."""
+    """A step with its states as positional arguments after the inputs and as results after the output."""
 
     def __init__(self, part: nn.Module, step: Step, inputs: int, states: tuple[str, ...]) -> None:
         super().__init__()
-        self.part = part
-        self.step = step
-        self.inputs = inputs
-        self.states = states
+        self.part, self.step, self.inputs, self.states = part, step, inputs, states
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """``inputs`` tensors, then the states -> the output, then the states after the step."""
@@ -45,7 +41,7 @@ class FlatStep(nn.Module):
 
 @dataclass(frozen=True)
 class StepGraph:
-    """A graph before it is exported."""
+    """A graph before its export."""
 
     name: str
     module: FlatStep
@@ -91,14 +87,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
             ),
             x,
         ),
-        _graph(
-            LATENT,
-            latent,
-            lambda i, state: latent.step(i[0], state),
-            latent_state,
-            (x,),
-            h,
-        ),
+        _graph(LATENT, latent, lambda i, state: latent.step(i[0], state), latent_state, (x,), h),
         _graph(
             TEXT,
             text,
@@ -115,10 +104,10 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
 
 
 def audio_graph(clip: ClipSpec) -> StepGraph:
-    """The front end: the samples of a chunk -> `audio` of the encoder-combiner.
+    """The audio front end: samples of a chunk -> `audio` of the encoder-combiner.
 
     Raises:
-        ValueError: a chunk is shorter than a frame's hop.
+        ValueError: a chunk is shorter than a hop.
     """
     audio = AudioStep(clip)
     return _graph(
@@ -126,10 +115,7 @@ def audio_graph(clip: ClipSpec) -> StepGraph:
         audio,
         lambda i, state: audio.step(i[0], i[1], state),
         audio.init_state(),
-        (
-            TensorSpec("samples", "float32", (1, audio.samples), "samples"),
-            TensorSpec("count", "int64", (1,), "count"),
-        ),
+        (TensorSpec("samples", "float32", (1, audio.samples), "samples"), TensorSpec("count", "int64", (1,), "count")),
         TensorSpec("audio", "float32", (1, audio.columns, clip.mels), "audio"),
     )
 

@@ -8,7 +8,7 @@ from support.bundle import MAX_CHUNKS, MAX_TEXT, bundle_model
 from support.model import tiny_model
 
 from mirasol.core.errors import MirasolError
-from mirasol.export.signature import step_graphs
+from mirasol.export.io_spec import step_graphs
 
 
 @pytest.mark.parametrize(
