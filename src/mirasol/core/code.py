@@ -58,6 +58,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tasks/scoring/statistics.py",
     ),
     "export": (
+        "data/conditions.py",
         "data/loading/dataset.py",
         "data/loading/waveform.py",
         "data/shards/codec.py",

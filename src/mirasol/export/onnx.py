@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from onnxscript import ir
 from mirasol.core.errors import MirasolError
 from mirasol.export.io_spec import StepGraph
 from mirasol.export.onnx_passes import cast_at_the_edges, full_masks
-from mirasol.runtime.contract import TensorSpec
 
 ATTENTION_OPSET = 23  # from here on attention is one operator; TensorRT-RTX reads opsets up to 21
 EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB; half of it leaves space for folded constants
@@ -96,7 +95,7 @@ def write_onnx(graph: StepGraph, opset: int, file: Path, weights: Weights) -> No
 
 
 def save_model(model: onnx.ModelProto, file: Path) -> None:
-    """Write a graph whose weights are in memory; those too large for one protobuf go to ``file``.data."""
+    """Write a graph with its weights in memory; weights too large for one protobuf go to ``file``.data."""
     if sum(tensor_bytes(tensor) for tensor in model.graph.initializer) >= EXTERNAL_BYTES:
         helper.convert_model_to_external_data(model, location=f"{file.name}.data", size_threshold=SMALL)
         helper.write_external_data_tensors(model, str(file.parent))
@@ -138,8 +137,20 @@ def _check_graph(model: onnx.ModelProto, graph: StepGraph, opset: int) -> None:
     foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     if foreign or model.functions:
         raise MirasolError(f"{graph.name}: operators outside of ONNX ({foreign}): no other engine could run them")
-    _check(graph.name, "inputs", model.graph.input, graph.spec.inputs)
-    _check(graph.name, "outputs", model.graph.output, graph.spec.outputs)
+    for kind, found, expected in (
+        ("inputs", model.graph.input, graph.spec.inputs),
+        ("outputs", model.graph.output, graph.spec.outputs),
+    ):
+        have = [_described(value) for value in found]
+        want = [(tensor.name, tensor.dtype, tensor.shape) for tensor in expected]
+        if have != want:
+            raise MirasolError(f"{graph.name}: exported {kind} {have}, expected {want}")
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[str, str, tuple[int | str, ...]]:
+    tensor = value.type.tensor_type
+    dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    return value.name, _DTYPES.get(tensor.elem_type, str(tensor.elem_type)), dims
 
 
 @contextlib.contextmanager
@@ -154,17 +165,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-def _check(name: str, kind: str, found: Iterable[onnx.ValueInfoProto], expected: tuple[TensorSpec, ...]) -> None:
-    have = []
-    for value in found:
-        tensor = value.type.tensor_type
-        dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
-        have.append((value.name, _DTYPES.get(tensor.elem_type, str(tensor.elem_type)), dims))
-    want = [(tensor.name, tensor.dtype, tensor.shape) for tensor in expected]
-    if have != want:
-        raise MirasolError(f"{name}: exported {kind} {have}, expected {want}")
 
 
 def _strip(model: onnx.ModelProto) -> None:

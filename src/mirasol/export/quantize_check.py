@@ -15,11 +15,12 @@ import numpy as np
 
 from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
 from mirasol.export.config import ExportSpec
 from mirasol.export.model_card import model_card
-from mirasol.export.parity import clip_batch
+from mirasol.export.parity import chunk_inputs, clip_batch
 from mirasol.export.quantize import Feeds, lower, precisions_of
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.contract import (
@@ -120,15 +121,10 @@ def _asked(shards: ShardDataset, count: int) -> Asked:
 
 
 def _chunks(clip: Any, shards: ShardDataset) -> Iterator[Inputs]:
-    batch = clip_batch(clip, shards.spec, "as it is")
-    assert batch is not None  # only a condition can leave nothing
+    batch = clip_batch(clip, shards.spec, Condition.unchanged)
+    assert batch is not None  # only other conditions return None
     for t in range(batch.video.shape[1]):
-        yield Inputs(
-            video=batch.video[:, t].numpy(),
-            audio=batch.audio[:, t].numpy(),
-            video_present=bool(batch.video_present[0, t]),
-            audio_present=bool(batch.audio_present[0, t]),
-        )
+        yield chunk_inputs(batch, t)
 
 
 def _calibration(engine: Engine, shards: ShardDataset) -> dict[str, Feeds]:

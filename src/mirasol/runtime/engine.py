@@ -12,7 +12,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.runtime.backends import Array, Bound, Step
 from mirasol.runtime.backends import onnxruntime as ort
 from mirasol.runtime.backends import tensorrt as trt
-from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, GraphSpec, read_contract
+from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, read_contract
 from mirasol.runtime.features import ChunkFeatures
 from mirasol.tokenizer import Tokenizer
 
@@ -41,26 +41,20 @@ class Engine:
         self.contract = read_contract(self.bundle)
         self.tokenizer = Tokenizer.load(self.bundle / self.contract.tokenizer.file)
         self._idle: dict[str, list[Bound]] = {name: [] for name in self.contract.graphs}  # see lent
-        if provider == "auto":
-            provider, self._steps = self._load_first(threads)
-        else:
-            self._steps = self._load(provider, threads)
-        self.provider = provider  # never "auto": the one in use
+        self.provider, self._steps = self._load(provider, threads)  # the provider in use, never "auto"
         _check_sizes(self.contract, self.bundle)
 
-    def _load_first(self, threads: int) -> tuple[str, dict[str, Step]]:
-        """The first provider that loads; raises the CPU provider's error."""
-        if "cuda" in ort.available():
-            with contextlib.suppress(MirasolError):
-                return "cuda", self._load("cuda", threads)
-        return "cpu", self._load("cpu", threads)
-
-    def _load(self, provider: str, threads: int) -> dict[str, Step]:
+    def _load(self, provider: str, threads: int) -> tuple[str, dict[str, Step]]:
+        if provider == "auto":
+            if "cuda" in ort.available():
+                with contextlib.suppress(MirasolError):
+                    return self._load("cuda", threads)
+            provider = "cpu"  # raises its own error
         files = {name: (self.bundle / graph.file, graph) for name, graph in self.contract.graphs.items()}
         if provider == "tensorrt-native":
             hashes = self.contract.files
-            return {name: trt.load(file, graph, hashes[file.name]) for name, (file, graph) in files.items()}
-        return {name: ort.load(file, graph, threads, provider) for name, (file, graph) in files.items()}
+            return provider, {name: trt.load(file, graph, hashes[file.name]) for name, (file, graph) in files.items()}
+        return provider, {name: ort.load(file, graph, threads, provider) for name, (file, graph) in files.items()}
 
     def step(self, graph: str) -> Step:
         """A graph: a call takes all inputs by name and returns all outputs by name."""
@@ -88,7 +82,8 @@ class Engine:
     def initial(self, graph: str) -> States:
         """Initial states of ``graph``."""
         spec = self.contract.graphs[graph]
-        return {state.input: _filled(spec, state.input, state.initial) for state in spec.states}
+        tensors = {state: spec.input(state.input) for state in spec.states}
+        return {t.name: np.full(t.shape, state.initial, t.dtype) for state, t in tensors.items()}
 
     def encoder_combiner(
         self, video: Array, audio: Array, video_present: bool, audio_present: bool, states: States
@@ -162,13 +157,13 @@ class Engine:
         if not worst <= spec.tolerance:
             raise MirasolError(
                 f"{self.bundle}: the golden outputs differ by {worst:.1e} relative, the contract allows "
-                f"{spec.tolerance:.1e}: this backend does not compute what was exported"
+                f"{spec.tolerance:.1e}: this backend does not compute the exported graphs"
             )
         return worst
 
 
 def relative(found: Array, expected: Array) -> float:
-    """Largest difference over the largest expected magnitude; infinite where either is not finite."""
+    """Largest difference over the largest expected magnitude; infinite if either is not finite."""
     difference = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max()
     scale = np.abs(np.asarray(expected, np.float64)).max()
     ratio = difference / max(float(scale), 1e-30)
@@ -176,7 +171,7 @@ def relative(found: Array, expected: Array) -> float:
 
 
 def _check_sizes(contract: Contract, bundle: Path) -> None:
-    """Refuse a contract whose graphs do not fit the sizes of its clip and model."""
+    """Refuse a contract with graphs that do not fit the sizes of its clip and model."""
     clip, model = contract.clip, contract.model
     rows = model.max_chunks * model.combined
     for graph, name, expected in (
@@ -192,8 +187,3 @@ def _check_sizes(contract: Contract, bundle: Path) -> None:
                 f"{bundle / CONTRACT_FILE}: {graph}: {name} has shape {found}, but the contract's clip and model "
                 f"make it begin with {expected}. Export the bundle again"
             )
-
-
-def _filled(graph: GraphSpec, name: str, value: float) -> Array:
-    tensor = graph.input(name)
-    return np.full(tensor.shape, value, tensor.dtype)

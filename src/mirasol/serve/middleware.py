@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from mirasol.serve.limits import Limits
 from mirasol.serve.metrics import Metrics
@@ -54,7 +54,8 @@ class AccessMiddleware:
             status, reason, text = refused
             self.metrics.refused.labels(reason).inc()
             if scope["type"] == "http":
-                await _deny(_Body(scope, receive, self.limits, reason).drained(send), status, text)
+                body = _Body(scope, receive, self.limits, reason)
+                await _denial(status, text)(scope, receive, body.drained(send))
             else:
                 await send({"type": "websocket.close"})
             return
@@ -164,10 +165,9 @@ def _name(host: str) -> str:
         return ""
 
 
-async def _deny(send: Send, status: int, text: str) -> None:
-    body = json.dumps({"error": text}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS, CLOSE]
-    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
-    headers += [(b"retry-after", b"1")] if status == 503 else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _denial(status: int, text: str) -> JSONResponse:
+    response = JSONResponse(
+        {"error": text}, status, {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}.get(status)
+    )
+    response.raw_headers += [*HEADERS, CLOSE]
+    return response

@@ -14,7 +14,7 @@ class Shape(BaseModel):
 
 
 class Refusal(Shape):
-    """Why a request was refused, and what to do."""
+    """The reason for a refusal, and a remedy."""
 
     error: str
 

@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.log_mel import chunk_edge
-from mirasol.runtime.features import ChunkFeatures, Inputs
+from mirasol.runtime.features import ChunkFeatures, Frames, Samples
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.schemas import Ask, Order, Play
 from mirasol.serve.sessions import ClientSession, SessionManager, gone
@@ -193,8 +193,8 @@ class Connection:
             ms=round(seconds * 1e3, 3),
             behind=round(behind, 3),
             state_bytes=stream.state_bytes if stream else 0,
-            frames=_frames(inputs) if chunk.video is not None else None,
-            mel=_mel(inputs) if chunk.samples is not None else None,
+            frames=_base64(inputs.video[0]) if chunk.video is not None else None,
+            mel=_base64(_levels(inputs.audio[0])) if chunk.samples is not None else None,
         )
 
     async def _ask(self, ask: Ask) -> None:
@@ -224,12 +224,10 @@ class Connection:
             await self.socket.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
-def _frames(inputs: Inputs) -> str:
-    """The model's K frames, planar YUV 4:2:0."""
-    return base64.b64encode(inputs.video[0].tobytes()).decode()
+def _base64(array: Frames) -> str:
+    return base64.b64encode(array.tobytes()).decode()
 
 
-def _mel(inputs: Inputs) -> str:
-    """The model's spectrogram [A, M], -1 (silence) to 3 (full scale) in 256 steps."""
-    levels = np.clip(np.rint((inputs.audio[0] + 1) * (255 / 4)), 0, 255).astype(np.uint8)
-    return base64.b64encode(levels.tobytes()).decode()
+def _levels(mel: Samples) -> Frames:
+    """A spectrogram, -1 (silence) to 3 (full scale), in 256 steps."""
+    return np.clip(np.rint((mel + 1) * (255 / 4)), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The signature says what the graphs take and give."""
+"""The specification of inputs and outputs fits the graphs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 
@@ -35,12 +35,6 @@ GAP = 5.0  # seconds between two time stamps, forward or back, that begin a new 
 WAITING = 8  # chunks that wait for the model before the oldest is dropped
 
 MediaChunk = tuple[Frames | None, Samples | None]
-
-
-class _Arrived(NamedTuple):
-    connection: int  # chunks of one connection have even times
-    video: Frames | None
-    samples: Samples | None
 
 
 class LiveSource:
@@ -70,7 +64,7 @@ class LiveSource:
         self.dropped = 0  # chunks that came faster than the model took them
         self._open = open_container or (lambda: _open(address))
         self._patience = patience
-        self._arrived: collections.deque[_Arrived] = collections.deque()
+        self._arrived: collections.deque[tuple[int, MediaChunk]] = collections.deque()  # with their connection
         self._change = threading.Condition()
         self._ended = self._stopped = False
         self._wrong = ""
@@ -89,18 +83,20 @@ class LiveSource:
             while True:
                 patience = self._patience if index == 0 else self.chunk_seconds + (0 if owed else LATE)
                 arrived = self._next(patience)
-                if arrived is None and (self._ended or index == 0):
-                    break
-                if arrived is not None and arrived.connection != connection:
-                    connection, owed = arrived.connection, 0
                 if arrived is None:
-                    owed += 1
-                elif owed:  # an empty chunk has taken its place
-                    owed -= 1
-                    continue
+                    if self._ended or index == 0:
+                        break
+                    owed, (video, samples) = owed + 1, (None, None)
+                else:
+                    if arrived[0] != connection:
+                        connection, owed = arrived[0], 0
+                    if owed:  # an empty chunk has taken its place
+                        owed -= 1
+                        continue
+                    video, samples = arrived[1]
                 edges = [chunk_edge(i, self.chunk_seconds, self.clip.sample_rate) for i in (index, index + 1)]
-                samples = fit(arrived.samples if arrived else None, edges[1] - edges[0])
-                yield Chunk(index, (index + 1) * self.chunk_seconds, arrived.video if arrived else None, samples)
+                samples = fit(samples, edges[1] - edges[0])
+                yield Chunk(index, (index + 1) * self.chunk_seconds, video, samples)
                 index += 1
         finally:
             self._stopped = True
@@ -109,7 +105,7 @@ class LiveSource:
         if index == 0:
             raise MediaError(f"{self.name}: no chunk came{f': {self._wrong}' if self._wrong else ''}")
 
-    def _next(self, seconds: float) -> _Arrived | None:
+    def _next(self, seconds: float) -> tuple[int, MediaChunk] | None:
         with self._change:
             self._change.wait_for(lambda: self._arrived or self._ended, seconds)
             return self._arrived.popleft() if self._arrived else None
@@ -169,12 +165,12 @@ class LiveSource:
         self._put(connection, timeline.rest())
 
     def _put(self, connection: int, chunks: Iterator[MediaChunk]) -> None:
-        for video, samples in chunks:
+        for chunk in chunks:
             with self._change:
                 if len(self._arrived) == WAITING:
                     self._arrived.popleft()
                     self.dropped += 1
-                self._arrived.append(_Arrived(connection, video, samples))
+                self._arrived.append((connection, chunk))
                 self._change.notify()
 
 
