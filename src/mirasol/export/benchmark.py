@@ -95,7 +95,7 @@ def _choose(data: Path, split: str, count: int) -> list[Clip]:
     """``count`` clips spread over the split."""
     clips = [clip for clip in clips_of(read_manifest(data / "manifest.jsonl")) if clip.split == split]
     if not clips:
-        raise MirasolError(f"{data / 'manifest.jsonl'}: no clip in the split {split}: there is nothing to stream")
+        raise MirasolError(f"{data / 'manifest.jsonl'}: no clip in the split {split}: nothing to stream")
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
     return [clips[int(number)] for number in numbers]
 

@@ -69,7 +69,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
     try:
         latent_state = latent.init_state(1, "cpu", torch.float32)
     except ValueError as error:
-        raise MirasolError(f"there are no steps to export: {error}") from error
+        raise MirasolError(f"no steps to export: {error}") from error
     x = TensorSpec("x", "float32", (1, c.combined, c.combiner_sizes.width), "features")
     h = TensorSpec("h", "float32", (1, c.combined, c.latent_sizes.width), "features")
     memory = c.max_chunks * c.combined

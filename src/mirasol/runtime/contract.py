@@ -179,8 +179,8 @@ def read_contract(bundle: str | Path) -> Contract:
     bundle = Path(bundle)
     path = bundle / CONTRACT_FILE
     if not path.is_file():
-        what = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
-        raise MirasolError(f"{bundle} is no bundle: {what}. Run `mirasol stage export`, or name a bundle with --bundle")
+        lack = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
+        raise MirasolError(f"{bundle} is not a bundle: {lack}. Run `mirasol stage export`, or give one with --bundle")
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)
@@ -205,8 +205,8 @@ def read_contract(bundle: str | Path) -> Contract:
 
 
 def _check_consistency(contract: Contract, path: Path) -> None:
-    def refuse(what: str) -> typing.NoReturn:
-        raise MirasolError(f"{path}: {what}. Export the bundle again")
+    def refuse(problem: str) -> typing.NoReturn:
+        raise MirasolError(f"{path}: {problem}. Export the bundle again")
 
     if set(contract.graphs) != set(GRAPHS):
         refuse(f"graphs are {sorted(contract.graphs)}, expected {sorted(GRAPHS)}")
@@ -221,7 +221,7 @@ def _check_consistency(contract: Contract, path: Path) -> None:
         refuse(f"files without a hash: {sorted(listed - set(contract.files))}")
     for name in contract.files:
         if Path(name).name != name or name == CONTRACT_FILE:
-            refuse(f"{name!r} is no plain file name")
+            refuse(f"{name!r} is not a plain file name")
     for name, graph in contract.graphs.items():
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         outputs = {tensor.name: tensor for tensor in graph.outputs}
@@ -283,4 +283,4 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             return value
     elif type(None) in arguments:  # X | None
         return None if value is None else _build(arguments[0], value, where)
-    raise ValueError(f"{where}: {value!r} is no {kind}")
+    raise ValueError(f"{where}: {value!r} is not {kind}")

@@ -195,7 +195,7 @@ class Session:
     def _tokens(self, question: str, max_tokens: int | None) -> Iterator[tuple[int, Array]]:
         memory, valid = self.memory
         if not valid.any():
-            raise MirasolError("there is nothing to ask about: no chunk that is remembered held video or audio")
+            raise MirasolError("nothing to ask about: no chunk in memory holds video or audio")
         return greedy(self.engine, question, memory, valid, max_tokens)
 
     def snapshot(self) -> Snapshot:

@@ -50,6 +50,10 @@ WHY = {
     503: "too many sessions or requests: try again later",
     507: "the disk is full",
 }
+BINARY_BODY = {
+    "required": True,
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
 Id = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{32}$", description="The session's `id`.")]
 
 
@@ -57,7 +61,7 @@ def session_of(request: Request, id: Id) -> ClientSession:
     """The session in a request's path."""
     session: ClientSession | None = request.app.state.manager.sessions.get(id)
     if session is None:
-        raise HTTPException(404, "there is no such session: it may have ended")
+        raise HTTPException(404, "no such session: it may have ended")
     return session
 
 
@@ -167,12 +171,7 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
         status_code=201,
         tags=["sessions"],
         responses=refusals(404, 408, 409, 413, 422, 507),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-            }
-        },
+        openapi_extra={"requestBody": BINARY_BODY},
     )
     async def upload(session: KnownSession, request: Request) -> MediaView:
         """Send a video or sound file as the body; it replaces an earlier one."""
@@ -254,7 +253,7 @@ def check_length(question: str, limits: Limits) -> None:
 
 
 def _view(manager: SessionManager, session: ClientSession) -> SessionView:
-    clip, limits = manager.engine.contract.clip, manager.limits
+    clip = manager.engine.contract.clip
     return SessionView(
         id=session.id,
         chunk_seconds=clip.chunk_seconds,
@@ -267,11 +266,7 @@ def _view(manager: SessionManager, session: ClientSession) -> SessionView:
         live=clip.sampling == "rate",
         chunks=session.stream.chunks if session.stream else 0,
         media=MediaView(**session.summary._asdict()) if session.summary else None,
-        limits=LimitsView(
-            upload_bytes=limits.upload_bytes,
-            question_characters=limits.question_characters,
-            idle_seconds=limits.idle_seconds,
-        ),
+        limits=LimitsView(**{name: getattr(manager.limits, name) for name in LimitsView.model_fields}),
     )
 
 

@@ -40,7 +40,7 @@ class SessionView(Shape):
     max_chunks: int = Field(description="How many chunks the text model remembers.")
     live: bool = Field(description="Whether chunks can be pushed; else the model spreads its chunks over a whole file.")
     chunks: int = Field(description="Chunks that the stream has taken in.")
-    media: MediaView | None = Field(description="The upload, if there is one.")
+    media: MediaView | None = Field(description="The upload, if any.")
     limits: LimitsView
 
 

@@ -194,7 +194,7 @@ class SessionManager:
         self.engine.check_question(question)
         async with session.lock:
             if session.stream is None:
-                raise MirasolError("there is nothing to ask about yet: send a chunk, or upload a file and play it")
+                raise MirasolError("nothing to ask about yet: send a chunk, or upload a file and play it")
             began = time.perf_counter()
             session.basis = Basis(*session.stream.memory, session.stream.chunks)
             pieces = session.stream.ask_stream(question)

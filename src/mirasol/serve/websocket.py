@@ -125,7 +125,7 @@ class Connection:
             else:
                 await self._begin("ask", self._ask(order))
         elif self.session.media is None:
-            await self._send("error", message="there is nothing to play: upload a file first")
+            await self._send("error", message="nothing to play: upload a file first")
         else:
             await self._begin("play", self._play(order.pace == "live"))
 
@@ -168,7 +168,9 @@ class Connection:
     def _unpack(self, message: bytes, index: int) -> Chunk:
         clip = self.clip
         if len(message) < 8 or message[:4] != MAGIC or message[4] > PICTURE | SOUND or any(message[5:8]):
-            raise MalformedError("not a chunk: expected MIR1, what it holds (0, 1, 2 or 3), three zeros, and that")
+            raise MalformedError(
+                "not a chunk: expected MIR1, its content (0, 1, 2 or 3), three zeros, then that content"
+            )
         kinds = message[4]
         shape = (clip.frames_per_chunk, clip.size * 3 // 2, clip.size)
         edges = [chunk_edge(i, clip.chunk_seconds, clip.sample_rate) for i in (index, index + 1)]

@@ -164,5 +164,5 @@ def test_one_that_loses_too_much_is_not_shipped(bundle: Path, shards: Path) -> N
 
 @pytest.mark.parametrize("names", ["fp8", "int8 int8", "int8,qdq"])
 def test_a_name_that_is_wrong_is_refused(names: str) -> None:
-    with pytest.raises(MirasolError, match=r"export\.precisions: .* is unknown or stands there twice"):
+    with pytest.raises(MirasolError, match=r"export\.precisions: .* is unknown or repeated"):
         precisions_of(ExportSpec(precisions=names))

@@ -160,7 +160,7 @@ def other_version(folder: Path) -> Path:
 CASES = {
     "not a video": (lambda d: {"file": other_file(d)}, r"notes\.txt: cannot be opened as video or audio"),
     "missing file": (lambda d: {"file": d / "nowhere.mp4"}, r"nowhere\.mp4: no such file"),
-    "missing bundle": (lambda d: {"bundle": d / "nowhere"}, "nowhere is no bundle: no such folder"),
+    "missing bundle": (lambda d: {"bundle": d / "nowhere"}, "nowhere is not a bundle: no such folder"),
     "flipped byte": (lambda d: {"bundle": flipped(d)}, r"latent_step\.onnx is not the file that was exported"),
     "other version": (lambda d: {"bundle": other_version(d)}, "contract version 99, but this mirasol reads version 2"),
     "long question": (lambda _: {"question": "red " * 30}, "32 tokens, but the text cache holds 12"),

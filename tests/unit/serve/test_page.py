@@ -80,8 +80,8 @@ def browser(service: Service, tmp_path: Path) -> Iterator[Browser]:
             page = next(tab for tab in json.load(listing) if tab["type"] == "page")
         with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
             found = Browser(socket)
-            for room in ("Page", "Runtime", "Log", "DOM"):
-                found.do(f"{room}.enable")
+            for domain in ("Page", "Runtime", "Log", "DOM"):
+                found.do(f"{domain}.enable")
             found.do("Page.navigate", url=f"http://127.0.0.1:{service.port}/")
             until(lambda: found.js("typeof Run") == "function", 60)
             yield found

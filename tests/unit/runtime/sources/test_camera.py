@@ -15,7 +15,7 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from support.rtsp import serving
 
 from mirasol.core.errors import MirasolError
-from mirasol.runtime.sources import camera
+from mirasol.runtime.sources import camera as live
 from mirasol.runtime.sources.camera import LiveSource
 from mirasol.runtime.sources.files import Chunk, FileSource
 from mirasol.runtime.sources.open import open_stream
@@ -85,8 +85,8 @@ def test_an_rtsp_address_is_streamed_and_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_returns_goes_on_after_the_gap(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "LATE", 0.05)
-    monkeypatch.setattr(camera, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(live, "LATE", 0.05)
+    monkeypatch.setattr(live, "RETRY_SECONDS", 0.0)
     back = time.monotonic() + 0.8
 
     def late(_: int) -> None:
