@@ -32,6 +32,7 @@ from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import FileSource
 
 STEPS = 40  # of each graph per round and side
+Series = defaultdict[str, list[float]]  # by graph
 
 
 def benchmark(
@@ -86,9 +87,9 @@ class Timings:
     seconds: float = 0.0  # of media
     chunk_ms: list[float] = field(default_factory=list)
     answer_ms: list[float] = field(default_factory=list)
-    ort_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by graph
-    torch_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # one per round
+    ort_ms: Series = field(default_factory=lambda: defaultdict(list))
+    torch_ms: Series = field(default_factory=lambda: defaultdict(list))
+    ratios: Series = field(default_factory=lambda: defaultdict(list))  # one per round
 
 
 def _choose(data: Path, split: str, count: int) -> list[Clip]:

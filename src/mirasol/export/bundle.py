@@ -203,8 +203,7 @@ def _verify(folder: Path, contract: Contract) -> None:
 def check_audio(engine: Engine) -> float:
     """Replay the golden sound through `audio_step`; returns the largest relative difference to the runtime's features.
 
-    Raises:
-        MirasolError: it exceeds the contract's tolerance.
+    Raises MirasolError if it exceeds the contract's tolerance.
     """
     contract = engine.contract
     with np.load(engine.bundle / contract.golden.file, allow_pickle=False) as archive:

@@ -11,7 +11,7 @@ from mirasol.core.fields import param
 class ExportSpec:
     """The `export` section."""
 
-    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20. opset 23 is always written too", ge=18, le=20)
+    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20. Opset 23 is always written too", ge=18, le=20)
     tolerance: float = param(1e-5, "largest relative difference to torch over a chained clip", gt=0)
     clips: int = param(32, "clips of the scored split on which the exported graphs are compared with torch", ge=1)
     precisions: str = param(

@@ -58,9 +58,7 @@ class StepGraph:
 def step_graphs(model: Mirasol) -> list[StepGraph]:
     """The three graphs of ``model``, which must be in eval mode, on the CPU and in float32.
 
-    Raises:
-        MirasolError: the model cannot stream.
-        ValueError: the model is in training mode, or a state does not begin with one value everywhere.
+    Raises MirasolError if the model cannot stream, and ValueError in training mode.
     """
     if model.training:
         raise ValueError("the model is in training mode, expected eval mode: call model.eval()")
@@ -104,11 +102,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
 
 
 def audio_graph(clip: ClipSpec) -> StepGraph:
-    """The audio front end: samples of a chunk -> `audio` of the encoder-combiner.
-
-    Raises:
-        ValueError: a chunk is shorter than a hop.
-    """
+    """Samples of a chunk -> `audio` of the encoder-combiner; raises ValueError if a chunk is shorter than a hop."""
     audio = AudioStep(clip)
     return _graph(
         AUDIO,

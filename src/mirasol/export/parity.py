@@ -35,18 +35,59 @@ CONDITIONS = (Condition.unchanged, Condition.muted, Condition.blanked)  # each t
 
 
 @dataclass
-class Tally:
-    """The comparisons so far."""
+class Comparison:
+    """A model and its exported graphs, with the differences found so far."""
 
+    model: Mirasol
+    engine: Engine
+    max_answer: int
     worst: dict[str, float] = field(default_factory=lambda: {"x": 0.0, "h": 0.0, "logits": 0.0})
     chunks: int = 0
     answers: int = 0
     ties: int = 0
     different: list[str] = field(default_factory=list)
 
-    def note(self, name: str, found: NDArray[np.float32], expected: Tensor) -> None:
-        """Compare one tensor with torch's."""
+    def clip(self, batch: Batch, questions: list[str], looked_at: int) -> None:
+        """Compare one clip in one condition; logits along the answer of question ``looked_at``."""
+        engine, encoded, session = self.engine, self.model.encode(batch), Session(self.engine)
+        for t in range(batch.video.shape[1]):
+            latents = session.push_features(chunk_inputs(batch, t))
+            self._note("x", latents.x, encoded.x[0, t])
+            self._note("h", latents.h, encoded.h[0, t])
+            self.chunks += 1
+        prompts = [engine.prompt(question) for question in questions]
+        limit = min(self.max_answer, self.model.config.max_text - max(map(len, prompts)))
+        answers = _torch_answers(self.model, encoded, prompts, limit)
+        for i, (question, prompt, expected) in enumerate(zip(questions, prompts, answers, strict=True)):
+            found = list(session.answer_ids(question, limit))
+            self.answers += 1
+            if i == looked_at or found != expected:
+                logits = self.model.logits(torch.tensor([[prompt + expected]]), encoded.h, encoded.present)[0, 0]
+                if i == looked_at:
+                    self._logits(session, prompt + expected, logits)
+                if found != expected:
+                    self._answer(question, logits[len(prompt) - 1 :], found, expected)
+
+    def _note(self, name: str, found: NDArray[np.float32], expected: Tensor) -> None:
         self.worst[name] = max(self.worst[name], relative(found, expected.numpy()))
+
+    def _logits(self, session: Session, ids: list[int], expected: Tensor) -> None:
+        states = self.engine.initial(TEXT)
+        memory, valid = session.memory
+        for token, row in zip(ids, expected, strict=True):
+            logits, states = self.engine.text(token, memory, valid, states)
+            self._note("logits", logits[0], row)
+
+    def _answer(self, question: str, logits: Tensor, found: list[int], expected: list[int]) -> None:
+        """Count an answer that differs, as a tie if torch finds the two tokens equally likely."""
+        pairs = itertools.zip_longest(found, expected, fillvalue=EOS)
+        place, (mine, its) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        gap = float((logits[place, its] - logits[place, mine]).abs() / logits[place].abs().max())
+        if gap <= TIE:
+            self.ties += 1
+        else:
+            texts = [self.engine.tokenizer.decode(ids) for ids in (found, expected)]
+            self.different.append(f"{question!r}: {texts[0]!r}, torch {texts[1]!r}")
 
 
 @torch.no_grad()
@@ -67,10 +108,9 @@ def check_parity(
         MirasolError: the bundle or the shards cannot be used.
     """
     model.eval()
-    engine = Engine(bundle)
+    comparison = Comparison(model, Engine(bundle), max_answer)
     clips = ShardDataset(shards, split)
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
-    tally = Tally()
     with torch_threads(1), Progress("parity", len(numbers), "clips") as progress:
         for order, number in enumerate(numbers):
             clip = clips.read(int(number))
@@ -78,29 +118,25 @@ def check_parity(
             for condition in CONDITIONS:
                 batch = clip_batch(clip, clips.spec, condition)
                 if batch is not None:
-                    _compare(model, engine, batch, questions, order % len(questions), max_answer, tally)
-            progress.advance(worst=max(tally.worst.values()))
+                    comparison.clip(batch, questions, order % len(questions))
+            progress.advance(worst=max(comparison.worst.values()))
     return {
         "combiner": model.config.combiner,
         "split": split,
-        "max_relative": max(tally.worst.values()),
-        **tally.worst,
+        "max_relative": max(comparison.worst.values()),
+        **comparison.worst,
         "tolerance": spec.tolerance,
         "clips": len(numbers),
-        "chunks": tally.chunks,
-        "answers": tally.answers,
-        "answers_equal": tally.answers - len(tally.different),
-        "ties": tally.ties,
-        "different": tally.different[:10],
+        "chunks": comparison.chunks,
+        "answers": comparison.answers,
+        "answers_equal": comparison.answers - len(comparison.different),
+        "ties": comparison.ties,
+        "different": comparison.different[:10],
     }
 
 
 def require_parity(report: dict[str, Any]) -> None:
-    """Refuse a bundle that differs from torch.
-
-    Raises:
-        MirasolError: the largest relative difference exceeds the tolerance, or an answer differs.
-    """
+    """Raise MirasolError if the largest relative difference exceeds the tolerance, or an answer differs."""
     if not report["max_relative"] <= report["tolerance"]:
         parts = ", ".join(f"{name} {report[name]:.1e}" for name in ("x", "h", "logits"))
         raise MirasolError(
@@ -144,31 +180,6 @@ def chunk_inputs(batch: Batch, t: int) -> Inputs:
     )
 
 
-def _compare(
-    model: Mirasol, engine: Engine, batch: Batch, questions: list[str], looked_at: int, max_answer: int, tally: Tally
-) -> None:
-    """Compare one clip in one condition; logits along the answer of question ``looked_at``."""
-    encoded = model.encode(batch)
-    session = Session(engine)
-    for t in range(batch.video.shape[1]):
-        latents = session.push_features(chunk_inputs(batch, t))
-        tally.note("x", latents.x, encoded.x[0, t])
-        tally.note("h", latents.h, encoded.h[0, t])
-        tally.chunks += 1
-    prompts = [engine.prompt(question) for question in questions]
-    limit = min(max_answer, model.config.max_text - max(map(len, prompts)))
-    answers = _torch_answers(model, encoded, prompts, limit)
-    for i, (question, prompt, expected) in enumerate(zip(questions, prompts, answers, strict=True)):
-        found = list(session.answer_ids(question, limit))
-        tally.answers += 1
-        if i == looked_at or found != expected:
-            logits = model.logits(torch.tensor([[prompt + expected]]), encoded.h, encoded.present)[0, 0]
-            if i == looked_at:
-                _compare_logits(engine, session, prompt + expected, logits, tally)
-            if found != expected:
-                _differs(engine, question, logits[len(prompt) - 1 :], found, expected, tally)
-
-
 def _torch_answers(model: Mirasol, encoded: Encoded, prompts: list[list[int]], limit: int) -> list[list[int]]:
     """Greedy tokens of every answer, without the end mark."""
     lengths = torch.tensor([[len(prompt) for prompt in prompts]])
@@ -177,25 +188,3 @@ def _torch_answers(model: Mirasol, encoded: Encoded, prompts: list[list[int]], l
         padded[0, i, : len(prompt)] = torch.tensor(prompt)
     answers = greedy(model.text, encoded.h, encoded.present, padded, lengths, limit)[0].tolist()
     return [ids[: ids.index(EOS)] if EOS in ids else ids for ids in answers]
-
-
-def _compare_logits(engine: Engine, session: Session, ids: list[int], expected: Tensor, tally: Tally) -> None:
-    states = engine.initial(TEXT)
-    memory, valid = session.memory
-    for token, row in zip(ids, expected, strict=True):
-        logits, states = engine.text(token, memory, valid, states)
-        tally.note("logits", logits[0], row)
-
-
-def _differs(
-    engine: Engine, question: str, logits: Tensor, found: list[int], expected: list[int], tally: Tally
-) -> None:
-    """Count an answer that differs, as a tie if torch finds the two tokens equally likely."""
-    pairs = itertools.zip_longest(found, expected, fillvalue=EOS)
-    place, (mine, its) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-    gap = float((logits[place, its] - logits[place, mine]).abs() / logits[place].abs().max())
-    if gap <= TIE:
-        tally.ties += 1
-    else:
-        texts = [engine.tokenizer.decode(ids) for ids in (found, expected)]
-        tally.different.append(f"{question!r}: {texts[0]!r}, torch {texts[1]!r}")

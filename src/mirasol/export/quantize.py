@@ -32,11 +32,7 @@ Feeds = list[dict[str, NDArray[np.generic]]]
 
 
 def precisions_of(spec: ExportSpec) -> list[str]:
-    """The names in ``export.precisions``.
-
-    Raises:
-        MirasolError: a name is unknown or repeated.
-    """
+    """The names in ``export.precisions``; raises MirasolError for one that is unknown or repeated."""
     names = spec.precisions.split()
     wrong = sorted({name for name in names if name not in PRECISIONS or names.count(name) > 1})
     if wrong:

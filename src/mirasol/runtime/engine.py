@@ -102,21 +102,13 @@ class Engine:
         return self._run(TEXT, inputs, states, "logits")
 
     def check_question(self, question: str) -> None:
-        """Refuse a question before any chunk is decoded for it.
-
-        Raises:
-            MirasolError: it is empty, or too long for the text cache.
-        """
+        """Raise MirasolError for a question that is empty or too long, before any chunk is decoded for it."""
         if not question.strip():
             raise MirasolError("the question is empty: ask, for example, 'Classify the video audio clip.'")
         self.prompt(question)
 
     def prompt(self, question: str) -> list[int]:
-        """Tokens of ``question``, ready for its answer.
-
-        Raises:
-            MirasolError: no space is left for an answer in the text cache.
-        """
+        """Tokens of ``question``; raises MirasolError if they leave no space for an answer in the text cache."""
         ids = self.tokenizer.text_ids(question, None)
         if len(ids) >= self.contract.model.max_text:
             raise MirasolError(
@@ -133,8 +125,7 @@ class Engine:
     def check_golden(self) -> float:
         """Replay the golden inputs and return the largest relative difference to torch's outputs.
 
-        Raises:
-            MirasolError: it exceeds the contract's tolerance.
+        Raises MirasolError if it exceeds the contract's tolerance.
         """
         spec = self.contract.golden
         with np.load(self.bundle / spec.file, allow_pickle=False) as archive:

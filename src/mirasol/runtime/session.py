@@ -164,8 +164,7 @@ class Session:
     def ask(self, question: str, max_tokens: int | None = None) -> Answer:
         """Answer ``question`` about the stream so far.
 
-        Raises:
-            MirasolError: the memory holds no video or audio, or the question is too long for the text cache.
+        Raises MirasolError if the memory holds no video or audio, or the question is too long for the text cache.
         """
         with self._turn:
             seconds, tokens = self.seconds, self._tokens(question, max_tokens)
@@ -215,8 +214,7 @@ class Session:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a :meth:`snapshot` of any session over the same bundle; after an error the stream is unchanged.
 
-        Raises:
-            MirasolError: the snapshot belongs to another bundle, is incomplete, or holds values that are not finite.
+        Raises MirasolError if the snapshot belongs to another bundle, is incomplete or not finite.
         """
         with self._turn:
             own = self._arrays()

@@ -24,8 +24,8 @@ class Moment:
     chunk_ms: float  # decoding, features and both steps
     behind: float  # seconds since the chunk was complete; as fast as possible: wall seconds less stream seconds
     state_bytes: int
-    answer: Answer | None
-    answer_ms: float
+    answer: Answer | None = None
+    answer_ms: float = 0.0
 
 
 def moments(session: Session, source: Source, ask: str, every: float, *, wait: bool = True) -> Generator[Moment]:
@@ -52,17 +52,9 @@ def moments(session: Session, source: Source, ask: str, every: float, *, wait: b
             began = start - chunk.end if last is None else began
         session.push(chunk.video, chunk.samples)
         done = time.perf_counter()
-        moment = Moment(
-            index=chunk.index,
-            seconds=chunk.end,
-            has_video=chunk.video is not None,
-            has_audio=chunk.samples is not None,
-            chunk_ms=(done - start) * 1e3,
-            behind=done - began - chunk.end,
-            state_bytes=session.state_bytes,
-            answer=None,
-            answer_ms=0.0,
-        )
+        present = chunk.video is not None, chunk.samples is not None
+        costs = (done - start) * 1e3, done - began - chunk.end, session.state_bytes
+        moment = Moment(chunk.index, chunk.end, *present, *costs)
         if session.remembers and chunk.end - asked >= every - SAME_TIME:
             moment, asked = _asked(session, ask, moment), chunk.end
         yield moment

@@ -241,11 +241,7 @@ def problems(errors: Any) -> str:
 
 
 def check_length(question: str, limits: Limits) -> None:
-    """Refuse a question that is too long.
-
-    Raises:
-        MirasolError: it has more characters than ``limits`` allow.
-    """
+    """Raise MirasolError for a question with more characters than ``limits`` allow."""
     if len(question) > limits.question_characters:
         raise MirasolError(
             f"the question has {len(question)} characters, {limits.question_characters} are allowed: ask a shorter one"

@@ -111,11 +111,7 @@ class SessionManager:
                 self.end(session)
 
     def begin(self) -> ClientSession:
-        """Begin a session.
-
-        Raises:
-            FullError: ``limits.sessions`` of them exist.
-        """
+        """Begin a session; raises FullError if ``limits.sessions`` of them exist."""
         if len(self.sessions) >= self.limits.sessions:
             raise FullError(f"all {self.limits.sessions} sessions are taken: try again later")
         session = ClientSession(self.limits)
@@ -138,11 +134,7 @@ class SessionManager:
         return await asyncio.wrap_future(self._compute.submit(function, *arguments, **keywords))
 
     async def upload(self, session: ClientSession, path: Path) -> Summary:
-        """Make ``path`` the session's file; the session removes it at its end.
-
-        Raises:
-            MediaError: the file cannot be used and was removed.
-        """
+        """Make ``path`` the session's file, removed at its end, or at once with a MediaError if it cannot be used."""
         media = Upload(path, self.engine.contract.clip, self.limits, self._decode)
         if session.media is not None:
             session.media.close()
@@ -161,9 +153,7 @@ class SessionManager:
     async def start(self, session: ClientSession) -> float:
         """Begin a stream of the upload, or of a camera if none exists; returns the seconds of a chunk.
 
-        Raises:
-            MediaError: the file cannot be read again.
-            MirasolError: the session has ended.
+        Raises MirasolError if the file cannot be read again, or the session has ended.
         """
         async with session.lock:
             if session.ended:
@@ -188,8 +178,7 @@ class SessionManager:
     async def answer(self, session: ClientSession, question: str) -> AsyncIterator[str]:
         """Yield the answer piece by piece, then set ``session.complete``.
 
-        Raises:
-            MirasolError: the session has no stream yet, or the question is empty or too long.
+        Raises MirasolError if the session has no stream yet, or the question is empty or too long.
         """
         self.engine.check_question(question)
         async with session.lock:

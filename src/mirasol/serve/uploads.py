@@ -43,8 +43,7 @@ class TooLargeError(MirasolError):
 async def save(pieces: AsyncIterator[bytes], path: Path, most: int) -> int:
     """Write ``pieces`` to ``path`` and return their number of bytes; removes the file after any error.
 
-    Raises:
-        TooLargeError: more than ``most`` bytes came; no more than that were written.
+    Raises TooLargeError if more than ``most`` bytes come; no more than that are written.
     """
     size = 0
     try:
@@ -72,8 +71,7 @@ class Upload:
     async def open(self) -> Summary:
         """Begin at the first chunk and decode it, to check the file.
 
-        Raises:
-            MediaError: the file cannot be used, or its decoder crashed, hung or wanted too much memory.
+        Raises MediaError if the file cannot be used, or its decoder crashes, hangs or wants too much memory.
         """
         summary: Summary = await self._call(begin, self.path, self._clip, self._limits.decoder_bytes)
         self._first = await self._call(following, self._limits.decoder_bytes)

@@ -19,11 +19,7 @@ THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on
 
 
 class Cuda:
-    """The first GPU: its name, and memory and streams on it.
-
-    Raises:
-        MirasolError: no driver or no GPU, or a call that the driver refuses.
-    """
+    """The first GPU: its name, memory and streams; raises MirasolError without a driver or a GPU."""
 
     def __init__(self) -> None:
         try:

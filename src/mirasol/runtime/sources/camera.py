@@ -21,8 +21,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
 from mirasol.media.log_mel import chunk_edge
+from mirasol.runtime.features import Frames, Samples
 from mirasol.runtime.sources.files import Chunk, fit, refuse_spread, sixteen_bits
-from mirasol.runtime.sources.resample import Frames, Samples, StreamAudioResampler, StreamFrameResampler
+from mirasol.runtime.sources.resample import StreamAudioResampler, StreamFrameResampler
 
 SCHEMES = ("rtsp://", "rtsps://")
 PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"

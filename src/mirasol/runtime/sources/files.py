@@ -23,7 +23,8 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
 from mirasol.media.decode import probe
 from mirasol.media.log_mel import chunk_edge
-from mirasol.runtime.sources.resample import Frames, Samples, StreamAudioResampler, StreamFrameResampler
+from mirasol.runtime.features import Frames, Samples
+from mirasol.runtime.sources.resample import StreamAudioResampler, StreamFrameResampler
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
 FULL_SCALE = 32768.0
@@ -141,11 +142,8 @@ class FolderSource:
     """The media files of a folder as one stream in the order of their names: a recorder's segments.
 
     A file that cannot be used is left out, a truncated one is used as far as it goes; warnings of the logger
-    ``mirasol.runtime`` name each, and count them at the end.
-
-    Raises:
-        MirasolError: the folder holds no media file, or the model spreads its chunks over a whole file. Iterating
-            raises it where no file can be used.
+    ``mirasol.runtime`` name each, and count them at the end. Raises MirasolError if the folder holds no usable media
+    file, or the model spreads its chunks over a whole file.
     """
 
     def __init__(self, folder: str | Path, clip: ClipSpec) -> None:
@@ -209,21 +207,13 @@ def sixteen_bits(samples: Samples) -> Samples:
 
 
 def refuse_spread(name: str | Path, clip: ClipSpec) -> None:
-    """Refuse a source without a known end for a model that spreads its chunks over a whole file.
-
-    Raises:
-        MirasolError: the model does.
-    """
+    """Raise MirasolError if the model spreads its chunks over a whole file: source ``name`` has no known end."""
     if clip.sampling == "spread":
         raise MirasolError(f"{name}: the model looks at chunks that are spread over a whole file: name one file")
 
 
 def open_source(path: str | Path, clip: ClipSpec) -> Source:
-    """Open a file or a folder.
-
-    Raises:
-        MirasolError: it is neither, or holds nothing that can be decoded.
-    """
+    """Open a file or a folder; raises MirasolError if it is neither, or holds nothing that can be decoded."""
     address = ADDRESS.match(str(path))
     if address and not Path(path).exists():  # never shows the rest: it may hold a password
         raise MirasolError(

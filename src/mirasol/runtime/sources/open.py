@@ -15,8 +15,7 @@ from mirasol.runtime.sources.synthetic import SYNTHETIC, SyntheticSource
 def open_stream(source: str | Path, clip: ClipSpec) -> Source:
     """Open a file, a folder, ``synthetic``, a camera device or an RTSP address.
 
-    Raises:
-        MirasolError: ``source`` is none of these, cannot be opened, or holds nothing that can be decoded.
+    Raises MirasolError if ``source`` is none of these, cannot be opened, or holds nothing that can be decoded.
     """
     if str(source) == SYNTHETIC:
         return SyntheticSource(clip)
@@ -29,11 +28,7 @@ def is_live(source: str) -> bool:
 
 
 def seconds_of(text: str) -> float:
-    """``2``, ``2s``, ``500ms`` or ``1m`` in seconds.
-
-    Raises:
-        ValueError: none of these, or not more than 0.
-    """
+    """``2``, ``2s``, ``500ms`` or ``1m`` in seconds; raises ValueError for other texts, and for 0."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|)", text.strip())
     value = float(found[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, "": 1.0}[found[2]] if found else 0.0
     if not 0 < value < math.inf:

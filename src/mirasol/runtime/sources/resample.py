@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.resample import SAME_TIME, AudioResampler, FrameResampler
+from mirasol.runtime.features import Frames, Samples
 
-Frames = NDArray[np.uint8]
-Samples = NDArray[np.float32]
 LONGEST_GAP = 3600.0  # seconds that a frame or silence may fill; a longer jump forward is an error
 LONGEST_RETURN = 5.0  # seconds by which time stamps may go back: repeated media take no time, but are decoded
 MOST_WAITING = 60.0  # seconds of sound besides a chunk; only time stamps that go back make more wait
@@ -45,11 +44,7 @@ class StreamFrameResampler(FrameResampler):
         return self.given >= self.most and self.covered >= self.settled
 
     def push(self, frame: Any, origin: float) -> None:
-        """Place the next frame.
-
-        Raises:
-            MediaError: as the loader's, or the time stamps jump too far.
-        """
+        """Place the next frame; raises MediaError like the loader's, and if the time stamps jump too far."""
         if frame.time is not None and self._shown is not None:
             back = self._shown[1] - (frame.time - origin - self.begin)
             if back > LONGEST_RETURN:
@@ -106,11 +101,7 @@ class StreamAudioResampler(AudioResampler):
         return self.ready_at(self.end_time)
 
     def push(self, frame: Any, origin: float) -> None:
-        """Place the next frame.
-
-        Raises:
-            MediaError: the time stamps go back too far.
-        """
+        """Place the next frame; raises MediaError if the time stamps go back too far."""
         if frame.time is not None:
             gap = min(frame.time - origin - self.begin, self.end_time) - self._expected
             if self.came and gap < -LONGEST_RETURN:
@@ -120,11 +111,7 @@ class StreamAudioResampler(AudioResampler):
         super().push(frame, origin)
 
     def check_silence(self, low: int) -> None:
-        """Refuse a chunk that begins with sample ``low`` within a silence longer than LONGEST_GAP.
-
-        Raises:
-            MediaError: it does.
-        """
+        """Raise MediaError if sample ``low`` lies within a silence longer than LONGEST_GAP."""
         begin, end = self.silent
         if begin <= low / self.rate < end:
             raise jump(self.path, "sound", end - begin, self.begin + begin)

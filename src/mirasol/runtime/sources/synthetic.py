@@ -16,8 +16,7 @@ SYNTHETIC = "synthetic"
 class SyntheticSource:
     """Clips of the built-in world, one after another, each written to a file and read back.
 
-    Raises:
-        MirasolError: the model spreads its chunks over a whole file.
+    Raises MirasolError if the model spreads its chunks over a whole file.
     """
 
     def __init__(self, clip: ClipSpec, seed: int = 0) -> None:
