@@ -52,9 +52,9 @@ def moments(session: Session, source: Source, ask: str, every: float, *, wait: b
             began = start - chunk.end if last is None else began
         session.push(chunk.video, chunk.samples)
         done = time.perf_counter()
-        present = chunk.video is not None, chunk.samples is not None
-        costs = (done - start) * 1e3, done - began - chunk.end, session.state_bytes
-        moment = Moment(chunk.index, chunk.end, *present, *costs)
+        has_video, has_audio, behind = chunk.video is not None, chunk.samples is not None, done - began - chunk.end
+        chunk_ms, state = (done - start) * 1e3, session.state_bytes
+        moment = Moment(chunk.index, chunk.end, has_video, has_audio, chunk_ms, behind, state)
         if session.remembers and chunk.end - asked >= every - SAME_TIME:
             moment, asked = _asked(session, ask, moment), chunk.end
         yield moment

@@ -194,8 +194,7 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
     @app.post("/api/sessions/{id}/answer", tags=["sessions"], responses=refusals(404, 408, 409, 413, 422))
     async def answer(session: KnownSession, question: Question, request: Request) -> Answer:
         """Watch the upload to its end as fast as possible, unless already done, and answer a question about it."""
-        check_length(question.question, manager.limits)
-        manager.engine.check_question(question.question)
+        manager.check_question(question.question)
         if session.busy:
             raise HTTPException(409, "the session is in use: ask over its WebSocket, or wait")
         with session.used():
@@ -205,13 +204,10 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
                 except MirasolError:
                     session.stream = None  # no answer from a part of the file: the next one starts again
                     raise
-            pieces = [piece async for piece in manager.answer(session, question.question)]
-            if session.stream is None:
+            text = "".join([piece async for piece in manager.answer(session, question.question)])
+            if (stream := session.stream) is None:
                 raise gone()
-            stream = session.stream
-            return Answer(
-                answer="".join(pieces), complete=session.complete, chunks=stream.chunks, seconds=stream.seconds
-            )
+            return Answer(answer=text, complete=session.complete, chunks=stream.chunks, seconds=stream.seconds)
 
     @app.websocket("/api/sessions/{id}/stream")
     async def stream(websocket: WebSocket, id: str) -> None:
@@ -238,14 +234,6 @@ async def _watch(manager: SessionManager, session: ClientSession, request: Reque
 def problems(errors: Any) -> str:
     """The errors of a request in one text, without the request's own values."""
     return "; ".join(f"{'.'.join(str(part)[:60] for part in e['loc'])}: {e['msg']}" for e in list(errors)[:8])
-
-
-def check_length(question: str, limits: Limits) -> None:
-    """Raise MirasolError for a question with more characters than ``limits`` allow."""
-    if len(question) > limits.question_characters:
-        raise MirasolError(
-            f"the question has {len(question)} characters, {limits.question_characters} are allowed: ask a shorter one"
-        )
 
 
 def _view(manager: SessionManager, session: ClientSession) -> SessionView:

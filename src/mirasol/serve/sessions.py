@@ -175,12 +175,19 @@ class SessionManager:
         self.metrics.chunk.observe(seconds)
         return seconds
 
+    def check_question(self, question: str) -> None:
+        """Raise MirasolError for a question that is empty, or longer than the limits or the text cache allow."""
+        most = self.limits.question_characters
+        if len(question) > most:
+            raise MirasolError(f"the question has {len(question)} characters, {most} are allowed: ask a shorter one")
+        self.engine.check_question(question)
+
     async def answer(self, session: ClientSession, question: str) -> AsyncIterator[str]:
         """Yield the answer piece by piece, then set ``session.complete``.
 
         Raises MirasolError if the session has no stream yet, or the question is empty or too long.
         """
-        self.engine.check_question(question)
+        self.check_question(question)
         async with session.lock:
             if session.stream is None:
                 raise MirasolError("nothing to ask about yet: send a chunk, or upload a file and play it")

@@ -119,11 +119,7 @@ class Connection:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             raise MalformedError(f"not an order: {first['msg']}") from None
         if isinstance(order, Ask):
-            if len(order.question) > self.manager.limits.question_characters:
-                most = self.manager.limits.question_characters
-                await self._send("error", message=f"the question is longer than {most} characters: ask a shorter one")
-            else:
-                await self._begin("ask", self._ask(order))
+            await self._begin("ask", self._ask(order))
         elif self.session.media is None:
             await self._send("error", message="nothing to play: upload a file first")
         else:
@@ -232,4 +228,5 @@ def _base64(array: Frames) -> str:
 
 def _levels(mel: Samples) -> Frames:
     """A spectrogram, -1 (silence) to 3 (full scale), in 256 steps."""
-    return np.clip(np.rint((mel + 1) * (255 / 4)), 0, 255).astype(np.uint8)
+    levels: Frames = np.clip(np.rint((mel + 1) * (255 / 4)), 0, 255).astype(np.uint8)
+    return levels

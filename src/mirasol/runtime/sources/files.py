@@ -104,11 +104,12 @@ class FileSource:
         while index < last:
             low, high = (chunk_edge(i, self.chunk_seconds, self.clip.sample_rate) for i in (index, index + 1))
             frames = samples = None
-            if video.read_until(lambda resampler: resampler.ready()):
+            if video.read_until(lambda frames: frames.ready()):
                 frames = video.resampler.take()
             elif audio.resampler is not None:
                 audio.resampler.check_silence(low)
-            if audio.read_until(lambda resampler, high=high: resampler.ready(high)) or self._covered(audio, index):
+            end = high / self.clip.sample_rate
+            if audio.read_until(lambda sound, end=end: sound.ready_at(end)) or self._covered(audio, index):
                 samples = sixteen_bits(audio.resampler.take(low, high))
             if frames is None and samples is None:
                 break

@@ -116,10 +116,6 @@ class StreamAudioResampler(AudioResampler):
         if begin <= low / self.rate < end:
             raise jump(self.path, "sound", end - begin, self.begin + begin)
 
-    def ready(self, until: int) -> bool:
-        """Whether all samples before ``until`` arrived."""
-        return self.ready_at(until / self.rate)
-
     def ready_at(self, seconds: float) -> bool:
         """Whether all sound before ``seconds`` arrived."""
         return self._expected > seconds + HELD_BACK
