@@ -198,7 +198,7 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
         if session.busy:
             raise HTTPException(409, "the session is in use: ask over its WebSocket, or wait")
         with session.used():
-            if session.stream is None and session.media is not None:
+            if session.stream is None and session.upload is not None:
                 try:
                     await _watch(manager, session, request)
                 except MirasolError:
@@ -224,7 +224,7 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
 
 async def _watch(manager: SessionManager, session: ClientSession, request: Request) -> None:
     await manager.start(session)
-    while session.media is not None and (chunk := await session.media.chunk()) is not None:
+    while session.upload is not None and (chunk := await session.upload.chunk()) is not None:
         await manager.push(session, chunk)
         if await request.is_disconnected():
             manager.end(session)

@@ -51,7 +51,7 @@ class ClientSession:
     def __init__(self, limits: Limits) -> None:
         self.id = secrets.token_urlsafe(ID_BYTES)
         self.limits = limits
-        self.media: Upload | None = None
+        self.upload: Upload | None = None
         self.summary: Summary | None = None
         self.stream: Session | None = None
         self.basis: Basis | None = None  # of the last answer
@@ -125,9 +125,9 @@ class SessionManager:
         session.over.set()
         self.sessions.pop(session.id, None)
         self.metrics.sessions.set(len(self.sessions))
-        if session.media is not None:
-            session.media.close()
-        session.media = session.stream = session.basis = None
+        if session.upload is not None:
+            session.upload.close()
+        session.upload = session.stream = session.basis = None
 
     async def compute(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
         """Run ``function`` in the computing thread."""
@@ -135,18 +135,18 @@ class SessionManager:
 
     async def upload(self, session: ClientSession, path: Path) -> Summary:
         """Make ``path`` the session's file, removed at its end, or at once with a MediaError if it cannot be used."""
-        media = Upload(path, self.engine.contract.clip, self.limits, self._decode)
-        if session.media is not None:
-            session.media.close()
-        session.media, session.stream, session.summary = media, None, None
+        upload = Upload(path, self.engine.contract.clip, self.limits, self._decode)
+        if session.upload is not None:
+            session.upload.close()
+        session.upload, session.stream, session.summary = upload, None, None
         try:
-            session.summary = await media.open()
+            session.summary = await upload.open()
         except BaseException:
-            media.close()
-            session.media = None
+            upload.close()
+            session.upload = None
             raise
         if session.ended:
-            media.close()
+            upload.close()
             raise gone()
         return session.summary
 
@@ -158,8 +158,8 @@ class SessionManager:
         async with session.lock:
             if session.ended:
                 raise gone()
-            if session.media is not None and not session.media.fresh:
-                session.summary = await session.media.open()
+            if session.upload is not None and not session.upload.fresh:
+                session.summary = await session.upload.open()
             seconds = session.summary.chunk_seconds if session.summary else self.engine.contract.clip.chunk_seconds
             session.stream = await self.compute(Session, self.engine, seconds)
             return seconds

@@ -120,7 +120,7 @@ class Connection:
             raise MalformedError(f"not an order: {first['msg']}") from None
         if isinstance(order, Ask):
             await self._begin("ask", self._ask(order))
-        elif self.session.media is None:
+        elif self.session.upload is None:
             await self._send("error", message="nothing to play: upload a file first")
         else:
             await self._begin("play", self._play(order.pace == "live"))
@@ -138,7 +138,7 @@ class Connection:
             self._shown = ChunkFeatures(self.clip, self._chunk_seconds)
             await self._send("started", chunk_seconds=self._chunk_seconds)
             began, count = time.monotonic(), 0
-            while (media := self.session.media) is not None and (chunk := await media.chunk()) is not None:
+            while (upload := self.session.upload) is not None and (chunk := await upload.chunk()) is not None:
                 if live:
                     await asyncio.sleep(max(0.0, began + chunk.end - time.monotonic()))
                 behind = time.monotonic() - began - chunk.end if live else 0.0
@@ -151,7 +151,7 @@ class Connection:
 
     async def _chunk(self, message: bytes) -> None:
         """A camera's chunk, pushed before the next message is read, so that a fast client waits."""
-        if self.session.media is not None:
+        if self.session.upload is not None:
             raise MirasolError("the session has an upload: begin another one for a camera")
         if self.clip.sampling == "spread":
             raise MirasolError("this model spreads its chunks over a whole file: upload one")
