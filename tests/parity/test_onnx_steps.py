@@ -16,9 +16,9 @@ from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import ExportSpec
+from mirasol.export.io_spec import step_graphs
 from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity
-from mirasol.export.signature import step_graphs
 from mirasol.model.batch import Batch
 from mirasol.model.latent import NoLatent
 from mirasol.model.mirasol import Mirasol

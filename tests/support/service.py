@@ -31,7 +31,7 @@ class Service:
     """Where it listens, and its inside."""
 
     port: int
-    hub: SessionManager
+    manager: SessionManager
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """One request: its status, and its body as JSON where it is that. A dict is sent as JSON."""
@@ -75,11 +75,11 @@ def running(limits: Limits | None = None, **settings: Any) -> Iterator[Service]:
     thread.start()
     until(lambda: server.started)
     try:
-        yield Service(listening.getsockname()[1], app.state.hub)
+        yield Service(listening.getsockname()[1], app.state.manager)
     finally:
         server.should_exit = True
         thread.join(20)
-        assert not app.state.hub.folder.exists(), "uploads were left behind"
+        assert not app.state.manager.folder.exists(), "uploads were left behind"
 
 
 def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
