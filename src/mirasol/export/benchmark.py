@@ -201,6 +201,7 @@ def machine(threads: int) -> dict[str, Any]:
         model = names[0] if names else model
     return {
         "processor": model,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",

@@ -50,9 +50,9 @@ CACHE = "cache"  # folder of decoded clips beside the folders of the phases
 def reproducible(training: TrainingConfig, *, cpu: bool) -> Iterator[None]:
     """torch as the settings say, and as it was afterwards.
 
-    Sums depend on the number of threads, so that is part of the result. On the CPU deterministic
-    kernels cost nothing; on a GPU some are slow or missing, and the result is only as equal as its
-    kernels are.
+    Sums depend on the number of threads, so that is part of the result, and on the processor's instruction
+    set, which no setting can fix. On a CPU deterministic kernels cost nothing; on a GPU some are slow or
+    missing, and the result is only as equal as its kernels are.
     """
     memory: Any = torch.utils.deterministic
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
