@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.scratch import LIMIT
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
@@ -62,7 +63,7 @@ def stop_at_step(world: Path, project: Path, step: int, sign: signal.Signals) ->
         assert time.monotonic() < deadline, "training made no progress"
         time.sleep(0.005)
     child.send_signal(sign)
-    child.communicate(timeout=60)
+    child.communicate(timeout=LIMIT)
     return child.returncode
 
 

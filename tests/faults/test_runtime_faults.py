@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.bundle import CLIP, QUESTION, random_chunk, tiny_bundle
 from support.media import shown, tone, write_media
+from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.container import MediaError
@@ -261,7 +262,7 @@ def test_a_stream_that_is_stopped_says_what_it_was_and_leaves_nothing(number: si
     assert process.stdout is not None
     assert "answer" in process.stdout.readline()
     process.send_signal(number)
-    out, wrong = process.communicate(timeout=60)
+    out, wrong = process.communicate(timeout=LIMIT)
     assert (process.returncode, wrong) == (0, "")
     assert "x real time" in out
     assert not list(tmp_path.glob("mirasol-*"))

@@ -20,6 +20,7 @@ from support import sandboxed
 from support.bundle import CLIP, tiny_bundle
 from support.fuzz import Fuzzed, requests
 from support.media import tone, write_media
+from support.scratch import LIMIT
 from support.service import QUESTION, Service, camera_chunk, events, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -59,7 +60,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sent(service: Service, request: Fuzzed) -> int:
     """The status of a request; 0 where the connection was closed without one."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LIMIT)
     try:
         connection.request(request.method, request.path, request.body, request.headers)
         answer = connection.getresponse()
@@ -219,7 +220,7 @@ def test_a_session_that_nobody_uses_is_ended(media: Path) -> None:
 
 
 def test_a_connection_over_which_nothing_happens_is_ended() -> None:
-    with running(Limits(idle_seconds=0.3)) as service, service.socket(service.session()) as idle:
+    with running(Limits(idle_seconds=2.0)) as service, service.socket(service.session()) as idle:
         with pytest.raises(ConnectionClosed) as closed:
             events(idle, "never")
         assert closed.value.rcvd.code == 1001

@@ -47,8 +47,9 @@ FREE = ("workers", "max_damaged", "devices", "nodes", "accelerator", "attention"
 def reproducible(training: TrainingConfig, *, cpu: bool) -> Iterator[None]:
     """Threads and determinism of torch by the settings; afterwards those from before.
 
-    Sums depend on the number of threads, so that is part of the result. On the CPU deterministic kernels cost nothing;
-    on a GPU some are slow or missing, and the kernels limit reproducibility.
+    Sums depend on the number of threads, so that is part of the result, and on the processor's instruction set, which
+    no setting can fix. On the CPU deterministic kernels cost nothing; on a GPU some are slow or missing, and the
+    kernels limit reproducibility.
     """
     memory: Any = torch.utils.deterministic
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.bundle import tiny_bundle
 from support.media import tone, write_media
+from support.scratch import LIMIT
 from support.service import QUESTION, Service, running, until
 from websockets.sync.client import ClientConnection, connect
 
@@ -40,7 +41,7 @@ class Browser:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=LIMIT))
             if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.faults.append(message["params"])
             if message.get("id") == number:

@@ -66,6 +66,8 @@ def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> S
     options.log_severity_level = 3
     # Between two chunks of a live stream spinning threads would keep a core busy each.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == "cpu":  # products of 8 bits by 8 bits saturate without VNNI: see docs/decisions/0059
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if any(file.parent.glob(f"{file.name.partition('.')[0]}.*data")):  # a large model, see docs/decisions/0057
         options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay where they are mapped
         options.enable_mem_pattern = False  # keeps activations in memory once, not twice
