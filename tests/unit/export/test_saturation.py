@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from mirasol.export.precision import lower
+from mirasol.export.quantize import lower
 from support.bundle import tiny_bundle
 
 from mirasol.runtime.backends import onnxruntime as backend
