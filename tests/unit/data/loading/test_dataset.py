@@ -186,7 +186,7 @@ def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> No
 
 def test_an_unfinished_set_is_no_set(copy: Path) -> None:
     (copy / "shards.json").unlink()
-    with pytest.raises(MirasolError, match="not made yet: `dvc repro shards`"):
+    with pytest.raises(MirasolError, match="do not exist yet: `dvc repro shards`"):
         ShardDataset(copy, "train")
 
 
