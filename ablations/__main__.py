@@ -18,10 +18,11 @@ from mirasol.cli.console import note, table
 from mirasol.cli.main import main
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
+from mirasol.data.conditions import Condition
 from mirasol.pipeline.params.errors import nearest
 
 REPORTS = Path("reports", "ablations")
-ALL, MATTERS = "all", "matters"
+ALL, MODALITIES = "all", "matters"
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
@@ -51,24 +52,24 @@ def ablate(
 
 
 def show_list() -> None:
-    """The tables there are."""
+    """Print the tables."""
     grid = read_tables()
     rows: list[tuple[str, ...]] = [("table", "paper", "rows", "what")]
     rows += [(t.name, t.source, str(len(t.rows)), t.title) for t in grid.tables.values()]
-    rows.append((MATTERS, NO_PAPER, "", "sound, picture and time taken away from the recipe's model"))
+    rows.append((MODALITIES, NO_PAPER, "", "sound, picture and time taken away from the recipe's model"))
     table(rows, right=(2,))
 
 
 def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
     """Run the cells of table ``name`` that have not run yet, then write its report; ``all`` for every table."""
     grid = read_tables()
-    known = (*grid.tables, MATTERS, ALL)
+    known = (*grid.tables, MODALITIES, ALL)
     if name not in known:
         guess = nearest(name, known)
         raise MirasolError(f"no table {name!r}: " + (f"did you mean {guess}?" if guess else f"one of {known}"))
     tables = list(grid.tables.values()) if name == ALL else [grid.tables[name]] if name in grid.tables else []
     base = [Cell((), seed) for seed in range(1, seeds + 1)]
-    cells = list(dict.fromkeys([*(base if name in (ALL, MATTERS) else ()), *cells_of(tables, seeds)]))
+    cells = list(dict.fromkeys([*(base if name in (ALL, MODALITIES) else ()), *cells_of(tables, seeds)]))
     if dry:
         _show_grid(tables, cells, grid, seeds, jobs)
         return
@@ -82,8 +83,8 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
             counted.update(row["against"]["verdict"] for row in found if "against" in row)
     if counted:
         print("Rows of the paper: " + ", ".join(f"{n} {verdict}" for verdict, n in counted.most_common()))
-    if name in (ALL, MATTERS):
-        _report_matters(base, seeds, jobs, home)
+    if name in (ALL, MODALITIES):
+        _report_modalities(base, seeds, jobs, home)
 
 
 def _show_grid(tables: list[Table], cells: list[Cell], grid: Grid, seeds: int, jobs: int) -> None:
@@ -131,18 +132,18 @@ def _report(one: Table, seeds: int, jobs: int, home: Path) -> list[dict[str, Any
     return rows
 
 
-def _report_matters(cells: list[Cell], seeds: int, jobs: int, home: Path) -> None:
-    from ablations.compare import CHECKED, matters
+def _report_modalities(cells: list[Cell], seeds: int, jobs: int, home: Path) -> None:
+    from ablations.compare import CHECKED, modality_ablation
     from ablations.run import CELLS
 
     about = _about(seeds, jobs, home)
-    found = matters(cells, home / CELLS, about.pop("families"))
-    write_json(REPORTS / f"{MATTERS}.json", about | {"families": found})
-    rows: list[tuple[str, ...]] = [("family", "full", *CHECKED)]
+    found = modality_ablation(cells, home / CELLS, about.pop("families"))
+    write_json(REPORTS / f"{MODALITIES}.json", about | {"families": found})
+    rows: list[tuple[str, ...]] = [("family", Condition.unchanged, *CHECKED)]
     for family, entry in found.items():
         words = {True: "as it must", False: "NOT as it must", None: "not judged"}
-        told = (f"{entry[c]['mean']:.1f} {words[entry[c]['holds']]}" for c in CHECKED)
-        rows.append((family, f"{entry['full']['mean']:.1f}", *told))
+        judged = (f"{entry[c]['mean']:.1f} {words[entry[c]['holds']]}" for c in CHECKED)
+        rows.append((family, f"{entry[Condition.unchanged]['mean']:.1f}", *judged))
     table(rows)
 
 

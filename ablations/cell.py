@@ -10,6 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 
 from ablations.tables import read_switches
 from mirasol.core.files import atomic_write, write_json
-from mirasol.data.loading.augment import other_draws
+from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import draws_of
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
 from mirasol.data.loading.texts import Text
@@ -33,68 +35,76 @@ from mirasol.pipeline.run_stage import run_stage
 from mirasol.pipeline.stages import model_config
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import Tokenizer
-from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.curves import CURVES
-from mirasol.training.data_module import Feed
+from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.phases import find_phase, freeze
 from mirasol.training.trainer import describe, fit, initial_model
 from mirasol.training.validation import score_texts
 
 MARKS = "marks.jsonl"
-CONDITIONS = ("full", "muted", "blanked", "shuffled")
+CONDITIONS = tuple(condition for condition in Condition if condition is not Condition.swapped)
 TASKS = ("qa",)
-PERMUTE = 0x5045  # draws of their own: those that shuffle labels
+PERMUTE = 0x5045  # the stream of random numbers that shuffles labels
 
 
-class PermutedFeed(Feed):
-    """The training split with its answers dealt out anew among the questions of the same words."""
+@dataclass(frozen=True)
+class CellRun:
+    """One cell: its phases in turn, from random weights by ``training.seed``.
 
-    def train_loader(self, start: int, rank: int, world: int, waveform: bool = False) -> TrainingLoader:
-        loader = super().train_loader(start, rank, world, waveform)
-        clips = loader.samples.clips  # type: ignore[attr-defined]
-        clips.texts = permuted(clips.texts, self.training.seed)
+    ``paths.runs`` holds a folder for each phase; a run that was killed resumes from there.
+    """
+
+    phases: Sequence[tuple[str, PhaseConfig]]
+    training: TrainingConfig
+    clip: ClipSpec
+    model: ModelConfig
+    paths: RunPaths
+    permute: bool = False  # shuffle the answers of the training split: a model can then learn no right answer
+
+    def phase(self, name: str, config: PhaseConfig) -> PhaseRun:
+        """The run of one phase."""
+        paths = dataclasses.replace(self.paths, runs=self.paths.runs / name)
+        return PhaseRun(name, config, self.training, self.clip, paths)
+
+
+class PermutedDataModule(PhaseDataModule):
+    """The training split with its answers shuffled among the questions of the same words."""
+
+    def train_loader(self, rank: int = 0, world: int = 1, *, waveform: bool = False) -> TrainingLoader:
+        """As of the parent, with other answers."""
+        loader = super().train_loader(rank, world, waveform=waveform)
+        clips = loader.samples.clips
+        clips.texts = permuted(clips.texts, self.settings.seed)
         return loader
 
 
 def permuted(texts: list[list[Text]], seed: int) -> list[list[Text]]:
-    """The texts of all clips, each handed to another clip that is asked the same; nothing but the clip decides."""
+    """The texts of all clips, each moved to a random clip with the same question."""
     places: dict[bytes, list[tuple[int, int]]] = {}
     for clip, row in enumerate(texts):
         for place, text in enumerate(row):
             places.setdefault(text.ids[: text.answer].tobytes(), []).append((clip, place))
     out = [list(row) for row in texts]
     for number, where in enumerate(places.values()):
-        order = other_draws(seed, PERMUTE, number).permutation(len(where))
+        order = draws_of(seed, PERMUTE, number).permutation(len(where))
         for (clip, place), source in zip(where, order, strict=True):
             donor = where[int(source)]
             out[clip][place] = texts[donor[0]][donor[1]]
     return out
 
 
-def train_cell(
-    phases: Sequence[tuple[str, PhaseConfig]],
-    training: TrainingConfig,
-    clip: ClipSpec,
-    model: ModelConfig,
-    shards: Path,
-    tokenizer: Path,
-    runs: Path,
-    permute: bool,
-) -> Mirasol:
-    """The phases in turn, from random weights; goes on from the checkpoint in ``runs`` of a run that was killed."""
-    network = initial_model(model, None, training.seed)
-    for name, config in phases:
-        phase, folder = find_phase(name), runs / name
-        kind = PermutedFeed if permute else Feed
-        feed = kind(
-            phase.tasks, config, training, clip=clip, shards=shards, tokenizer=tokenizer, cache=runs / "cache",
-            runs=folder,
-        )  # fmt: skip
-        freeze(network, phase)
-        made_by = describe(name, config, training, clip, model, shards, tokenizer, None)
-        made_by["settings"]["permute"] = permute
-        made_by["settings"]["before"] = [dataclasses.asdict(c) for n, c in phases if n != name]
-        fit(name, network, feed, config, training, made_by, folder)
+def train_cell(cell: CellRun) -> Mirasol:
+    """The model after all phases of ``cell``."""
+    network = initial_model(cell.model, None, cell.training.seed)
+    for name, config in cell.phases:
+        run = cell.phase(name, config)
+        data = PermutedDataModule(run) if cell.permute else PhaseDataModule(run)
+        freeze(network, find_phase(name))
+        made_by = describe(run, cell.model)
+        made_by["settings"]["permute"] = cell.permute
+        made_by["settings"]["before"] = [dataclasses.asdict(c) for n, c in cell.phases if n != name]
+        fit(run, network, data, made_by)
     return network.eval()
 
 
@@ -124,31 +134,14 @@ def mark(
 
 
 def _conditions(batch: Batch, seed: int) -> Iterator[tuple[str, Batch]]:
-    yield "full", batch
-    yield "muted", muted(batch)
-    yield "blanked", blanked(batch)
-    yield "shuffled", shuffled(batch, seed)
+    yield Condition.unchanged, batch
+    yield Condition.muted, muted(batch)
+    yield Condition.blanked, blanked(batch)
+    yield Condition.shuffled, shuffled(batch, seed)
 
 
-def run_cell(
-    phases: Sequence[tuple[str, PhaseConfig]],
-    training: TrainingConfig,
-    clip: ClipSpec,
-    model: ModelConfig,
-    spec: EvaluateSpec,
-    shards: Path,
-    tokenizer: Path,
-    out: Path,
-    runs: Path,
-    *,
-    permute: bool = False,
-) -> dict[str, Any]:
-    """Train a cell and mark the questions of ``spec.split`` into ``out/marks.jsonl``, curves beside them.
-
-    Args:
-        phases: names and settings of what is trained in turn, from random weights by ``training.seed``.
-        runs: folder of checkpoints; a run that was killed goes on from there.
-        permute: deal the answers of the training split out anew: nothing that is learnt can then be right.
+def run_cell(cell: CellRun, spec: EvaluateSpec) -> dict[str, Any]:
+    """Train a cell, mark the questions of ``spec.split`` into ``marks.jsonl`` and copy its curves.
 
     Returns:
         Accuracy under each condition and per family, parameters, and seconds of this run.
@@ -156,15 +149,15 @@ def run_cell(
     Raises:
         MirasolError: as the phases and the shards.
     """
-    began = time.monotonic()
-    network = train_cell(phases, training, clip, model, shards, tokenizer, runs, permute)
+    began, paths = time.monotonic(), cell.paths
+    network = train_cell(cell)
     trained = time.monotonic()
-    rows = mark(network, shards, tokenizer, spec, training.threads, runs / "cache")
-    with atomic_write(out / MARKS, "w") as file:
+    rows = mark(network, paths.shards, paths.tokenizer, spec, cell.training.threads, paths.cache)
+    with atomic_write(paths.out / MARKS, "w") as file:
         file.writelines(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
-    for name, _ in phases:
-        with atomic_write(out / f"{name}-{CURVES}") as file:
-            file.write((runs / name / CURVES).read_bytes())
+    for name, _ in cell.phases:
+        with atomic_write(paths.out / f"{name}-{CURVES}") as file:
+            file.write((paths.runs / name / CURVES).read_bytes())
     families = sorted({row["family"] for row in rows})
     return {
         "split": spec.split,
@@ -187,11 +180,9 @@ def main(params: Params) -> None:
     switches = read_switches(Path("cell.yaml"))
     names = ("pretrain", "finetune") if switches["pretrain"] else ("finetune",)
     phases = [(name, getattr(params, name)) for name in names]
-    report = run_cell(
-        phases, params.training, params.clip, model_config(params), params.evaluate, SHARDS, TOKENIZER,
-        BUILD / "cell", RUNS / "cell", permute=switches["permute"],
-    )  # fmt: skip
-    write_json(REPORTS / "cell.json", report)
+    paths = RunPaths(SHARDS, TOKENIZER, RUNS / "cell" / "cache", RUNS / "cell", BUILD / "cell")
+    cell = CellRun(phases, params.training, params.clip, model_config(params), paths, switches["permute"])
+    write_json(REPORTS / "cell.json", run_cell(cell, params.evaluate))
 
 
 if __name__ == "__main__":

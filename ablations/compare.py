@@ -1,4 +1,4 @@
-"""From the cells of a table to what it says: scores with intervals, a verdict per row, a picture."""
+"""From the cells of a table to its report: scores with intervals, a verdict per row, a plot."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.cell import MARKS
+from ablations.cell import CONDITIONS, MARKS
 from ablations.tables import CHANCE, Cell, Row, Table
 from mirasol.core.files import atomic_write
-from mirasol.tasks.scoring.ablation_statistics import Estimate, Floats, estimate, verdict
-from mirasol.tasks.scoring.matters import Share, judge
+from mirasol.data.conditions import Condition
+from mirasol.tasks.scoring.metrics import Share, judge
+from mirasol.tasks.scoring.statistics import Estimate, Floats, estimate, verdict
+
+CHECKED = CONDITIONS[1:]
+BEFORE = {"full": Condition.unchanged}  # the name in marks of cells that ran under earlier versions
 
 
 @dataclass(frozen=True)
 class Marks:
     """The marks of a row's cells: [seeds, questions], the clip and the family of each question."""
 
-    right: dict[str, Floats]  # by condition
+    right: dict[Condition, Floats]
     groups: NDArray[np.int64]
     families: list[str]
     ids: list[str]
@@ -32,20 +36,23 @@ def read_marks(folder: Path, cells: list[Cell]) -> Marks:
     """The marks of the same questions by cells of several seeds."""
     seeds = [[json.loads(line) for line in (folder / c.name / MARKS).read_text().splitlines()] for c in cells]
     first = seeds[0]
-    conditions = [key for key in first[0] if key not in ("id", "group", "family")]
     ids = [row["id"] for row in first]
     assert all([row["id"] for row in rows] == ids for rows in seeds), "cells of one world are asked the same"
     _, groups = np.unique([row["group"] for row in first], return_inverse=True)
-    right = {c: np.array([[row[c] for row in rows] for rows in seeds], np.float64) for c in conditions}
+    right = {
+        BEFORE.get(key) or Condition(key): np.array([[row[key] for row in rows] for rows in seeds], np.float64)
+        for key in first[0]
+        if key not in ("id", "group", "family")
+    }
     return Marks(right, groups, [row["family"] for row in first], ids)
 
 
 def compare(table: Table, seeds: int, folder: Path, families: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a table: scores by seed, interval, and how each differs from the row that it is held against.
+    """The rows of a table: scores by seed, interval, and the difference from the row to compare with.
 
     Args:
         folder: of the finished cells.
-        families: families.json of the world, for rows that are held against chance.
+        families: families.json of the world, for rows compared with chance.
     """
     marks: dict[str, Marks] = {row.name: read_marks(folder, row.cells(seeds)) for row in table.rows}
     out = []
@@ -59,7 +66,7 @@ def compare(table: Table, seeds: int, folder: Path, families: Mapping[str, Mappi
             "changes": dict(row.changes),
             "cells": [cell.name for cell in row.cells(seeds)],
             "condition": row.condition,
-            "score": told(_as_share(estimate(right, mine.groups))),
+            "score": _percents(_as_share(estimate(right, mine.groups))),
             "families": {f: _share(right[:, [g == f for g in mine.families]]) for f in sorted(set(mine.families))},
             "parameters": reports[0]["parameters"],
             "seconds": [report["wall"] for report in reports],
@@ -89,17 +96,17 @@ def _difference(
         "row": row.against,
         "paper": paper,
         "expected": {1: "better", -1: "worse", 0: "no different"}[expected],
-        "difference": told(found),
+        "difference": _percents(found),
         "verdict": verdict(found, expected),
     }
 
 
 def _as_share(found: Estimate) -> Estimate:
-    """A score lies between none and all: Student's interval knows nothing of that."""
+    """Limit the interval to 0 to 1: Student's interval may reach further."""
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
-def told(found: Estimate) -> dict[str, Any]:
+def _percents(found: Estimate) -> dict[str, Any]:
     """An estimate in percent, as plain values."""
     return {
         "mean": _percent(found.mean),
@@ -116,11 +123,8 @@ def _share(right: Floats) -> float:
     return _percent(float(right.mean()))
 
 
-CHECKED = ("muted", "blanked", "shuffled")
-
-
-def matters(cells: list[Cell], folder: Path, families: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether each question family needs what it is made to need: :func:`mirasol.tasks.scoring.matters.judge`."""
+def modality_ablation(cells: list[Cell], folder: Path, families: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Whether each question family falls as designed: :func:`mirasol.tasks.scoring.metrics.judge`."""
     marks = read_marks(folder, cells)
     out: dict[str, Any] = {}
     for family, about in families.items():
@@ -129,22 +133,23 @@ def matters(cells: list[Cell], folder: Path, families: Mapping[str, Mapping[str,
             continue
         _, groups = np.unique(marks.groups[where], return_inverse=True)
 
-        def of(condition: str, where: NDArray[np.bool_] = where, groups: NDArray[np.int64] = groups) -> Estimate:
+        def of(condition: Condition, where: NDArray[np.bool_] = where, groups: NDArray[np.int64] = groups) -> Estimate:
             return estimate(marks.right[condition][:, where], groups)
 
-        full = of("full")
-        entry: dict[str, Any] = {"needs": list(about["needs"]), "chance": about["chance"], "full": told(full)}
-        whole = Share(full.mean, full.low, about["chance"])
+        unchanged = of(Condition.unchanged)
+        entry: dict[str, Any] = {"needs": list(about["needs"]), "chance": about["chance"]}
+        entry[Condition.unchanged] = _percents(unchanged)
+        whole = Share(unchanged.mean, unchanged.low, about["chance"])
         for condition in CHECKED:
             cell = of(condition)
             finding = judge(whole, Share(cell.mean, cell.low, about[condition]))
-            entry[condition] = told(cell) | {"chance": about[condition]} | finding._asdict()
+            entry[condition] = _percents(cell) | {"chance": about[condition]} | finding._asdict()
         out[family] = entry
     return out
 
 
 def draw(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
-    """The picture of a table: each seed a dot, the mean with its interval, the paper's figure and the verdict."""
+    """Plot a table: each seed a dot, the mean with its interval, the paper's figure and the verdict."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

@@ -1,9 +1,9 @@
-"""The grid of an ablation: cells as DVC experiments, several at a time, kept as they are finished.
+"""The grid of an ablation: cells as DVC experiments, several at a time, each kept when it is finished.
 
 `runs/workspaces/ablations` is made from one commit of the project, with the hard world as its data and
 ablations/pipeline.yaml as its pipeline. Each worker has a clone of it, `ablations-1`, `ablations-2`, … and runs one
-cell after another there with `dvc exp run`; what is finished goes to `ablations`, where `dvc exp show` lists it, and
-to `ablations/runs/cells`. All of them share the project's cache, so that shards are made once.
+cell after another in it with `dvc exp run`; finished cells go to `ablations`, where `dvc exp show` lists them, and to
+`ablations/runs/cells`. All share the project's cache, so that shards are made once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from ablations.tables import Cell, Grid, cut_of
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, write_json
+from mirasol.data.conditions import Condition
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import git, mirasol
 from mirasol.pipeline.dvc.lock import Lock, hold
@@ -38,7 +39,7 @@ SOURCES = {  # of the project -> in the workspace
     "ablations/pipeline.yaml": "dvc.yaml",
     "ablations/cell.yaml": "cell.yaml",
 }
-RECIPE = ("recipes/ablations.yaml", "ablations/cell.yaml")  # of these: what decides a cell's result
+RECIPE = ("recipes/ablations.yaml", "ablations/cell.yaml")  # the sources that decide a cell's result
 NO_CELL_NEEDS = ("audio_pretrain", "export", "benchmark")  # sections of a recipe
 SHARED = ("tokenizer", "shards")  # stages that cells of one cut have in common
 
@@ -46,10 +47,10 @@ Say = Callable[[str], None]
 
 
 def prepare(root: Path, clips: int, say: Say = print) -> Path:
-    """The workspace of all cells; one that stands stays on the commit that it was made from.
+    """The workspace of all cells; an existing one stays on the commit that it was made from.
 
     Raises:
-        MirasolError: it was made from another recipe than the project's.
+        MirasolError: an existing one was made from another recipe than the project's.
     """
     home = root / HOME
     if (home / "data.dvc").exists() and (home / "cell.yaml").exists():
@@ -75,13 +76,13 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
 
 
 def _decisive(recipe: str) -> dict[str, Any]:
-    """What a recipe says of cells: all but the sections of stages that no cell has."""
+    """The sections of a recipe that decide cells."""
     tree = YAML(typ="safe").load(recipe)
     return {name: values for name, values in tree.items() if name not in NO_CELL_NEEDS}
 
 
 def finished(home: Path, cell: Cell) -> dict[str, Any] | None:
-    """What is known of a cell that has run: its report, with commit and seconds; ``None`` of any other."""
+    """The report of a finished cell, with commit and seconds; ``None`` for any other."""
     path = home / CELLS / cell.name / "cell.json"
     if not path.is_file():
         return None
@@ -90,18 +91,18 @@ def finished(home: Path, cell: Cell) -> dict[str, Any] | None:
 
 
 def seconds_each(reports: Sequence[dict[str, Any]], grid: Grid) -> float:
-    """How long a cell takes: as long as those that have run, or as the tables say as long as none has."""
+    """Seconds of a cell: the mean of ``reports``, or the estimate of the tables as long as none has run."""
     return sum(report["wall"] for report in reports) / len(reports) if reports else grid.minutes * 60
 
 
 def run_cells(root: Path, cells: Sequence[Cell], grid: Grid, jobs: int, say: Say = print) -> Path:
-    """Run those of ``cells`` that have not run yet, ``jobs`` at a time; a kill costs the cells under way.
+    """Run those of ``cells`` that have not run yet, ``jobs`` at a time; a kill loses the unfinished cells only.
 
     Returns:
-        The workspace that holds the cells.
+        The workspace of the cells.
 
     Raises:
-        MirasolError: cells failed; the others have run nevertheless.
+        MirasolError: cells failed; the others have run.
     """
     home = prepare(root, grid.clips, say)
     reports = {cell: finished(home, cell) for cell in cells}
@@ -131,7 +132,7 @@ def run_cells(root: Path, cells: Sequence[Cell], grid: Grid, jobs: int, say: Say
 
 @contextlib.contextmanager
 def _killed_whole() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end this process at once: each cell's supervisor then ends what it had started."""
+    """Ctrl-C and SIGTERM end this process at once: each cell's supervisor then ends its children."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         print("\nstopped; run again to go on: finished cells stay", flush=True)
@@ -146,7 +147,7 @@ def _killed_whole() -> Iterator[None]:
 
 
 class _Board:
-    """What is left to do, and how long it will take."""
+    """The cells left to run, and the time that they will take."""
 
     def __init__(self, todo: Sequence[Cell], jobs: int, say: Say) -> None:
         self.left: queue.SimpleQueue[Cell] = queue.SimpleQueue()
@@ -204,12 +205,12 @@ def change_params(path: Path, changes: Sequence[tuple[str, Any]]) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Undo what an experiment, killed or not, has left of itself: outputs stay, files of git become the commit's."""
+    """Undo the traces of an experiment, killed or not: outputs stay, files of git become the commit's."""
     git(folder, "reset", "--quiet", "--hard", "HEAD")
 
 
 def _work(home: Path, number: int, board: _Board) -> None:
-    """One worker: a workspace of its own, cell after cell."""
+    """One worker: its own workspace, cell after cell."""
     folder = home.with_name(f"{home.name}-{number}")
     while (cell := board.take()) is not None:
         began = time.monotonic()
@@ -222,7 +223,7 @@ def _work(home: Path, number: int, board: _Board) -> None:
         except Exception as error:  # the others go on; the run ends with this one's message
             board.failed(cell, error)
         else:
-            board.done(cell, time.monotonic() - began, report["accuracy"]["full"])
+            board.done(cell, time.monotonic() - began, report["accuracy"][Condition.unchanged])
 
 
 def _clone(home: Path, folder: Path) -> None:
@@ -232,11 +233,11 @@ def _clone(home: Path, folder: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     git(home, "clone", "--quiet", "--local", str(home), str(folder))
-    shutil.copyfile(home / local, folder / local)  # last: it says that the rest is there
+    shutil.copyfile(home / local, folder / local)  # last: the sign of a whole clone
 
 
 def _run_cell(folder: Path, cell: Cell, lock: Lock) -> dict[str, Any]:
-    """The cell as an experiment of the worker's workspace; what its commands say goes to runs/CELL.log there."""
+    """Run the cell as an experiment of the worker's workspace, with the output of its commands in runs/CELL.log."""
     clean(folder)
     for line in git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
         if line.endswith(f"/{cell.name}"):  # of a run that was killed before its result was kept
@@ -257,7 +258,7 @@ def _run_cell(folder: Path, cell: Cell, lock: Lock) -> dict[str, Any]:
 
 
 def _keep(home: Path, folder: Path, cell: Cell, report: dict[str, Any]) -> None:
-    """Put a cell that has run where it counts as finished, and its experiment where `dvc exp show` lists it."""
+    """Keep a cell that has run: its outputs in CELLS, its experiment where `dvc exp show` lists it."""
     dvc.exp_fetch(home, folder, cell.name, on_line=lambda line: None)
     keep = home / CELLS / cell.name
     shutil.rmtree(keep, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The paper's ablations as data: ablations/tables.yaml, rows, the cells they are made of, what a cell changes."""
+"""The paper's ablations as data: ablations/tables.yaml, its rows, their cells, the changes of a cell."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.conditions import Condition
 
 TABLES = Path("ablations", "tables.yaml")
 SWITCHES = ("pretrain", "permute")  # of cell.yaml
-CHANCE = "chance"  # what a row is held against that is no other row
-NO_PAPER = "no table of the paper"  # the source of a table whose verdicts are not counted
-SAME = 0.1  # points: the paper's rows that differ by less do not differ
+CHANCE = "chance"  # a row may be compared with chance in place of another row
+NO_PAPER = "no table of the paper"  # the source of a table without counted verdicts
+SAME = 0.1  # points: rows of the paper that differ by less count as equal
 ROW_KEYS = {"name", "paper", "set", "against", "condition"}
 
 Value = str | int | float | bool
@@ -26,7 +27,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Cell:
-    """A model to train: what it changes about the recipe, and its seed. Rows that change the same share it."""
+    """A model to train: its changes to the recipe, and its seed. Rows with the same changes share it."""
 
     changes: tuple[tuple[str, Value], ...]
     seed: int
@@ -34,8 +35,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Equal changes and seed give equal names: ``base-s1``, ``4f2a90c1-s2``."""
-        told = json.dumps(self.changes)
-        digest = hashlib.sha256(told.encode()).hexdigest()[:8] if self.changes else "base"
+        digest = hashlib.sha256(json.dumps(self.changes).encode()).hexdigest()[:8] if self.changes else "base"
         return f"{digest}-s{self.seed}"
 
     @property
@@ -48,13 +48,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: the paper's figure, what it means here, and the row that it is held against."""
+    """A row of a table: the paper's figure, its changes here, and the row to compare with."""
 
     name: str
     changes: tuple[tuple[str, Value], ...]
     paper: float | None = None
     against: str | None = None
-    condition: str = "full"
+    condition: Condition = Condition.unchanged
 
     def cells(self, seeds: int) -> list[Cell]:
         return [Cell(self.changes, seed) for seed in range(1, seeds + 1)]
@@ -74,7 +74,7 @@ class Table:
         return next(row for row in self.rows if row.name == name)
 
     def expected(self, row: Row) -> int:
-        """What the paper saw of ``row`` against its other: 1 better, -1 worse, 0 no different."""
+        """The paper's result for ``row`` against the row to compare with: 1 better, -1 worse, 0 no different."""
         if row.against == CHANCE or row.against is None:
             return 0
         paper, other = row.paper, self.row(row.against).paper
@@ -87,10 +87,10 @@ def _yaml(value: Value) -> str:
 
 
 def read_switches(path: Path) -> dict[str, bool]:
-    """What cell.yaml says.
+    """The switches of cell.yaml.
 
     Raises:
-        MirasolError: it is missing, or says something else than yes or no for each switch.
+        MirasolError: the file is missing, or a switch is neither true nor false.
     """
     tree = _load(path)
     if set(tree) != set(SWITCHES) or not all(isinstance(value, bool) for value in tree.values()):
@@ -100,18 +100,18 @@ def read_switches(path: Path) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class Grid:
-    """All that ablations/tables.yaml says."""
+    """The content of ablations/tables.yaml."""
 
     clips: int  # of the hard world, to train on
-    minutes: float  # of one core, a cell, as long as none has been timed
+    minutes: float  # of one core for a cell, an estimate until one has run
     tables: dict[str, Table]
 
 
 def read_tables(path: Path = TABLES) -> Grid:
-    """The tables by name, and what they share.
+    """The tables by name, and their common settings.
 
     Raises:
-        MirasolError: the file is missing or broken; every fault of it is named.
+        MirasolError: the file is missing or broken; the message names every fault.
     """
     tree = _load(path)
     faults: list[str] = []
@@ -150,12 +150,16 @@ def _row(row: dict[str, Any], where: str, faults: list[str]) -> Row:
         faults.append(f"{where}: {', '.join(bad)}: cell.yaml has {', '.join(SWITCHES)}")
     if row.get("against") not in (None, CHANCE) and not isinstance(row.get("paper"), int | float):
         faults.append(f"{where}: `paper` is {row.get('paper')!r}, expected the paper's figure")
+    condition = row.get("condition", Condition.unchanged)
+    if condition not in list(Condition):
+        faults.append(f"{where}: `condition` is {condition!r}, expected one of {', '.join(Condition)}")
+        condition = Condition.unchanged
     return Row(
         name=str(row.get("name", where)),
         changes=tuple(sorted(changes.items())),
         paper=row.get("paper"),
         against=row.get("against"),
-        condition=row.get("condition", "full"),
+        condition=Condition(condition),
     )
 
 
@@ -172,11 +176,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def cells_of(tables: Iterable[Table], seeds: int) -> list[Cell]:
-    """The cells of the tables, each once: all of a data cut together, and of these the first seeds first."""
+    """The cells of the tables, each once, ordered by data cut and then by seed."""
     cells = {cell: None for table in tables for row in table.rows for cell in row.cells(seeds)}
     return sorted(cells, key=lambda cell: (cut_of(cell), cell.seed))
 
 
 def cut_of(cell: Cell) -> tuple[tuple[str, Value], ...]:
-    """What the cell changes about how clips are cut: cells of one cut share their shards."""
+    """The cell's changes to the cutting of clips: cells of one cut share their shards."""
     return tuple((key, value) for key, value in cell.changes if key.startswith("clip."))

@@ -35,7 +35,7 @@ def alone(attention: Attention, q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -
 
 
 def in_layer(attention: Attention, heads: int, projected: Tensor, grad: Tensor) -> None:
-    """Forward and backward as in ``ChunkBlock``, from the projection [B, T, n, 3*heads*head]."""
+    """Forward and backward as in a block over chunks, from the projection [B, T, n, 3*heads*head]."""
     cos, sin = rotary_angles(torch.arange(projected.shape[1]), grad.shape[-1], CHUNK_BASE, projected.dtype)
     joint = projected * 1.0  # nobody else holds the layer's own projection
     q, k, v = (split_heads(x, heads) for x in joint.chunk(3, dim=-1))

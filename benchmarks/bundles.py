@@ -12,7 +12,7 @@ import av
 import numpy as np
 import torch
 
-from mirasol.export.bundle import export_bundle
+from mirasol.export.bundle import TrainedModel, export_bundle
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelConfig, ModelSpec
@@ -54,7 +54,7 @@ def random_bundle(folder: Path, model: Mirasol) -> Path:
     tokenizer.write_text(json.dumps({"format": FORMAT, "max_text": MAX_TEXT, "pieces": pieces}), encoding="utf-8")
     out = folder / f"bundle-{model.config.combiner}"
     with contextlib.redirect_stdout(io.StringIO()):
-        export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder)
+        export_bundle(TrainedModel(model, CLIP, tokenizer, MAX_ANSWER), out, ExportSpec(), project=folder)
     return out
 
 

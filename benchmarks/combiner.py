@@ -39,7 +39,7 @@ Row = tuple[object, ...]
 
 def paper_sizes(quick: bool) -> tuple[ModelConfig, int]:
     """A config whose combiners have the sizes of S 4, and n; a quarter of both with ``quick``."""
-    spec = ModelSpec(preset="base", queries="last", combined=32, feature_mask=0.0)
+    spec = ModelSpec(preset="base", queries="last", num_queries=32, feature_mask=0.0)
     base = build_config(spec, size=224, frames_per_chunk=8, mels=64, audio_columns=32, vocabulary=256, max_text=64)
     base = dataclasses.replace(base, vit=dataclasses.replace(base.vit, width=base.combiner_sizes.width))
     return (quarter(base), 64) if quick else (base, 256)
@@ -54,7 +54,7 @@ def quarter(config: ModelConfig) -> ModelConfig:
         ttm_sizes=Sizes(1, 256, 32, 3, 64),
         ttm_memory=64,
         ttm_read=128,
-        combined=8,
+        num_queries=8,
     )
 
 
@@ -68,13 +68,13 @@ def combiner(config: ModelConfig, name: str, features: int, max_chunks: int) -> 
 def steps(config: ModelConfig, features: int, rings: list[int]) -> dict[str, Callable[[], None]]:
     """What is timed of streaming: TTM early and late, the transformer with each ring, and the copy of the largest."""
     draws = torch.Generator().manual_seed(0)
-    u = torch.randn(1, features, config.combiner_sizes.width, generator=draws)
-    valid = torch.ones(1, features, dtype=torch.bool)
+    u = torch.randn(1, 1, features, config.combiner_sizes.width, generator=draws)
+    valid = torch.ones(1, 1, features, dtype=torch.bool)
 
     def step(model: Any, state: dict[str, Any], count: int = 1) -> dict[str, Any]:
         with torch.no_grad():
             for _ in range(count):
-                state = model.step(u, valid, state)[1]
+                state = model(u, valid, state)[1]
         return state
 
     works: dict[str, Callable[[], None]] = {}
@@ -103,7 +103,7 @@ def copy_ring(keys_values: torch.Tensor) -> None:
 
 def clip(model: Any, u: torch.Tensor) -> None:
     """Forward and backward of a combiner over a whole clip."""
-    model(u, None).square().mean().backward()
+    model(u, None)[0].square().mean().backward()
 
 
 def train(model: Mirasol, batch: Any) -> None:
@@ -114,7 +114,7 @@ def train(model: Mirasol, batch: Any) -> None:
 
 def whole_model(name: str, quick: bool) -> Mirasol:
     """Base's proportions: widths and tokens an eighth, layers a quarter (TTM's two: one)."""
-    spec = ModelSpec(preset="base", combiner=name, queries="last", combined=4, feature_mask=0.0)
+    spec = ModelSpec(preset="base", combiner=name, queries="last", num_queries=4, feature_mask=0.0)
     base = build_config(
         spec, size=40 if quick else 80, frames_per_chunk=8, mels=32, audio_columns=32, vocabulary=4096, max_text=32
     )

@@ -129,6 +129,7 @@ def machine() -> dict[str, Any]:
         processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
         "processor": processor,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -34,19 +34,19 @@ from inputs import random_batch
 from torch import Tensor
 
 from mirasol.evaluation.generate import CLIPS, blanked, conditions, muted, prompts_of
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
-from mirasol.model.generation import EOS, PAD, search
-from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.model.generation import EOS, PAD, Decoding, Questions, search
+from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
 
 CHUNKS, LONGEST, BEAM = 4, 8, 4
-Questions = tuple[Mirasol, Batch, Batch, Tensor, Tensor]  # clips, with other sounds, prompts [B, Q, P], lengths [B, Q]
+Case = tuple[Mirasol, Batch, Batch, Tensor, Tensor]  # clips, with other sounds, prompts [B, Q, P], lengths [B, Q]
 Row = tuple[object, ...]
 
 
-def made_questions(clips: int, texts: int) -> Questions:
+def made_questions(clips: int, texts: int) -> Case:
     """The demo preset, and noise with prompts of 6 to 15 tokens, as the built-in world's are.
 
     The weights are larger than at the start, so that answers differ, those of the end most of all.
@@ -66,8 +66,9 @@ def made_questions(clips: int, texts: int) -> Questions:
     return model, batch, swapped, batch.tokens.masked_fill(torch.arange(15) >= lengths[..., None], PAD), lengths
 
 
-def recorded_questions(clips: int) -> Questions:
+def recorded_questions(clips: int) -> Case:
     """The finetuned model and the first clips of the test split, with all their questions."""
+    from mirasol.data.conditions import Condition
     from mirasol.data.loading.dataset import ShardDataset
     from mirasol.data.loading.loader import eval_loader
     from mirasol.pipeline.paths import FINETUNE, SHARDS, TOKENIZER
@@ -77,7 +78,7 @@ def recorded_questions(clips: int) -> Questions:
     shards, words = ShardDataset(SHARDS, "test"), Tokenizer.load(TOKENIZER)
     batch, swapped = (
         next(iter(eval_loader(shards, words, tasks=("qa",), batch_size=clips, condition=condition)))
-        for condition in ("none", "swapped")
+        for condition in (Condition.unchanged, Condition.swapped)
     )
     return load_model(FINETUNE).eval(), batch, swapped, *prompts_of(batch)
 
@@ -148,7 +149,7 @@ def uncached_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Ten
 
 def our_texts(model: Mirasol, encoded: Encoded, prompts: Tensor, lengths: Tensor, beam: int = 1) -> Tensor:
     """What `answer` does with what is encoded."""
-    return search(model.text, encoded.h, encoded.present, prompts, lengths, LONGEST, beam).tokens
+    return search(model.text, Questions(encoded.h, encoded.present, prompts, lengths), Decoding(LONGEST, beam)).tokens
 
 
 @torch.inference_mode()
@@ -187,7 +188,7 @@ def plain_scores(
 @torch.inference_mode()
 def our_scores(model: Mirasol, encoded: Encoded, prompts: Tensor, lengths: Tensor, answers: list[list[int]]) -> Tensor:
     """What `score_answers` does with a batch."""
-    return score(model.text, encoded.h, encoded.present, prompts, lengths, [answers])
+    return score(model.text, Questions(encoded.h, encoded.present, prompts, lengths), [answers])
 
 
 def same(what: str, found: Tensor, expected: Tensor, tolerance: float = 0.0) -> None:
@@ -197,7 +198,7 @@ def same(what: str, found: Tensor, expected: Tensor, tolerance: float = 0.0) -> 
         raise SystemExit(f"{what} differ by up to {worst:g}, expected at most {tolerance:g}: the times mean nothing")
 
 
-def measure_answers(questions: Questions, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure_answers(questions: Case, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The claim about generation, and the table behind it."""
     model, batch, swapped, prompts, lengths = questions
     others = [muted(batch), blanked(batch), swapped]
@@ -241,7 +242,7 @@ def measure_answers(questions: Questions, rounds: int) -> tuple[dict[str, Any], 
     return {"evaluation_speed": ratios["four conditions"]}, figures
 
 
-def measure_scores(questions: Questions, rounds: int, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure_scores(questions: Case, rounds: int, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The claim about closed sets, and the table behind it."""
     model, batch, _, prompts, lengths = questions
     answers = made_answers(12 if quick else 309)  # VGG-Sound has 309

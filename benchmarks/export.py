@@ -28,7 +28,7 @@ import torch
 from bundles import CLIP, random_bundle, random_model
 from common import arguments, exact, in_turn, median_ms, ratio, report, rounded, spread, table
 
-from mirasol.export.signature import step_graphs
+from mirasol.export.io_spec import step_graphs
 from mirasol.model.config import COMBINERS
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads

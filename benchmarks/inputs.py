@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, text_targets
 from mirasol.model.config import ModelConfig
 
 
@@ -29,6 +29,7 @@ def random_batch(
         keys=[str(clip) for clip in range(clips)],
         example_ids=[[f"{clip}-{text}" for text in range(texts)] for clip in range(clips)],
     )
+    batch.targets = text_targets(batch.tokens, batch.answer_mask)  # on the host, as in the collator
     return batch.to(device)
 
 

@@ -20,7 +20,7 @@ from common import arguments, exact, report, table
 from safetensors.torch import save_file
 
 from mirasol.core.files import write_json
-from mirasol.export.bundle import export_bundle
+from mirasol.export.bundle import TrainedModel, export_bundle
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, Sizes
@@ -82,7 +82,7 @@ def export(config: ModelConfig, folder: Path) -> tuple[dict[str, float], int]:
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(json.dumps({"format": FORMAT, "max_text": config.max_text, "pieces": pieces}))
     spec = ExportSpec(tolerance=TOLERANCE)
-    export_bundle(model, clip, tokenizer, folder / "bundle", spec, max_answer=8, project=folder)
+    export_bundle(TrainedModel(model, clip, tokenizer, 8), folder / "bundle", spec, project=folder)
     times = {"model": made - begun, "export": time.perf_counter() - made}
     return times, sum(p.nbytes for p in model.parameters())
 

@@ -33,7 +33,8 @@ from common import arguments, in_turn, median_ms, ratio, report, spread, table
 from inputs import weighted_loss
 
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.loader import make_loader
+from mirasol.data.loading.loader import GlobalOrder, make_loader
+from mirasol.data.loading.samples import SampleSettings
 from mirasol.data.manifest import Example, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.chunk_codec import unpack_samples, unpack_video
@@ -120,8 +121,8 @@ def batches_of(shards: ShardDataset, folder: Path, waveform: bool) -> Iterator[B
     """Batches of all clips, as a training is fed: each is an epoch."""
     train_tokenizer(["What?", "noise"] * 8, TokenizerSpec(16, max_text=16), folder / "tokenizer.json")
     loader = make_loader(
-        shards, Tokenizer.load(folder / "tokenizer.json"), tasks=("qa",), batch_size=len(shards),
-        texts_per_clip=1, caption_weight=0.0, seed=1, waveform=waveform,
+        shards, Tokenizer.load(folder / "tokenizer.json"), SampleSettings(("qa",), 1, 1, 0.0), GlobalOrder(len(shards)),
+        waveform=waveform,
     )  # fmt: skip
     return iter(loader)
 
@@ -137,9 +138,8 @@ def first_batch(folder: Path, tokenizer: Tokenizer, starts: Iterator[int]) -> No
     """Open the shards and take one batch from the next of the training samples ``starts`` on."""
     start = next(starts)
     loader = make_loader(
-        ShardDataset(folder, "train"), tokenizer,
-        tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, start_sample=start,
-    )  # fmt: skip
+        ShardDataset(folder, "train"), tokenizer, SampleSettings(("qa",), 1, TEXTS, 2.0), GlobalOrder(BATCH, start)
+    )
     next(iter(loader))
 
 
@@ -179,9 +179,9 @@ def main() -> None:
         shards, tokenizer = demo(folder / "demo", 60 if options.quick else 300)
         loader = make_loader(
             ShardDataset(shards, "train", cache=folder / "cache"), tokenizer,
-            tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, mute=0.05, blank=0.05,
+            SampleSettings(("qa",), 1, TEXTS, 2.0, mute=0.05, blank=0.05), GlobalOrder(BATCH),
         )  # fmt: skip
-        clips = len(loader.samples.clips)  # type: ignore[attr-defined]
+        clips = len(loader.samples.clips)
         batches = iter(loader)
         for _ in range(clips // BATCH + 1):  # an epoch: all of it is in the cache now
             batch = next(batches)

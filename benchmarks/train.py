@@ -29,13 +29,13 @@ from inputs import random_batch, weighted_loss
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mirasol.model.chunk_transformer import ChunkBlock, use_backend
+from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig, ModelSpec
+from mirasol.model.layers import Block
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.accounting import training_flops
 from mirasol.model.sizes.paper import PaperInputs, paper_config
 from mirasol.model.sizes.presets import build_config
-from mirasol.model.vit import Block
 
 PEAKS = {"H200": 989, "H100": 989, "GH200": 989, "A100": 312}  # dense bf16 TFLOP/s by the makers' data sheets
 DEMO = {
@@ -61,7 +61,7 @@ def config_of(preset: str, combiner: str, frames: int) -> tuple[ModelConfig, int
 def blocks_of(model: Mirasol) -> tuple[list[nn.Module], list[nn.Module]]:
     """The shared ViT's blocks, and all other blocks over the tokens of chunks."""
     first = list(model.vit.blocks)
-    return first, [m for m in model.modules() if isinstance(m, (Block, ChunkBlock)) and m not in first]
+    return first, [m for m in model.modules() if isinstance(m, Block) and m not in first]
 
 
 def compile_blocks(model: Mirasol) -> None:

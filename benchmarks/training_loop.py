@@ -16,15 +16,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 from common import arguments, median_ms, ratio, report, table
 from inputs import random_batch
 
+from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
-from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.optim import build_optimizer, learning_rate
 from mirasol.training.trainer import fit, reproducible
 
@@ -32,10 +34,11 @@ TRAINING = TrainingConfig(threads=1, workers=0, accelerator="cpu")
 SHORT = 20  # steps of the short run
 
 
-class OneBatch:
-    """A feed that gives the same batch for ever, and one clip to score."""
+class OneBatch(pl.LightningDataModule):
+    """The same batch for ever, to learn from and to score."""
 
     def __init__(self, config: ModelConfig, clips: int, texts: int = 8, chunks: int = 4) -> None:
+        super().__init__()
         self.batch = random_batch(config, clips, chunks, texts, length=20)
 
     def families(self) -> dict[str, str]:
@@ -44,7 +47,7 @@ class OneBatch:
     def front_end(self, device: torch.device) -> None:
         """The batch has features."""
 
-    def train_loader(self, start: int, rank: int, world: int, waveform: bool) -> Iterator[Batch]:
+    def train_dataloader(self) -> Iterator[Batch]:
         return itertools.repeat(self.batch)
 
     def val_batches(self, rank: int, world: int) -> list[Batch]:
@@ -71,13 +74,15 @@ def bare(model: ModelConfig, config: PhaseConfig, batch: Batch) -> float:
         return time.process_time() - begun
 
 
-def whole(model: ModelConfig, config: PhaseConfig, feed: OneBatch) -> float:
+def whole(model: ModelConfig, config: PhaseConfig, data: OneBatch) -> float:
     """CPU seconds of the same by the trainer, with all that belongs to a run."""
     torch.manual_seed(1)
     network = Mirasol(model)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run = PhaseRun("finetune", config, TRAINING, ClipSpec(), RunPaths(*[folder] * 5))
         begun = time.process_time()
-        fit("finetune", network, feed, config, TRAINING, {}, Path(folder))  # type: ignore[arg-type]
+        fit(run, network, data, {})  # type: ignore[arg-type]
         return time.process_time() - begun
 
 
@@ -93,12 +98,12 @@ def main() -> None:
     config = PhaseConfig(steps=steps, checkpoint_every=10**6)
     longer = dataclasses.replace(config, steps=steps + SHORT)
     shorter = dataclasses.replace(config, steps=SHORT)
-    feed = OneBatch(model, config.batch_size)
+    data = OneBatch(model, config.batch_size)
     taken: dict[str, list[float]] = {"bare": [], "trainer": []}
     rows: list[tuple[object, ...]] = [("CPU time of a step, ms", "bare loop", "trainer", "trainer / bare")]
     for number in range(options.rounds):
-        taken["bare"].append((bare(model, longer, feed.batch) - bare(model, shorter, feed.batch)) / steps)
-        taken["trainer"].append((whole(model, longer, feed) - whole(model, shorter, feed)) / steps)
+        taken["bare"].append((bare(model, longer, data.batch) - bare(model, shorter, data.batch)) / steps)
+        taken["trainer"].append((whole(model, longer, data) - whole(model, shorter, data)) / steps)
         first, second = taken["bare"][-1], taken["trainer"][-1]
         rows.append((f"round {number + 1}", first * 1e3, second * 1e3, second / first))
     table(rows)

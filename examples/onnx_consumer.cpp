@@ -1,4 +1,4 @@
-// Run a bundle with onnxruntime's C API and its contract alone: what onnx_consumer.py does, in C++17.
+// Run a bundle with onnxruntime's C API and its contract alone: onnx_consumer.py in C++17.
 //
 //     make -C examples && runs/examples/onnx_consumer build/bundle
 //
@@ -23,13 +23,13 @@ void check(OrtStatus* raw) {
 }
 
 template <class T, class Create, class... Arguments>
-Owned<T> make(void (*release)(T*), Create create, Arguments... arguments) {  // whatever the C API creates
+Owned<T> make(void (*release)(T*), Create create, Arguments... arguments) {  // owns an object of the C API
   T* made = nullptr;
   check(create(arguments..., &made));
   return {made, release};
 }
 
-// One ONNX file with a buffer for each input and output, and in them its state between two steps.
+// One ONNX file with a buffer for each input and output, including its state.
 class Graph {
  public:
   Graph(const OrtEnv* env, const std::filesystem::path& file, const json& graph)
@@ -109,7 +109,7 @@ double replay(const OrtEnv* env, const std::filesystem::path& bundle, const json
   for (size_t t = 0, low = 0, high; t < golden.at("chunks"); ++t, low = high) {  // a stream: one chunk after the other
     high = size_t(double(t + 1) * (frames / fps) * rate + 0.5);
     string samples = arrays.at("samples").substr(low * sizeof(float), (high - low) * sizeof(float));
-    samples.resize(audio.size("samples"));  // what follows the count is not looked at
+    samples.resize(audio.size("samples"));  // ignored after the count
     audio.set("samples", samples);
     audio.set("count", bytes_of(int64_t(high - low)));
     compare(audio.step(), "audio", t);
@@ -136,7 +136,7 @@ int main(int count, char** arguments) try {
   require(contract.at("version") == 2, "the contract is of a version that this program does not know");
   for (const auto& [name, expected] : contract.at("files").items())
     require(sha256(bundle / name) == expected, name + " is not the file that was exported");
-  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // read once, here: else it reports to its makers
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // read here: else onnxruntime sends usage data
   const auto env = make(ort->ReleaseEnv, ort->CreateEnv, ORT_LOGGING_LEVEL_ERROR, "onnx_consumer");
   double worst = 0;
   for (const json& files : contract.at("opsets")) worst = std::max(worst, replay(env.get(), bundle, contract, files));

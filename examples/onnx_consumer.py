@@ -2,9 +2,9 @@
 
     python examples/onnx_consumer.py build/bundle
 
-Replays the golden inputs chunk by chunk and token by token, with the graphs of every opset, compares with what
-PyTorch computed, and shows all that a program in any language has to do: bind inputs by name, and hand each state
-output back as the input that it is paired with.
+Replays the golden inputs chunk by chunk and token by token with the graphs of every opset, and compares with
+PyTorch's outputs. A program in any language does the same: bind inputs by name, and feed each state output back as the
+input of its pair.
 
 Exit status: 0 where every output is within the contract's tolerance, 1 where not, 2 if the bundle cannot be read.
 """
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, at import: else it reports to its makers
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: else onnxruntime sends usage data
 import onnxruntime
 
 
 class Graph:
-    """One ONNX file, and its state between two steps."""
+    """One ONNX file with its state."""
 
     def __init__(self, file: Path, spec: dict) -> None:
         self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -45,7 +45,7 @@ class Graph:
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference over the largest expected value; infinite where an output is no number."""
+    """The largest difference over the largest expected value; infinite if an output is not finite."""
     return float(np.abs(found - expected).max() / np.abs(expected).max()) if np.isfinite(found).all() else np.inf
 
 
@@ -61,7 +61,7 @@ def replay(bundle: Path, contract: dict, files: dict) -> float:
     low = 0
     for t in range(contract["golden"]["chunks"]):  # a stream: one chunk after the other
         high = int((t + 1) * seconds * clip["sample_rate"] + 0.5)
-        samples = np.zeros(audio.inputs["samples"]["shape"], np.float32)  # what follows the count is not looked at
+        samples = np.zeros(audio.inputs["samples"]["shape"], np.float32)  # ignored after the count
         samples[0, : high - low] = golden["samples"][low:high]
         mel = audio.step(samples=samples, count=np.array([high - low]))
         x = aligned.step(**{n: golden[n][t : t + 1] for n in ("video", "audio", "video_present", "audio_present")})

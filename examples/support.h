@@ -1,4 +1,4 @@
-// What onnx_consumer.cpp needs and no library of C++ brings: SHA-256, NumPy's .npz, and how far two arrays differ.
+// For onnx_consumer.cpp: SHA-256, NumPy's .npz, and the difference of two arrays.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,7 @@ inline std::ifstream open(const std::filesystem::path& path) {
   return in;
 }
 
-// FIPS 180-4, whose constants are the first 32 bits behind the point of the roots of the first primes.
+// FIPS 180-4, with the first 32 fractional bits of the roots of the first primes as constants.
 inline std::string sha256(const std::filesystem::path& path) {
   auto fraction = [](double x) { return uint32_t((x - std::floor(x)) * 4294967296.0); };
   auto rotate = [](uint32_t x, int by) { return x >> by | x << (32 - by); };
@@ -48,7 +48,7 @@ inline std::string sha256(const std::filesystem::path& path) {
     const size_t got = size_t(in.read(reinterpret_cast<char*>(block), 64).gcount());
     total += got;
     if (got < 64 && !marked) block[got] = 0x80, marked = true;  // follows the last byte
-    ended = marked && got < 56;                                 // room for the length in bits
+    ended = marked && got < 56;                                 // space for the length in bits
     for (int i = 0; ended && i < 8; ++i) block[63 - i] = uint8_t(total * 8 >> 8 * i);
     uint32_t w[64], s[8];
     std::copy(hash, hash + 8, s);
@@ -83,8 +83,8 @@ inline size_t number(const std::string& bytes, size_t at, int size) {  // little
 inline std::map<std::string, std::string> read_npz(const std::filesystem::path& path) {
   std::ifstream in = open(path);
   const std::string zip(std::istreambuf_iterator<char>(in), {});
-  const size_t end = zip.rfind("PK\5\6");  // behind the list of files
-  require(end != std::string::npos, path.string() + " is no zip file");
+  const size_t end = zip.rfind("PK\5\6");  // after the list of files
+  require(end != std::string::npos, path.string() + " is not a zip file");
   std::map<std::string, std::string> arrays;
   size_t at = number(zip, end + 16, 4);
   for (size_t count = number(zip, end + 10, 2); count > 0; --count) {
@@ -98,7 +98,7 @@ inline std::map<std::string, std::string> read_npz(const std::filesystem::path& 
   return arrays;
 }
 
-// Of float32 values: the largest difference over the largest expected value, infinite where one is no number.
+// Of float32 values: the largest difference over the largest expected value, infinite if one is not finite.
 inline double difference(const std::string& found, const std::string& expected) {
   require(found.size() == expected.size(), "an output is not of the size of its golden one");
   std::vector<float> f(found.size() / sizeof(float)), e(f.size());

@@ -1,8 +1,25 @@
-"""What all tests share: tests that need a GPU are skipped, with the reason, where there is none."""
+"""What all tests share: which are skipped, and signals that work in a suite started by `nohup make test &`."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let children receive signals that the suite itself was started to ignore.
+
+    `nohup` ignores SIGHUP, and a shell without job control ignores SIGINT in what it starts with `&`. Programs inherit
+    that, but not a handler: one that does nothing keeps the suite running and gives its children the default.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, _go_on)
+
+
+def _go_on(*_: object) -> None:
+    pass
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,8 @@
-// Stands in for onnxruntime's own header of this name, which the Python packages do not bring.
+// Replaces onnxruntime's header of this name, which the Python packages do not contain.
 //
-// The C API is a table of functions that only ever grows at its end, so that a library serves the table of version 1
-// to whoever asks for it. Here are the entries that onnx_consumer.cpp calls, at their places in that table, for Linux
-// and macOS. Where you have the official header, build with it: make -C examples ORT_INCLUDE=/path/to/include
+// The C API is a table of functions that only grows at its end, so that every library serves the table of version 1.
+// Here are the entries that onnx_consumer.cpp calls, at their places in that table, for Linux and macOS. With the
+// official header, build with: make -C examples ORT_INCLUDE=/path/to/include
 #pragma once
 
 #include <cstddef>

@@ -1,12 +1,30 @@
-"""mirasol: train Mirasol3B on your own videos, and stream answers from what you trained.
+"""mirasol: train Mirasol3B on your own videos, and stream answers from the result.
 
-Importing this package imports no room: each is imported by whoever needs it.
+    import mirasol
+
+    model = mirasol.load("build/bundle")
+    print(model.answer("clip.mp4", "which sound is heard first?"))
+
+Importing this package imports none of its parts.
 """
 
 import os
 
-# From 1.29 on onnxruntime reports to its makers and leaves an identifier in the home folder: not unless you say so. It
-# looks at this once, when it is imported (decision 0058).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mirasol.runtime.model import load
+
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
+
+# onnxruntime 1.29 and later send usage data and write an identifier to the home folder unless this is set before its
+# import (decision 0058).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> object:
+    if name == "load":
+        from mirasol.runtime.model import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.media import TINY_CLIP, write_data
+from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.shards.build import build_shards
@@ -115,13 +116,13 @@ def test_a_disk_that_fills_up_at_the_last_moment(
 
 def test_processes_that_die_again_are_told_with_their_files(data: Path, tmp_path: Path) -> None:
     with building(data, tmp_path / "shards", tmp_path / "build.py") as run:
-        until = time.monotonic() + 30
+        until = time.monotonic() + LIMIT
         while run.poll() is None and time.monotonic() < until:
             for process in decoders_of(run):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             time.sleep(0.01)
-        _, said = run.communicate(timeout=30)
+        _, said = run.communicate(timeout=LIMIT)
     assert run.returncode == 1
     assert "refused: the process that decodes was killed twice" in said and "media/" in said
     assert list((tmp_path / "shards").iterdir()) == []
@@ -131,7 +132,7 @@ def test_a_process_that_dies_once_is_replaced_and_nothing_is_lost(data: Path, tm
     build_shards(data, tmp_path / "whole", TINY_CLIP, ShardsSpec(clips_per_shard=7, workers=1))
     with building(data, tmp_path / "shards", tmp_path / "build.py") as run:
         workers_of(run)[0].kill()
-        _, said = run.communicate(timeout=30)
+        _, said = run.communicate(timeout=LIMIT)
     assert run.returncode == 0, said
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
@@ -145,7 +146,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_gives_the_same_bytes(data: 
         run.send_signal(signal.SIGKILL)
         run.wait()
         assert not (tmp_path / "shards/shards.json").exists()
-        gone, alive = psutil.wait_procs(workers, timeout=10)
+        gone, alive = psutil.wait_procs(workers, timeout=LIMIT)
         assert (len(gone), alive) == (2, [])
     build_shards(data, tmp_path / "shards", TINY_CLIP, ShardsSpec(clips_per_shard=7, workers=1))
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")

@@ -67,7 +67,7 @@ def test_damaged_clips_count_as_wrong_and_are_listed_with_the_reason(
         if row["clip"] in lost:
             assert set(row["predicted"].values()) == {None}
         else:
-            assert row["predicted"]["full"] == whole[example]["predicted"]["full"]
+            assert row["predicted"]["unchanged"] == whole[example]["predicted"]["unchanged"]
     assert all(key in capfd.readouterr().err for key in lost[:1])
 
 

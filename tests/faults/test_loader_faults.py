@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loading import SETTINGS, KilledAtSeven, digest, keys, loader, tokenizer  # noqa: F401  (fixtures)
+from support.loading import SETTINGS, KilledAtSeven, digest, keys, loader, loader_of, tokenizer  # noqa: F401  (fixtures)
 from support.shards import TinyShards, tiny_shards  # noqa: F401  (a fixture)
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import Damage, Failures, report
-from mirasol.data.loading.loader import TrainingLoader, make_loader
+from mirasol.data.loading.loader import TrainingLoader
 from mirasol.tokenizer import Tokenizer
 
 TRAIN = 8  # clips
@@ -49,9 +49,9 @@ def damaged(copy: Path) -> tuple[Path, list[str]]:
 def training(tokenizer: Tokenizer, tmp_path: Path) -> Any:  # noqa: F811
     def make(folder: Path, *, share: float = 0.5, runs: Path | None = None, **changes: Any) -> TrainingLoader:
         ranks = {name: changes[name] for name in ("rank", "world") if name in changes}
-        failures = Failures(runs, share, start=changes.get("start_sample", 0), **ranks)
+        failures = Failures(runs, share, start=changes.get("start", 0), **ranks)
         shards = ShardDataset(folder, "train", any_size=True)
-        return make_loader(shards, tokenizer, failures=failures, **(SETTINGS | changes))
+        return loader_of(shards, tokenizer, failures=failures, **(SETTINGS | changes))
 
     return make
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_repeats_the_replacements(
     run(whole, batches)
     rest = digest(whole, 6)
     run(training(folder, runs=tmp_path / "killed", mute=0.3), batches + 2)  # some samples past the checkpoint
-    again = training(folder, runs=tmp_path / "killed", mute=0.3, start_sample=3 * batches)
+    again = training(folder, runs=tmp_path / "killed", mute=0.3, start=3 * batches)
     assert digest(again, 6) == rest
     whole_lines, killed_lines = lines(tmp_path / "whole"), lines(tmp_path / "killed")
     assert sorted(map(str, killed_lines)) == sorted(map(str, whole_lines)) and len(killed_lines) > 2
@@ -147,7 +147,7 @@ def test_the_budget_counts_what_an_interrupted_run_met(
     clips = Failures(tmp_path, 0.2, start=18).clips
     assert len(clips) == 1  # the clip without texts is told anew by the loader
     with pytest.raises(MirasolError, match="2 of 8 clips are damaged"):
-        training(folder, share=0.2, runs=tmp_path, start_sample=18)
+        training(folder, share=0.2, runs=tmp_path, start=18)
 
 
 def test_lines_of_ranks_that_are_no_more_go_with_their_samples(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_without_a_list_the_first_damaged_clip_is_an_error(
 ) -> None:
     folder, _ = damaged
     with pytest.raises(MirasolError, match=r"train-00001\.tar: clip .*\.json is damaged"):
-        make_loader(ShardDataset(folder, "train"), tokenizer, **SETTINGS)
+        loader_of(ShardDataset(folder, "train"), tokenizer, **SETTINGS)
 
 
 def test_all_clips_damaged_ends_the_run_whatever_the_budget(copy: Path, training: Any) -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from support import sandboxed as stubs
 from support.media import SHARED, TINY_CLIP, example, shown, tone, write_media
+from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import clips_of, read_manifest, write_manifest
@@ -151,7 +152,7 @@ def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signal.SIGKILL)
-    assert psutil.wait_procs([child], timeout=10)[1] == []
+    assert psutil.wait_procs([child], timeout=LIMIT)[1] == []
 
 
 BUILD = """
@@ -189,7 +190,7 @@ def build(tmp_path: Path, *bad: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "build.py").write_text(BUILD)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, str(tmp_path / "build.py"), str(tmp_path / "data"), str(tmp_path / "shards")]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=LIMIT)
 
 
 def test_bad_files_are_rejected_and_the_run_goes_on(tmp_path: Path) -> None:

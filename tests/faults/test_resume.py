@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.scratch import LIMIT
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
@@ -62,12 +63,12 @@ def stop_at_step(world: Path, project: Path, step: int, sign: signal.Signals) ->
         assert time.monotonic() < deadline, "training made no progress"
         time.sleep(0.005)
     child.send_signal(sign)
-    child.communicate(timeout=60)
+    child.communicate(timeout=LIMIT)
     return child.returncode
 
 
 def resumed_step(text: str) -> int:
-    found = re.search(r"\[finetune\] goes on from step (\d+) of 60", text)
+    found = re.search(r"\[finetune\] resumes at step (\d+) of 60", text)
     assert found, text
     return int(found[1])
 
@@ -112,7 +113,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(
         with pytest.raises(MirasolError, match=r"last\.ckpt: the disk is full"):
             train(world, tmp_path)
     train(world, tmp_path)
-    assert "goes on from step 2 of 4" in capfd.readouterr().err
+    assert "resumes at step 2 of 4" in capfd.readouterr().err
 
 
 def failing_after(calls: int, error: Exception) -> Any:

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from support.bundle import CLIP, QUESTION, random_chunk, tiny_bundle
 from support.media import shown, tone, write_media
+from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.container import MediaError
-from mirasol.runtime.answer import answer
 from mirasol.runtime.contract import CONTRACT_FILE, read_contract
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.model import load
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import resample as collect
+from mirasol.runtime.sources import resample
 from mirasol.runtime.sources.files import Chunk, FileSource, FolderSource
 
 
@@ -118,7 +119,7 @@ def test_a_stream_that_stays_away_longer_than_the_memory_has_nothing_to_say_and_
     with pytest.raises(MirasolError, match="nothing to ask about"):
         session.ask(QUESTION)
     session.push(*random_chunk(1))
-    assert isinstance(session.ask(QUESTION), str)
+    assert isinstance(session.ask(QUESTION).text, str)
 
 
 def test_a_session_restored_into_another_bundle_is_refused_and_stays(engine: Engine) -> None:
@@ -156,7 +157,7 @@ def test_sound_that_is_not_finite_is_silence(tmp_path: Path, engine: Engine) -> 
     found = np.concatenate([chunk.samples for chunk in chunks if chunk.samples is not None])
     assert not found[2000:2100].any()
     assert np.abs(found[2100:9000] - samples[2100:9000]).max() <= 1 / 32768
-    assert isinstance(answer(path, QUESTION, tiny_bundle(), threads=1), str)
+    assert isinstance(load(tiny_bundle(), threads=1).answer(path, QUESTION).text, str)
 
 
 def test_a_stream_that_stops_and_returns_holds_its_picture_and_is_silent(tmp_path: Path, engine: Engine) -> None:
@@ -223,7 +224,7 @@ def test_time_stamps_that_jump_are_an_error_after_what_was_good(
 
 
 def test_pictures_go_on_through_hours_without_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "LONGEST_GAP", 1.0)
+    monkeypatch.setattr(resample, "LONGEST_GAP", 1.0)
     path = write_media(tmp_path / "late.mkv", frames=24, size=(16, 16), sound=tone(1.0), sound_from=2.0)
     assert sum(chunk.video is not None for chunk in FileSource(path, CLIP)) == 6
 
@@ -231,7 +232,7 @@ def test_pictures_go_on_through_hours_without_sound(tmp_path: Path, monkeypatch:
 def test_sound_that_is_told_again_and_again_does_not_wait_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "MOST_WAITING", 2.0)
+    monkeypatch.setattr(resample, "MOST_WAITING", 2.0)
     path = recorded(tmp_path / "again.ts", *(0, 1) * 4, pictures=False)
     with pytest.raises(MediaError, match=r"again\.ts: the time stamps of the sound go back again and again at 2\.0 s"):
         list(FileSource(path, CLIP))
@@ -261,7 +262,7 @@ def test_a_stream_that_is_stopped_says_what_it_was_and_leaves_nothing(number: si
     assert process.stdout is not None
     assert "answer" in process.stdout.readline()
     process.send_signal(number)
-    out, wrong = process.communicate(timeout=60)
+    out, wrong = process.communicate(timeout=LIMIT)
     assert (process.returncode, wrong) == (0, "")
     assert "x real time" in out
     assert not list(tmp_path.glob("mirasol-*"))

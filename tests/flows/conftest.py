@@ -15,9 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.scratch import REPOSITORY, make_project, wait_until
-
-START_LIMIT = 60.0
+from support.scratch import LIMIT, REPOSITORY, make_project, wait_until
 
 
 @dataclass
@@ -36,7 +34,7 @@ class Prefect:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=LIMIT,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout
@@ -101,8 +99,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        wait_until(f"the server ({home}/server.log)", lambda: _healthy(url), START_LIMIT)
-        with httpx.Client(base_url=url, timeout=30) as api:
+        wait_until(f"the server ({home}/server.log)", lambda: _healthy(url))
+        with httpx.Client(base_url=url, timeout=LIMIT) as api:
             yield Prefect(api, env | {"PREFECT_API_URL": url})
     finally:
         _kill(server)

@@ -61,7 +61,7 @@ def test_ending_the_flow_leaves_no_process(prefect: Any, project: Path) -> None:
         os.kill(flow.pid, signal.SIGTERM)
         said = flow.stdout.read().decode() if flow.stdout else ""
     assert len(below) >= 5, "the server, DVC, the stage, its worker and their supervisors"
-    wait_gone(sorted(below), 40)
+    wait_gone(sorted(below))
     assert "[second] 1/2 clips" in said
     hang.unlink()
     ran(project)

@@ -7,6 +7,7 @@ import torch
 from support.model import random_batch, relative_error, tiny_config
 
 from mirasol.model.attention.chunk_causal import chunk_causal_attention
+from mirasol.model.attention.visible import Visible
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol
@@ -23,15 +24,15 @@ def test_flex_is_the_dense_mask_forward_and_backward(chunks, queries, window, ma
     q = torch.randn(2, chunks, queries, 4, head, generator=g, device="cuda", requires_grad=True)
     k, v = (torch.randn(2, chunks, 200, 4, head, generator=g, device="cuda", requires_grad=True) for _ in range(2))
     grad = torch.randn(2, chunks, queries, 4, head, generator=g, device="cuda")
-    seen = (None, None)
+    seen = None
     if masked:
         own = torch.rand(2, chunks, 200, generator=g, device="cuda") > 0.4
         later = own & (torch.arange(chunks, device="cuda") != 2)[None, :, None]
-        seen = (own | (torch.arange(200, device="cuda") == 199), later)
-    exact = chunk_causal_attention(q, k, v, window, *seen, "dense")
+        seen = Visible(own | (torch.arange(200, device="cuda") == 199), later)
+    exact = chunk_causal_attention(q, k, v, window, seen, "dense")
     expected = (exact, *torch.autograd.grad(exact, (q, k, v), grad))
     cast = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
-    y = chunk_causal_attention(*cast, window, *seen, "flex")
+    y = chunk_causal_attention(*cast, window, seen, "flex")
     for ours, theirs in zip((y, *torch.autograd.grad(y, cast, grad.to(dtype))), expected, strict=True):
         assert relative_error(ours.float(), theirs) < tolerance
 

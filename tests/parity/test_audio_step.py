@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 
 from mirasol.export.audio import AudioStep
+from mirasol.export.io_spec import audio_graph
 from mirasol.export.onnx import to_onnx
-from mirasol.export.signature import audio_graph
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, chunk_edge, clip_audio
 from mirasol.runtime.engine import relative

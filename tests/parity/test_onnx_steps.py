@@ -16,11 +16,10 @@ from mirasol.data.manifest import write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import ExportSpec
+from mirasol.export.io_spec import step_graphs
 from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity
-from mirasol.export.signature import step_graphs
 from mirasol.model.batch import Batch
-from mirasol.model.generation import greedy
 from mirasol.model.latent import NoLatent
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.backends.onnxruntime import load
@@ -69,7 +68,7 @@ def test_steps_equal_the_whole_clip(combiner: str, latent: str, presence: str) -
     for question in questions:
         prompt = engine.prompt(question)
         lengths = torch.tensor([[len(prompt)]])
-        ids = greedy(model.text, encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, MAX_ANSWER)[0, 0]
+        ids = model.generate(encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, MAX_ANSWER)[0, 0]
         expected = [int(token) for token in ids][: int((ids == EOS).int().argmax()) if EOS in ids else None]
         assert list(session.answer_ids(question)) == expected
 
@@ -80,7 +79,7 @@ def test_the_steps_of_the_ablations(combiner: str, tmp_path: Path) -> None:
     model = bundle_model(combiner)
     steps = {}
     for latent in ("causal", "none"):
-        model.latent = model.latent if latent == "causal" else NoLatent(model.config)
+        model.latent = model.latent if latent == "causal" else NoLatent()
         for graph in step_graphs(model)[:2]:
             name = latent if graph.name == LATENT else graph.name
             if name not in steps:
@@ -132,12 +131,12 @@ def test_logits_equal_over_the_whole_text_cache(combiner: str) -> None:
     c = model.config
     random = np.random.default_rng(3)
     tokens = random.integers(0, c.vocabulary, c.max_text)
-    h = torch.tensor(random.normal(0, 1, (1, MAX_CHUNKS, c.combined, c.latent_sizes.width)), dtype=torch.float32)
+    h = torch.tensor(random.normal(0, 1, (1, MAX_CHUNKS, c.num_queries, c.latent_sizes.width)), dtype=torch.float32)
     present = torch.ones(1, MAX_CHUNKS, dtype=torch.bool)
     with torch.no_grad():
         expected = model.logits(torch.tensor(tokens)[None, None], h, present)[0, 0].numpy()
     states = engine.initial("text_step")
-    memory, valid = h.flatten(1, 2).numpy(), np.ones((1, MAX_CHUNKS * c.combined), np.bool_)
+    memory, valid = h.flatten(1, 2).numpy(), np.ones((1, MAX_CHUNKS * c.num_queries), np.bool_)
     for token, row in zip(tokens, expected, strict=True):
         logits, states = engine.text(int(token), memory, valid, states)
         assert relative(logits[0], row) <= 1e-5

@@ -30,8 +30,8 @@ def stream(model, batch, dtype=torch.float32):
     shapes = {name: tensor.shape for name, tensor in state.items()}
     xs, hs = [], []
     for t in range(batch.video.shape[1]):
-        x, state = encoder.step(*chunk_of(batch, t), state)
-        h, latent_state = latent.step(x, latent_state)
+        x, state = encoder(*chunk_of(batch, t), state)
+        h, latent_state = latent(x, latent_state)
         xs.append(x)
         hs.append(h)
     assert {name: tensor.shape for name, tensor in state.items()} == shapes
@@ -78,9 +78,9 @@ def test_text_step_equals_whole(chunks, presence, dtype, tolerance):
     batch = with_presence(random_batch(model.config, chunks=chunks, dtype=dtype), presence)
     whole = model.encode(batch)
     expected = model.logits(batch.tokens, whole.h, whole.present)
-    slots, combined = model.config.max_chunks, model.config.combined
+    slots, queries = model.config.max_chunks, model.config.num_queries
     memory = torch.zeros(2, slots, *whole.h.shape[2:], dtype=dtype)
-    valid = torch.zeros(2, slots, combined, dtype=torch.bool)
+    valid = torch.zeros(2, slots, queries, dtype=torch.bool)
     kept = min(chunks, slots)
     memory[:, -kept:] = whole.h[:, -kept:]
     valid[:, -kept:] = whole.present[:, -kept:, None]
@@ -88,7 +88,7 @@ def test_text_step_equals_whole(chunks, presence, dtype, tolerance):
     state = text.init_state(2, dtype=dtype)
     logits = []
     for position in range(batch.tokens.shape[2]):
-        one, state = text.step(batch.tokens[:, 1, position], state, memory.flatten(1, 2), valid.flatten(1))
+        one, state = text(batch.tokens[:, 1, position], memory.flatten(1, 2), valid.flatten(1), state)
         logits.append(one)
     assert relative_error(torch.stack(logits, 1), expected[:, 1]) <= tolerance
 
@@ -96,13 +96,13 @@ def test_text_step_equals_whole(chunks, presence, dtype, tolerance):
 def states_after(model, batch, chunks):
     """The states of encoder-combiner, latent model and text model after some chunks and as many tokens."""
     encoder, latent, text = EncoderCombiner(model), Latent(model), Text(model)
-    clips, slots = batch.video.shape[0], model.config.max_chunks * model.config.combined
+    clips, slots = batch.video.shape[0], model.config.max_chunks * model.config.num_queries
     states = [part.init_state(clips) for part in (encoder, latent, text)]
     memory = torch.randn(clips, slots, model.config.latent_sizes.width, generator=torch.Generator().manual_seed(0))
     for t in range(chunks):
-        x, states[0] = encoder.step(*chunk_of(batch, t), states[0])
-        _, states[1] = latent.step(x, states[1])
-        _, states[2] = text.step(batch.tokens[:, 0, t], states[2], memory, torch.ones(clips, slots, dtype=torch.bool))
+        x, states[0] = encoder(*chunk_of(batch, t), states[0])
+        _, states[1] = latent(x, states[1])
+        _, states[2] = text(batch.tokens[:, 0, t], memory, torch.ones(clips, slots, dtype=torch.bool), states[2])
     return states
 
 
@@ -131,8 +131,8 @@ def test_states_survive_safetensors_bit_for_bit(combiner):
         assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
     outputs = []
     for encoder_state, latent_state, _ in (states, again):
-        x, _ = EncoderCombiner(model).step(*chunk_of(batch, 3), encoder_state)
-        outputs.append(Latent(model).step(x, latent_state)[0])
+        x, _ = EncoderCombiner(model)(*chunk_of(batch, 3), encoder_state)
+        outputs.append(Latent(model)(x, latent_state)[0])
     assert torch.equal(*outputs)
 
 

@@ -6,8 +6,8 @@ import pytest
 from support.bundle import CLIP, bundle_model
 from support.model import tiny_model
 
+from mirasol.export.io_spec import StepGraph, audio_graph, step_graphs
 from mirasol.export.onnx import to_onnx
-from mirasol.export.signature import StepGraph, audio_graph, step_graphs
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx")
 

@@ -27,7 +27,7 @@ folder = pathlib.Path("build", name)
 folder.mkdir(parents=True)
 (folder / "marks.jsonl").write_text(params + pathlib.Path("cell.yaml").read_text())
 pathlib.Path("reports").mkdir(exist_ok=True)
-pathlib.Path("reports/cell.json").write_text(json.dumps({"accuracy": {"full": 0.5}}))
+pathlib.Path("reports/cell.json").write_text(json.dumps({"accuracy": {"unchanged": 0.5}}))
 """
 PIPELINE = """\
 stages:

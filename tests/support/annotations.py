@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.data.manifest import Example, read_manifest
-from mirasol.tasks.base.importer import import_set
+from mirasol.tasks.base.importer import ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 
 NEXT_MC = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
@@ -29,7 +29,8 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
 
 def counted(name: str, folder: Path, files: dict[str, Any], **options: Any) -> dict[str, Any]:
     """The summary of a dry run without media."""
-    return import_set(ADAPTERS[name], write(folder / name, files), None, folder / "none", dry_run=True, **options)
+    chosen = ImportOptions(dry_run=True, **options)
+    return import_set(ADAPTERS[name], write(folder / name, files), None, folder / "none", chosen)
 
 
 def imported(name: str, folder: Path, files: dict[str, Any], media: list[str], **options: Any) -> list[Example]:
@@ -39,7 +40,9 @@ def imported(name: str, folder: Path, files: dict[str, Any], media: list[str], *
         target = folder / "videos" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"x" * (number + 1))
-    import_set(ADAPTERS[name], write(folder / name, files), folder / "videos", folder / "data", **options)
+    import_set(
+        ADAPTERS[name], write(folder / name, files), folder / "videos", folder / "data", ImportOptions(**options)
+    )
     return read_manifest(folder / "data/manifest.jsonl")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from support.model import tiny_model
 
-from mirasol.export.bundle import export_bundle
+from mirasol.export.bundle import TrainedModel, export_bundle
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.model.mirasol import Mirasol
@@ -44,7 +44,7 @@ def export_tiny(folder: Path, combiner: str = "transformer", latent: str = "caus
     """Export :func:`bundle_model` to ``folder/bundle``."""
     tokenizer = write_tokenizer(folder / "tokenizer.json")
     model, out = bundle_model(combiner, latent=latent), folder / "bundle"
-    export_bundle(model, CLIP, tokenizer, out, ExportSpec(), max_answer=MAX_ANSWER, project=folder)
+    export_bundle(TrainedModel(model, CLIP, tokenizer, MAX_ANSWER), out, ExportSpec(), project=folder)
     return out
 
 

@@ -14,13 +14,15 @@ import torch
 from support.shards import TinyShards
 
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.loader import TrainingLoader, make_loader
-from mirasol.data.loading.samples import Sample, TrainingSamples
+from mirasol.data.loading.loader import GlobalOrder, TrainingLoader, make_loader
+from mirasol.data.loading.samples import Sample, SampleSettings, TrainingSamples
 from mirasol.data.manifest import read_manifest
 from mirasol.model.batch import Batch
 from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 
 Make = Callable[..., TrainingLoader]
+ORDER = {"batch_size", "start", "rank", "world"}  # fields of GlobalOrder
+READING = {"workers", "waveform", "failures"}
 SETTINGS: dict[str, Any] = {
     "tasks": ("qa",),
     "batch_size": 3,
@@ -41,9 +43,16 @@ def tokenizer(tiny_shards: TinyShards, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def loader(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Make:
     def make(**changes: Any) -> TrainingLoader:
-        return make_loader(ShardDataset(tiny_shards.folder, "train"), tokenizer, **(SETTINGS | changes))
+        return loader_of(ShardDataset(tiny_shards.folder, "train"), tokenizer, **(SETTINGS | changes))
 
     return make
+
+
+def loader_of(shards: ShardDataset, tokenizer: Tokenizer, **values: Any) -> TrainingLoader:
+    """A loader by the fields of its settings and of its order."""
+    order, reading = ({k: v for k, v in values.items() if k in names} for names in (ORDER, READING))
+    rest = {k: v for k, v in values.items() if k not in ORDER | READING}
+    return make_loader(shards, tokenizer, SampleSettings(**rest), GlobalOrder(**order), **reading)
 
 
 def digest(batches: Iterable[Batch], count: int) -> str:

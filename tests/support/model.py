@@ -42,7 +42,7 @@ def tiny_config(**changes: object) -> ModelConfig:
         "ttm_read": 6,
         "reconstruction_size": 4,
         "reconstruction_tube": (2, 2, 2),
-        "combined": 3,
+        "num_queries": 3,
         "feature_mask": 0.5,
         "queries": "pooled" if changes.get("combiner", "transformer") in POOLED_COMBINERS else "last",
     }

@@ -79,7 +79,13 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
                     "family": e.family,
                     "prompt": e.prompt,
                     "answers": list(e.answers),
-                    "predicted": {"full": right, "muted": "bell", "blanked": "red", "swapped": None, "shuffled": right},
+                    "predicted": {
+                        "unchanged": right,
+                        "muted": "bell",
+                        "blanked": "red",
+                        "swapped": None,
+                        "shuffled": right,
+                    },
                 }
             )
     return rows
@@ -126,7 +132,7 @@ def looked_rows(project: Path, count: int = 6) -> list[dict[str, Any]]:
             clip = shards.arrays(shards.keys.index(row["clip"]))
             answer = look(model, words, clip, shards.spec, row["prompt"], EvaluateSpec().max_answer).answer
             answers = [answer] if len(rows) % 2 else row["answers"]
-            rows.append(row | {"answers": answers, "predicted": row["predicted"] | {"full": answer}})
+            rows.append(row | {"answers": answers, "predicted": row["predicted"] | {"unchanged": answer}})
     return rows
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 from support.bundle import CLIP, random_chunk, tiny_bundle
+from support.scratch import LIMIT
 from websockets.sync.client import ClientConnection, connect
 
 from mirasol.runtime.engine import Engine
@@ -31,11 +32,11 @@ class Service:
     """Where it listens, and its inside."""
 
     port: int
-    hub: SessionManager
+    manager: SessionManager
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """One request: its status, and its body as JSON where it is that. A dict is sent as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         if isinstance(body, dict):
             body, headers = json.dumps(body), {"Content-Type": "application/json"} | headers
         try:
@@ -60,7 +61,7 @@ class Service:
 
     def raw(self) -> socket.socket:
         """A connection to misuse."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT)
 
 
 @contextlib.contextmanager
@@ -75,14 +76,14 @@ def running(limits: Limits | None = None, **settings: Any) -> Iterator[Service]:
     thread.start()
     until(lambda: server.started)
     try:
-        yield Service(listening.getsockname()[1], app.state.hub)
+        yield Service(listening.getsockname()[1], app.state.manager)
     finally:
         server.should_exit = True
-        thread.join(20)
-        assert not app.state.hub.folder.exists(), "uploads were left behind"
+        thread.join(LIMIT)
+        assert not app.state.manager.folder.exists(), "uploads were left behind"
 
 
-def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
+def until(true: Callable[[], Any], seconds: float = LIMIT) -> None:
     """Wait for something that another thread brings about."""
     end = time.monotonic() + seconds
     while not true():
@@ -94,7 +95,7 @@ def events(socket: ClientConnection, last: str) -> list[dict[str, Any]]:
     """Events up to and with the first of kind ``last``."""
     found: list[dict[str, Any]] = []
     while not found or found[-1]["type"] != last:
-        found.append(json.loads(socket.recv(timeout=30)))
+        found.append(json.loads(socket.recv(timeout=LIMIT)))
     return found
 
 

@@ -14,7 +14,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.sizes.presets import build_config
 from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
-from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.trainer import run_phase
 
 PHASE = PhaseConfig(steps=4, batch_size=4, warmup=1, checkpoint_every=2, val_clips=4, texts_per_clip=4)
@@ -55,18 +55,10 @@ def train(
     ours = {field.name for field in dataclasses.fields(PhaseConfig)}
     phase = dataclasses.replace(PHASE, **{key: value for key, value in changes.items() if key in ours})
     shared = dataclasses.replace(TRAINING, **{key: value for key, value in changes.items() if key not in ours})
-    return run_phase(
-        name,
-        phase,
-        shared,
-        ClipSpec(),
-        small_model(world),
-        world / "shards",
-        world / "tokenizer.json",
-        None if init is None else project / "build" / init,
-        project / "build" / name,
-        project / "runs" / name,
-    )
+    runs, build = project / "runs", project / "build"
+    start = None if init is None else build / init
+    paths = RunPaths(world / "shards", world / "tokenizer.json", runs / "cache", runs / name, build / name, start)
+    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths), small_model(world))
 
 
 def copy_without(world: Path, folder: Path, task: str) -> Path:

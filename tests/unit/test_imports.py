@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "mirasol"
 # From top to bottom: a package may import itself and those below it.
 ORDER = (
-    "flows", "cli", "pipeline", "serve", "evaluation", "export", "training", "runtime", "tasks", "data", "model",
-    "tokenizer", "media", "core",
+    "flows", "__main__", "cli", "pipeline", "serve", "evaluation", "export", "training", "runtime", "tasks", "data",
+    "model", "tokenizer", "media", "core",
 )  # fmt: skip
 # Research and measurements import the package; nothing imports them.
 OUTSIDE = ("ablations", "benchmarks")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mirasol.cli import console as say
-from mirasol.tasks.base.importer import Adapter, import_set
+from mirasol.tasks.base.importer import Adapter, ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 
 app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
@@ -24,6 +24,7 @@ Files = Annotated[Path, typer.Option(help="the folder with the set's own files",
 Pattern = Annotated[list[str] | None, typer.Option(help="name of a medium below --media; may be given again")]
 Split = Annotated[list[str] | None, typer.Option(help="published split to take, or SPLIT=train|val|test; again")]
 SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="leave out rows whose file is missing")]
+Append = Annotated[bool, typer.Option("--append", help="add to the data sets in --out instead of replacing them")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="write nothing, only count; needs no --media")]
 Out = Annotated[Path, typer.Option(help="the data folder to write")]
 Shards = Annotated[Path, typer.Option(help="the folder of shards")]
@@ -56,15 +57,16 @@ def generic(
     out: Out = Path("data"),
     link: LinkBy = None,
     skip_missing: SkipMissing = False,
+    append: Append = False,
 ) -> None:
     """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence,
-    options, id.
+    options, id, set.
 
     Example:  mirasol data import generic --annotations clips.csv --media ~/videos --out data
     """
     from mirasol.tasks.generic import import_generic
 
-    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing))
+    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing, append=append))
 
 
 @import_app.command()
@@ -89,6 +91,24 @@ def fsdd(media: Media, out: Out = Path("data")) -> None:
     _facts(out, import_fsdd(media, out))
 
 
+@import_app.command()
+def webdataset(
+    tars: Annotated[list[str], typer.Argument(help="paths or URLs of tars; braces expand: 'clips/{00000..00009}.tar'")],
+    out: Out = Path("data"),
+    split: Annotated[str, typer.Option(help="train, val, test, or hash: 80/10/10 by the hash of the key")] = "hash",
+    caption_key: Annotated[
+        str, typer.Option(help="key of the caption in the JSON; default caption, text, or the txt")
+    ] = "",
+) -> None:
+    """Tars in the WebDataset layout, as video2dataset writes them: videos or sounds with captions.
+
+    Example:  mirasol data import webdataset 'clips/{00000..00009}.tar' --out data
+    """
+    from mirasol.tasks.webdataset import import_webdataset
+
+    _facts(out, import_webdataset(tars, out, split, caption_key))
+
+
 def _add_set(adapter: Adapter) -> None:
     """The command of a published set."""
 
@@ -101,17 +121,14 @@ def _add_set(adapter: Adapter) -> None:
         link: LinkBy = None,
         skip_missing: SkipMissing = False,
         dry_run: DryRun = False,
+        append: Append = False,
     ) -> None:
         summary = import_set(
             adapter,
             annotations,
             media,
             out,
-            splits=split or (),
-            patterns=pattern or (),
-            link=link or "",
-            skip_missing=skip_missing,
-            dry_run=dry_run,
+            ImportOptions(split or (), pattern or (), link or "", skip_missing, dry_run, append),
         )
         _facts(None if dry_run else out, summary)
 
@@ -177,23 +194,14 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
     from mirasol.data.contact_sheet import training_contact_sheet
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.paths import CACHE, TOKENIZER
-    from mirasol.training.data_module import Feed
-    from mirasol.training.phases import find_phase
+    from mirasol.training.config import PhaseRun, RunPaths
+    from mirasol.training.data_module import PhaseDataModule
 
     params = load_params()
     with tempfile.TemporaryDirectory() as folder:  # the list of damaged clips of a real run stays as it is
-        feed = Feed(
-            find_phase(name).tasks,
-            getattr(params, name),
-            params.training,
-            clip=params.clip,
-            shards=shards,
-            tokenizer=TOKENIZER,
-            cache=CACHE,
-            runs=Path(folder),
-        )
-        loader = feed.train_loader(start, rank=0, world=1)
-        return training_contact_sheet(loader, feed.tokenizer, out, clips=clips, name=name)
+        paths = RunPaths(shards, TOKENIZER, CACHE, runs=Path(folder), out=Path(folder))
+        data = PhaseDataModule(PhaseRun(name, getattr(params, name), params.training, params.clip, paths), start)
+        return training_contact_sheet(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
 
 
 @app.command()

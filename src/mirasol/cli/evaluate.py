@@ -12,8 +12,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.paths import CACHE, DATA, SHARDS, TOKENIZER
-from mirasol.tasks.protocols.table import protocol_of
 from mirasol.tasks.questions import questions_of
+from mirasol.tasks.registry import protocol_of
 from mirasol.tasks.score import Scored, check_material, score_file, score_predictions
 from mirasol.tasks.scoring.compare import compare as run_compare
 from mirasol.tasks.scoring.predictions import write_predictions

@@ -221,9 +221,9 @@ def answer(
 
     Example:  mirasol answer clip.mp4 'which sound is heard first?'
     """
-    from mirasol.runtime.answer import answer as run_answer
+    from mirasol.runtime.model import load
 
-    print(run_answer(file, question, bundle, threads=threads, provider=provider))
+    print(load(bundle, threads=threads, provider=provider).answer(file, question))
 
 
 @app.command()
@@ -244,15 +244,16 @@ def stream(
 
     Example:  mirasol stream rtsp://camera/live --ask 'what happens?' --every 5s
     """
-    from mirasol.runtime.sources.camera import seconds_of
-    from mirasol.runtime.stream import stream as run_stream
+    from mirasol.runtime.model import load
+    from mirasol.runtime.sources.open import seconds_of
+    from mirasol.runtime.view import show
 
     try:
         seconds = seconds_of(every)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--every") from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor ends it as Ctrl-C does
-    run_stream(source, bundle, ask, seconds, wait=not fast, threads=threads, provider=provider)
+    show(load(bundle, threads=threads, provider=provider), source, ask, seconds, wait=not fast)
 
 
 @app.command()
@@ -272,9 +273,13 @@ def serve(
 
     Example:  mirasol serve
     """
-    from mirasol.cli.serve import serve as run_serve
+    from mirasol.runtime.engine import Engine
+    from mirasol.serve.limits import Limits
+    from mirasol.serve.run import serve as run_serve
 
-    run_serve(bundle, host, port, sessions, max_upload, idle, threads, provider)
+    limits = Limits(sessions=sessions, upload_bytes=max_upload << 20, idle_seconds=idle)
+    engine = Engine(bundle, threads=threads, provider=provider)
+    run_serve(engine, host=host, port=port, limits=limits, say=say.note)
 
 
 @app.command()

@@ -49,7 +49,7 @@ def show(
         raise MirasolError(f"no such model: {error}") from error
     print(
         f"{name}: {chunks} chunks of {config.frames_per_chunk} frames of {config.size} x {config.size} and "
-        f"{config.audio_columns} x {config.mels} log-mel, combiner {config.combiner}, m = {config.combined}\n"
+        f"{config.audio_columns} x {config.mels} log-mel, combiner {config.combiner}, m = {config.num_queries}\n"
     )
     _print_parameters(name, model)
     _print_tokens(config)
@@ -129,7 +129,7 @@ def _print_tokens(config: ModelConfig) -> None:
         for lattice in lattices
     ]
     total = sum(lattice.tokens for lattice in lattices) + audio
-    rows += [("audio", str(audio), ""), ("all, n", str(total), ""), ("combined, m", str(config.combined), "")]
+    rows += [("audio", str(audio), ""), ("all, n", str(total), ""), ("combined, m", str(config.num_queries), "")]
     print()
     table([("tokens of a chunk", "", "time, height, width"), *rows], right=(1,))
 

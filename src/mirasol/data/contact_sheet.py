@@ -5,6 +5,7 @@ A page has a row per clip with its frames, its features, its state and its texts
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
+from mirasol.data.conditions import Condition
 from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF
 from mirasol.data.loading.dataset import ShardDataset
@@ -99,9 +101,8 @@ def training_contact_sheet(
         MirasolError: a clip is damaged and has no replacement, or ``out`` cannot be written.
     """
     samples, first = loader.samples, loader.order.start
-    assert isinstance(samples, TrainingSamples)
     rows = [_sample_row(loader, samples, tokenizer, number) for number in range(first, first + clips)]
-    return _write(out, f"{name}, training samples {first} to {first + clips - 1} · {_shape(samples.spec)}", rows)
+    return _write(out, f"{name}, training samples {first} to {first + clips - 1} · {_shape(loader.form.spec)}", rows)
 
 
 def _shape(spec: ClipSpec) -> str:
@@ -144,10 +145,7 @@ def clip_marks(meta: dict[str, Any], spec: ClipSpec) -> list[Mark]:
 
 def _sample_row(loader: TrainingLoader, samples: TrainingSamples, tokenizer: Tokenizer, number: int) -> Row:
     sample = samples[number]
-    batch = collate(
-        [sample], spec=samples.spec, length=samples.max_text, width=None, tasks=samples.tasks,
-        caption_weight=loader.caption_weight,
-    )  # fmt: skip
+    batch = collate([sample], dataclasses.replace(loader.form, width=None))
     texts = []
     for text, weight in zip(sample.texts, batch.text_weight[0].tolist(), strict=True):
         prompt, answer = tokenizer.decode(text.ids[: text.answer]), tokenizer.decode(text.ids[text.answer :])
@@ -171,14 +169,15 @@ def sample_marks(samples: TrainingSamples, number: int, sample: Sample) -> list[
     marks: list[Mark] = [("lost", f"{d.instead} in place of {d.key} ({d.why})") for d in sample.damage]
     index = _index(samples, sample)
     before = samples.clips.arrays(index)
-    how = samples.augmentation
+    settings = samples.settings
+    how = settings.augmentation
     if how != OFF:
-        chances = augment.other_draws(samples.seed, augment.CHANGE, number).random(augment.CHANCES)
+        chances = augment.draws_of(settings.seed, augment.CHANGE, number).random(augment.NUMBERS)
         present = "video_present" if before.video is not None else "audio_present"
         if by := int(getattr(before, present).sum() - getattr(sample.clip, present).sum()):
             marks.append(("change", f"begun {by} chunk{'s' if by > 1 else ''} later"))
         if before.video is not None and how.crop < 1.0:
-            box = draw_box(samples.spec.size, how.crop, chances[1:5])
+            box = draw_box(before.video.shape[-1], how.crop, chances[1:5])
             marks.append(("change", f"crop {box.width} x {box.height} at {box.left}, {box.top}"))
         if before.video is not None and chances[5] < how.flip:
             marks.append(("change", "mirrored"))
@@ -188,17 +187,16 @@ def sample_marks(samples: TrainingSamples, number: int, sample: Sample) -> list[
             columns, mels = (int(c * (int(m * n) + 1)) for c, m, n in zip(chances[[6, 8]], most, sizes, strict=True))
             marks.append(("change", f"hidden: {columns} of {sizes[0]} columns, {mels} of {sizes[1]} mels"))
     if sample.shares:
-        draws = augment.other_draws(samples.seed, augment.MIX, number)
+        draws = augment.draws_of(settings.seed, augment.MIX, number)
         share = augment.draw_share(how.mixup, draws)
-        partner = (index + 1 + int(draws.integers(len(samples.clips) - 1))) % len(samples.clips)
-        key = samples.clips.key(partner)
+        key = samples.clips.key(samples.partner(index, number, draws))
         key = next((d.instead for d in sample.damage if d.key == key), key)
         marks.append(("change", f"mixed: {share:.0%} of this, {1 - share:.0%} of {key}"))
-    draws = augment.sample_draws(samples.seed, number)
-    augment.draw_texts(samples.clips.texts[index], samples.texts_per_clip, samples.tasks, draws)
-    missing = augment.draw_missing(samples.mute, samples.blank, draws)
+    draws = augment.draws_of(settings.seed, augment.SAMPLE, number)
+    augment.draw_texts(samples.clips.texts[index], settings.texts_per_clip, settings.tasks, draws)
+    missing = augment.draw_missing(settings.mute, settings.blank, draws)
     both = sample.clip.video is not None and sample.clip.audio is not None
-    if both and missing != "none":
+    if both and missing != Condition.unchanged:
         marks.append(("change", missing))
     for stream, chunks in (("picture", sample.clip.video_present), ("sound", sample.clip.audio_present)):
         if not chunks.all():

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ SPLITS = ("train", "val", "test")
 CAPTION_PROMPT = "Describe the clip."
 AUDIO_PROMPT = "Classify the audio clip."
 CLASSIFY_PROMPT = "Classify the video audio clip."  # P 4: classification as open-ended text
+SET = re.compile(r"[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Example:
     family: str = ""  # question family, "" if none
     licence: str = ""
     options: tuple[str, ...] = ()  # of a multiple choice, in the order of the set; the correct one is ``answers[0]``
+    set: str = ""  # the data set, where a folder holds several: a phase mixes them by these names (``mix``)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Clip:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
-OPTIONAL = ("options",)  # keys that are left out when empty, so that older manifests and shards stay the same
+OPTIONAL = ("options", "set")  # keys that are left out when empty, so that older manifests and shards stay the same
 
 
 def clip_key(media: str, start: float | None, end: float | None, split: str) -> str:
@@ -181,6 +184,8 @@ def check_field(name: str, value: Any) -> str | None:
         return None if good else f"options: expected a list of at least two texts, or none, got {value!r}"
     if not isinstance(value, str):
         return f"{name}: expected a text, got {value!r}"
+    if name == "set":
+        return None if SET.fullmatch(value) else f"set: {value!r} has other characters than letters, digits and _.-"
     if name not in ("family", "licence") and not value.strip():
         return f"{name}: is empty"
     allowed = {"task": TASKS, "split": SPLITS}.get(name)

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError, listing
 from mirasol.evaluation.generate import prompts_of
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
-from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.model.generation import Questions
+from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import EOS, Tokenizer
 
 SHOWN = 5  # answers named in an error
@@ -99,6 +100,6 @@ def _score(
         raise MirasolError(listing(title, long, SHOWN))
     encoded = encoded or model.encode(batch)
     # where there is nothing to score the end alone takes its place, for as little work as possible
-    scores = score(model.text, encoded.h, encoded.present, prompts, lengths, [row or [[EOS]] for row in ids])
+    scores = score(model.text, Questions(encoded.h, encoded.present, prompts, lengths), [row or [[EOS]] for row in ids])
     found: Scores = scores.masked_fill(~batch.answer_mask.any(-1, keepdim=True), torch.nan).cpu().numpy()
     return found

@@ -13,6 +13,7 @@ import torch
 from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import eval_loader
@@ -23,7 +24,7 @@ from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.tasks.scoring.config import EvaluateSpec
-from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, read_families, score
+from mirasol.tasks.scoring.metrics import Constant, read_families, score
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
@@ -159,7 +160,7 @@ def _batches(
 ) -> Iterator[tuple[Batch, Batch | None]]:
     """The clips as they are, each batch with the same clips under another clip's sound."""
 
-    def load(condition: str) -> Iterator[Batch]:
+    def load(condition: Condition) -> Iterator[Batch]:
         return iter(
             eval_loader(
                 shard_set,
@@ -174,8 +175,8 @@ def _batches(
 
     sound = [number for number, key in enumerate(shard_set.keys) if key not in damaged]
     if sum(shard_set.meta(number)["has_audio"] for number in sound) < 2:  # no other sound to hear
-        return ((batch, None) for batch in load("none"))
-    return zip(load("none"), load("swapped"), strict=True)
+        return ((batch, None) for batch in load(Condition.unchanged))
+    return zip(load(Condition.unchanged), load(Condition.swapped), strict=True)
 
 
 def check_agreement(shards: Path, clips: Sequence[Clip], answers: Collection[str]) -> None:
@@ -200,7 +201,7 @@ def _predictions(clip: Clip, answers: Answers) -> Iterator[dict[str, Any]]:
             "family": example.family,
             "prompt": example.prompt,
             "answers": list(example.answers),
-            "predicted": {condition: given.get(condition) for condition in CONDITIONS},
+            "predicted": {condition: given.get(condition) for condition in Condition},
         }
 
 

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirasol.core.progress import Progress
-from mirasol.data.loading.augment import other_draws
+from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import draws_of
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
-from mirasol.model.batch import Batch
-from mirasol.model.generation import search
-from mirasol.model.mirasol import Encoded, Mirasol, check_clips
+from mirasol.model.batch import Batch, Encoded
+from mirasol.model.checks import check_clips
+from mirasol.model.generation import Decoding, Questions, search
+from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import BOS, PAD, Tokenizer
 
 Answers = dict[str, dict[str, str]]  # example id -> condition -> answer
@@ -53,7 +55,7 @@ def _order(chunks: int, seed: int, key: str) -> NDArray[np.int64]:
     if chunks == 1:
         return np.zeros(1, np.int64)
     number = int.from_bytes(key.encode()[-7:], "big")
-    return other_draws(seed, SHUFFLE, number).permutation(chunks)
+    return draws_of(seed, SHUFFLE, number).permutation(chunks)
 
 
 def prompts_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -93,10 +95,8 @@ def answer(
         ValueError: a tensor of the batch does not fit the model.
     """
     encoded = encoded or model.encode(batch)
-    prompts, lengths = prompts_of(batch)
-    found = search(
-        model.text, encoded.h, encoded.present, prompts, lengths, max_answer, beam, wanted=batch.answer_mask.any(-1)
-    )
+    asked = Questions(encoded.h, encoded.present, *prompts_of(batch))
+    found = search(model.text, asked, Decoding(max_answer, beam), wanted=batch.answer_mask.any(-1))
     return [[tokenizer.decode(text) for text in clip] for clip in found.tokens.tolist()]
 
 
@@ -146,7 +146,7 @@ def conditions(model: Mirasol, batch: Batch, swapped: Batch | None, seed: int = 
     """
     check_clips(batch, model.config, model.audio.project.weight)
     video, audio = model.video_features(batch), model.audio_features(batch)
-    yield "full", model.join(video, audio, batch)
+    yield Condition.unchanged, model.join(video, audio, batch)
     one = dataclasses.replace(
         batch, **{name: getattr(batch, name)[:1] for name in CLIPS}
     )  # what is put in is alike in all

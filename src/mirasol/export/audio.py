@@ -1,9 +1,8 @@
-"""The audio front end as a graph: the samples of a chunk to its pooled log-mel (P 3.1).
+"""The audio front end as a graph: samples of a chunk to its pooled log-mel (P 3.1).
 
-The numbers are those of :mod:`mirasol.media.log_mel`, made by operators that every engine has. ONNX has the
-operator DFT, TensorRT has not: framing, window and transform are one convolution here, with a cosine and a sine of
-each frequency as its filters. That is some twenty times the work of a fast transform, and next to nothing beside
-the model.
+It computes :mod:`mirasol.media.log_mel` with operators that every engine has. TensorRT lacks ONNX's DFT, so one
+convolution does framing, window and transform, with a cosine and a sine filter for each frequency. That is about
+twenty times the work of an FFT and still little compared with the model.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from mirasol.model.logmel import SILENT, pooling
 
 
 def chunk_samples(clip: ClipSpec) -> int:
-    """S: the most samples that a chunk spans. Where the rates do not divide, some chunks have one less."""
+    """S: the largest number of samples in a chunk; if the rates do not divide, some chunks have one less."""
     return math.ceil(clip.chunk_seconds * clip.sample_rate - 1e-6)
 
 
 class AudioStep(nn.Module):
-    """Samples of one chunk and the window before them -> its features, and the window before the next chunk."""
+    """Samples of one chunk and the preceding window -> features, and the window before the next chunk."""
 
     waves: Tensor
     filters: Tensor
 
     def __init__(self, clip: ClipSpec) -> None:
-        """Raises ValueError where a chunk is shorter than a hop: it has no frame of its own."""
+        """Raises ValueError if a chunk is shorter than a hop and so has no frame."""
         super().__init__()
         self.window, self.hop = window_and_hop(clip)
         self.samples, self.columns = chunk_samples(clip), clip.audio_columns
@@ -53,9 +52,9 @@ class AudioStep(nn.Module):
         """One chunk.
 
         Args:
-            samples: float32 [1, S] in [-1, 1], finite; what follows the first ``count`` does not matter.
-            count: int64 [1], how many there are: S or S - 1.
-            state: of the chunk before, or :meth:`init_state`.
+            samples: float32 [1, S] in [-1, 1], finite; ignored after the first ``count``.
+            count: int64 [1], S or S - 1.
+            state: from the previous chunk, or :meth:`init_state`.
 
         Returns:
             Features [1, A, M] and the next state.
@@ -67,9 +66,9 @@ class AudioStep(nn.Module):
         power = (cosines + sines).transpose(1, 2)  # [1, F, bins]
         mel = torch.log10((power @ self.filters).clamp(min=FLOOR / 2))
         mel = (mel * (10.0 / SCALE_DB) - MEAN_DB / SCALE_DB).clamp(min=SILENCE)
-        # a frame that only the longer chunks have is outside of every column of the shorter ones
+        # the last frame of a longer chunk is outside every column of a shorter one
         weights = pooling(count // self.hop, self.columns, mel.shape[1]).to(mel.dtype)
-        pooled = weights @ (mel - SILENCE) + SILENCE  # what is above silence is pooled, so that silence is exact
+        pooled = weights @ (mel - SILENCE) + SILENCE  # pools the level above silence, so that silence is exact
         if self.relative:
             silent = (pooled <= SILENCE + SILENT).flatten(1).all(1)[:, None, None]
             pooled = torch.where(silent, pooled, pooled - pooled.mean((1, 2), keepdim=True))
@@ -80,7 +79,7 @@ def _waves(window: int, bins: int) -> NDArray[np.float32]:
     """Filters [2 * bins, 1, window]: a Hann window of sum 2 times the cosines, then the sines."""
     turns = np.arange(window) / window
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * turns)
-    # the angle by whole numbers, so that it is exact to the last digit
+    # the angle from integers, exact to the last digit
     angle = np.outer(np.arange(bins), np.arange(window)) % (2 * (bins - 1)) * (np.pi / (bins - 1))
     both = np.concatenate([np.cos(angle), np.sin(angle)]) * (hann * 2 / hann.sum())
     return np.asarray(both[:, None], np.float32)

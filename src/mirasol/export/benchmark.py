@@ -1,4 +1,4 @@
-"""How fast a bundle streams: files with their decoding, and each step beside torch's eager one."""
+"""Measure a bundle: streaming of files, decoding included, and each step compared with eager torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, clips_of, read_manifest
 from mirasol.data.storage import local_file
 from mirasol.export.config import BenchmarkSpec
-from mirasol.export.signature import StepGraph, step_graphs
+from mirasol.export.io_spec import StepGraph, step_graphs
 from mirasol.media.container import reason
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
@@ -32,38 +32,38 @@ from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import FileSource
 
 STEPS = 40  # of each graph per round and side
+Series = defaultdict[str, list[float]]  # by graph
 
 
 def benchmark(
     model: Mirasol, bundle: str | Path, data: str | Path, spec: BenchmarkSpec, *, split: str
 ) -> dict[str, Any]:
-    """Time the streaming of media files of ``split`` through ``bundle``.
+    """Time media files of ``split`` streamed through ``bundle``.
 
-    Sides that are compared are timed in turn in this process, round after round, so that a busy machine
-    slows both down.
+    The two sides of a comparison take turns in this process, so that a busy machine slows both.
 
     Returns:
-        ``reports/latency.json``: ``realtime.median`` (seconds of clip per second of wall time: decoding,
-        features and both chunk steps) with the spread over rounds, ``chunk_ms`` (p50, p99, decoding
-        included), ``answer_ms``, ``step_ms`` per graph, ``torch_over_ort`` per graph (eager step, with
-        one thread or all, whichever is faster, over exported step), ``state_bytes``, ``machine``.
+        ``reports/latency.json``: ``realtime.median`` (seconds of clip per second of decoding, features and both chunk
+        steps) and its spread over rounds, ``chunk_ms`` (p50, p99, with decoding), ``answer_ms``, ``step_ms`` per graph,
+        ``torch_over_ort`` per graph (eager step with one thread or all, the faster, over exported step),
+        ``state_bytes``, ``machine``.
 
     Raises:
         MirasolError: the model cannot stream, the split has no clip, or the bundle or a file cannot be used.
     """
     model.eval()
-    graphs = step_graphs(model)  # first: a model that cannot stream has no bundle either
+    graphs = step_graphs(model)  # first: raises for a model that cannot stream
     engine = Engine(bundle, threads=spec.threads)
     clips = _choose(Path(data), split, spec.clips)
     taken = Timings()
     with contextlib.ExitStack() as files, Progress("benchmark", spec.rounds, "rounds") as progress:
         chosen = [(clip, files.enter_context(_local(Path(data), clip.media))) for clip in clips]
-        _round(engine, chosen[:1], graphs, 2, spec.threads, Timings())  # warms everything up
+        _round(engine, chosen[:1], graphs, 2, spec.threads, Timings())  # warm-up
         for _ in range(spec.rounds):
             _round(engine, chosen, graphs, STEPS, spec.threads, taken)
             progress.advance(realtime=taken.realtime[-1])
     return {
-        "realtime": {"median": rounded(statistics.median(taken.realtime))},
+        "realtime": _median(taken.realtime),
         "realtime_rounds": {**_spread(taken.realtime), "rounds": spec.rounds},
         "streamed": {"files": len(clips), "seconds": rounded(taken.seconds / spec.rounds), "split": split},
         "chunk_ms": _quantiles(taken.chunk_ms),
@@ -72,10 +72,7 @@ def benchmark(
             name: {"onnxruntime": _quantiles(taken.ort_ms[name]), "torch": _quantiles(taken.torch_ms[name])}
             for name in taken.ratios
         },
-        "torch_over_ort": {
-            name: {"median": rounded(statistics.median(values)), **_spread(values)}
-            for name, values in taken.ratios.items()
-        },
+        "torch_over_ort": {name: _median(values) | _spread(values) for name, values in taken.ratios.items()},
         "state_bytes": Session(engine).state_bytes,
         "combiner": model.config.combiner,
         "machine": machine(spec.threads),
@@ -84,22 +81,22 @@ def benchmark(
 
 @dataclass
 class Timings:
-    """What all rounds measured."""
+    """Measurements of all rounds."""
 
     realtime: list[float] = field(default_factory=list)  # one per round
     seconds: float = 0.0  # of media
     chunk_ms: list[float] = field(default_factory=list)
     answer_ms: list[float] = field(default_factory=list)
-    ort_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by graph
-    torch_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # one per round
+    ort_ms: Series = field(default_factory=lambda: defaultdict(list))
+    torch_ms: Series = field(default_factory=lambda: defaultdict(list))
+    ratios: Series = field(default_factory=lambda: defaultdict(list))  # one per round
 
 
 def _choose(data: Path, split: str, count: int) -> list[Clip]:
     """``count`` clips spread over the split."""
     clips = [clip for clip in clips_of(read_manifest(data / "manifest.jsonl")) if clip.split == split]
     if not clips:
-        raise MirasolError(f"{data / 'manifest.jsonl'}: no clip in the split {split}: there is nothing to stream")
+        raise MirasolError(f"{data / 'manifest.jsonl'}: no clip in the split {split}: nothing to stream")
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
     return [clips[int(number)] for number in numbers]
 
@@ -116,12 +113,7 @@ def _local(data: Path, media: str) -> Iterator[Path]:
 
 
 def _round(
-    engine: Engine,
-    clips: list[tuple[Clip, Path]],
-    graphs: list[StepGraph],
-    steps: int,
-    threads: int,
-    taken: Timings,
+    engine: Engine, clips: list[tuple[Clip, Path]], graphs: list[StepGraph], steps: int, threads: int, taken: Timings
 ) -> None:
     seconds = wall = 0.0
     for clip, path in clips:
@@ -137,7 +129,7 @@ def _round(
     for graph in graphs:
         tensors = graph.example()
         arrays = {spec.name: tensor.numpy() for spec, tensor in zip(graph.spec.inputs, tensors, strict=True)}
-        # One side after the other, not step by step: the idle threads of one would slow the other down.
+        # One side after the other: idle threads of one side would slow down the other's steps.
         ours = _times(partial(engine.step(graph.name), arrays), steps)
         eager = min((_eager(graph, tensors, steps, n) for n in {1, threads}), key=statistics.median)
         taken.ort_ms[graph.name] += ours
@@ -146,14 +138,14 @@ def _round(
 
 
 def _stream(session: Session, source: FileSource) -> list[float]:
-    """Milliseconds of each chunk, the opening of the file counted to the first one."""
+    """Milliseconds of each chunk; opening the file counts for the first, finding its end for the last."""
     each: list[float] = []
     chunks = iter(source)
     while True:
         begun = time.perf_counter()
         chunk = next(chunks, None)
         if chunk is None:
-            each[-1] += (time.perf_counter() - begun) * 1e3  # to find the end is part of the work
+            each[-1] += (time.perf_counter() - begun) * 1e3
             return each
         session.push(chunk.video, chunk.samples)
         each.append((time.perf_counter() - begun) * 1e3)
@@ -161,7 +153,7 @@ def _stream(session: Session, source: FileSource) -> list[float]:
 
 @torch.no_grad()
 def _eager(graph: StepGraph, tensors: tuple[torch.Tensor, ...], steps: int, threads: int) -> list[float]:
-    """Torch's milliseconds with ``threads``; small steps are faster with one, and torch is given its best."""
+    """Torch's milliseconds with ``threads``."""
     with torch_threads(threads):
         return _times(partial(graph.module, *tensors), steps)
 
@@ -181,26 +173,27 @@ def _quantiles(values: list[float]) -> dict[str, float]:
     return {"p50": rounded(float(p50)), "p99": rounded(float(p99))}
 
 
+def _median(values: list[float]) -> dict[str, float]:
+    return {"median": rounded(statistics.median(values))}
+
+
 def _spread(values: list[float]) -> dict[str, float]:
     return {"low": rounded(min(values)), "high": rounded(max(values))}
 
 
 def rounded(value: float) -> float:
-    """Three significant digits: more would only be noise in git."""
+    """Three significant digits; more would be noise in git."""
     return float(f"{value:.3g}")
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the figures were taken on."""
-    model = platform.processor() or platform.machine()
+    """The machine and versions of a measurement."""
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": model,
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,4 +1,4 @@
-"""A trained model to a bundle: graphs, contract, tokenizer, golden tensors, card, licence. Whole or not at all."""
+"""Export a trained model to a bundle: graphs, contract, tokenizer, golden tensors, card and licence, or nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file
 from mirasol.core.progress import Progress
 from mirasol.export.config import ExportSpec
+from mirasol.export.io_spec import StepGraph, audio_graph, step_graphs
 from mirasol.export.model_card import model_card
 from mirasol.export.onnx import ATTENTION_OPSET, Weights, write_onnx
-from mirasol.export.signature import StepGraph, audio_graph, step_graphs
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import chunk_edge, clip_audio
 from mirasol.model.mirasol import Mirasol
@@ -53,44 +53,48 @@ GOLDEN_CHUNKS, GOLDEN_TOKENS, GOLDEN_SEED = 6, 8, 20231109
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "av")
 
 
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and the settings of its training that a bundle records."""
+
+    model: Mirasol  # on the CPU, in float32; the export puts it into eval mode
+    clip: ClipSpec
+    tokenizer: Path  # `tokenizer.json`
+    max_answer: int  # tokens of an answer, unless a caller of the runtime asks for another number
+
+
 def export_bundle(
-    model: Mirasol,
-    clip: ClipSpec,
-    tokenizer: str | Path,
+    trained: TrainedModel,
     out: str | Path,
     spec: ExportSpec,
     *,
-    max_answer: int,
     project: str | Path = ".",
     evaluation: str | Path | None = None,
 ) -> Contract:
-    """Write the bundle of ``model`` to the folder ``out``, in place of what was there.
+    """Write a bundle to the folder ``out`` and replace an earlier one.
 
-    It is made in a folder beside ``out``, loaded, its golden outputs compared with torch's, and renamed
-    only then.
+    The new folder is renamed only after it was loaded and its golden outputs were compared with torch's.
 
     Args:
-        model: on the CPU, in float32; put into eval mode.
-        clip: how the data were cut into chunks.
-        tokenizer: `tokenizer.json` of the training.
+        trained: the model to export.
         out: the folder of the bundle.
         spec: opset and tolerance.
-        max_answer: tokens of an answer, unless the caller of the runtime asks for fewer or more.
         project: the folder with `params.yaml`, `data.dvc` and the git repository, for the provenance.
-        evaluation: `reports/eval.json`, shown in the model card when it is there.
+        evaluation: `reports/eval.json` for the model card; may be missing.
 
     Raises:
-        MirasolError: the model cannot stream, the tokenizer does not fit it, the exported graphs do not compute
-            what torch does, or the folder cannot be written.
+        MirasolError: the model cannot stream, the tokenizer does not fit it, the exported graphs differ from torch, or
+            the folder cannot be written.
     """
+    model, out = trained.model, Path(out)
     model.eval()
     steps = step_graphs(model)
-    graphs = [audio_graph(clip), *steps]
-    out, tokenizer = Path(out), Path(tokenizer)
-    vocabulary = Tokenizer.load(tokenizer).vocabulary
+    graphs = [audio_graph(trained.clip), *steps]
+    vocabulary = Tokenizer.load(trained.tokenizer).vocabulary
     if vocabulary != model.config.vocabulary:
         raise MirasolError(
-            f"{tokenizer} has {vocabulary} pieces, the model was trained with {model.config.vocabulary}: train it again"
+            f"{trained.tokenizer} has {vocabulary} pieces, the model was trained with {model.config.vocabulary}: "
+            "train it again"
         )
     temporary: Path | None = None
     try:
@@ -103,15 +107,15 @@ def export_bundle(
                 for opset in opsets:
                     write_onnx(graph, opset, temporary / _file(graph, opset, spec), weights)
                     progress.advance()
-        shutil.copyfile(tokenizer, temporary / TOKENIZER_FILE)
+        shutil.copyfile(trained.tokenizer, temporary / TOKENIZER_FILE)
         licence = Path(project) / LICENCE_FILE
         text = licence.read_text(encoding="utf-8") if licence.is_file() else NO_LICENCE
         (temporary / LICENCE_FILE).write_text(text, encoding="utf-8")
-        np.savez(temporary / GOLDEN_FILE, allow_pickle=False, **golden(steps, clip))
-        contract = _contract(model, clip, graphs, spec, max_answer, Path(project))
+        np.savez(temporary / GOLDEN_FILE, allow_pickle=False, **golden(steps, trained.clip))
+        contract = _contract(trained, graphs, spec, Path(project))
         (temporary / CARD_FILE).write_text(model_card(contract, read_scores(evaluation)), encoding="utf-8")
         contract.files.update({file.name: sha256_file(file) for file in sorted(temporary.iterdir())})
-        _prove(temporary, contract)
+        _verify(temporary, contract)
         temporary.chmod(0o755)
         replace_folder(temporary, out)
         temporary = None
@@ -125,10 +129,10 @@ def export_bundle(
 
 @torch.no_grad()
 def golden(graphs: list[StepGraph], clip: ClipSpec) -> dict[str, NDArray[np.generic]]:
-    """Inputs from a fixed seed, and what torch makes of them, chained.
+    """Inputs from a fixed seed, and torch's outputs along one stream.
 
-    Chunks: both modalities, sound missing, picture missing, neither, both. The inputs are random numbers
-    and not somebody's video: a bundle travels further than its data may.
+    Chunks: both modalities, sound missing, video missing, neither, both. The inputs are random numbers, since a bundle
+    may be shared where its data may not.
 
     Returns:
         samples [S] of all C chunks, video [C, K, H*3/2, W], audio [C, A, M], video_present [C],
@@ -184,8 +188,8 @@ def _file(graph: StepGraph, opset: int, spec: ExportSpec) -> str:
     return graph.spec.file if opset == spec.opset else graph.spec.file.replace(".onnx", f".opset{opset}.onnx")
 
 
-def _prove(folder: Path, contract: Contract) -> None:
-    """Replay the golden inputs through the graphs of every opset; the contract that is written last stays."""
+def _verify(folder: Path, contract: Contract) -> None:
+    """Replay the golden inputs through the graphs of every opset; the contract written last stays."""
     for opset in sorted(contract.opsets, key=lambda opset: int(opset) == contract.opset):
         files = contract.opsets[opset]
         graphs = {name: replace(graph, file=files[name]) for name, graph in contract.graphs.items()}
@@ -197,21 +201,19 @@ def _prove(folder: Path, contract: Contract) -> None:
 
 
 def check_audio(engine: Engine) -> float:
-    """Replay the golden sound through `audio_step`; the largest relative difference to the features of the runtime.
+    """Replay the golden sound through `audio_step`; returns the largest relative difference to the runtime's features.
 
-    Raises:
-        MirasolError: it is over the contract's tolerance.
+    Raises MirasolError if it exceeds the contract's tolerance.
     """
     contract = engine.contract
     with np.load(engine.bundle / contract.golden.file, allow_pickle=False) as archive:
         samples, expected = archive["samples"], archive["audio"]
-    edges = [
-        chunk_edge(t, contract.clip.chunk_seconds, contract.clip.sample_rate) for t in range(contract.golden.chunks + 1)
-    ]
-    room = contract.graphs[AUDIO].input("samples").shape
+    seconds, rate = contract.clip.chunk_seconds, contract.clip.sample_rate
+    edges = [chunk_edge(t, seconds, rate) for t in range(contract.golden.chunks + 1)]
+    shape = contract.graphs[AUDIO].input("samples").shape
     step, state, worst = engine.step(AUDIO), engine.initial(AUDIO), 0.0
     for (low, high), audio in zip(itertools.pairwise(edges), expected, strict=True):
-        chunk = np.zeros(room, np.float32)
+        chunk = np.zeros(shape, np.float32)
         chunk[0, : high - low] = samples[low:high]
         outputs = step({"samples": chunk, "count": np.array([high - low]), **state})
         state = {pair.input: outputs[pair.output] for pair in contract.graphs[AUDIO].states}
@@ -224,25 +226,23 @@ def check_audio(engine: Engine) -> float:
     return worst
 
 
-def _contract(
-    model: Mirasol, clip: ClipSpec, graphs: list[StepGraph], spec: ExportSpec, max_answer: int, project: Path
-) -> Contract:
-    c = model.config
+def _contract(trained: TrainedModel, graphs: list[StepGraph], spec: ExportSpec, project: Path) -> Contract:
+    c = trained.model.config
     return Contract(
         version=CONTRACT_VERSION,
-        clip=clip,
+        clip=trained.clip,
         video=VideoFormat(),
         audio=AudioFormat(),
         model=ModelFacts(
             combiner=c.combiner,
             latent=c.latent,
             width=c.latent_sizes.width,
-            combined=c.combined,
+            combined=c.num_queries,
             max_chunks=c.max_chunks,
             vocabulary=c.vocabulary,
             max_text=c.max_text,
-            max_answer=max_answer,
-            parameters=sum(p.numel() for p in model.parameters()),
+            max_answer=trained.max_answer,
+            parameters=sum(p.numel() for p in trained.model.parameters()),
             precision="float32",
         ),
         tokenizer=TokenizerFacts(TOKENIZER_FILE),
@@ -261,7 +261,7 @@ def _contract(
 
 
 def provenance(project: Path) -> Provenance:
-    """Commit, data and params of the project in ``project``; ``None`` for what it does not have."""
+    """Commit, data and params of ``project``; ``None`` where one is missing."""
     params, data = project / "params.yaml", project / "data.dvc"
     outs = YAML(typ="safe").load(data).get("outs", [{}]) if data.is_file() else [{}]
     commit = _git(project, "rev-parse", "HEAD")
@@ -279,19 +279,19 @@ def _git(project: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or no repository: a bundle may be made without
+        return None  # no git, or no repository: allowed
     return done.stdout.strip()
 
 
 def read_scores(evaluation: str | Path | None) -> dict[str, object]:
-    """What the card shows of `reports/eval.json`; nothing where it is not there."""
+    """The scores in `reports/eval.json` for the card; empty if it is missing."""
     if evaluation is None or not Path(evaluation).is_file():
         return {}
     return dict(json.loads(Path(evaluation).read_text(encoding="utf-8")))
 
 
 def replace_folder(new: Path, out: Path) -> None:
-    """Put ``new`` in the place of ``out``; what was there is removed after it has been moved aside."""
+    """Move ``new`` to ``out``; an earlier folder is first moved aside, then removed."""
     if not out.exists():
         new.replace(out)
         return

@@ -1,4 +1,4 @@
-"""Settings of the export. No torch here: ``params check`` reads it."""
+"""Settings of the export, torch-free for ``params check``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mirasol.core.fields import param
 class ExportSpec:
     """The `export` section."""
 
-    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20. Opset 23 is always written beside it", ge=18, le=20)
+    opset: int = param(18, "ONNX opset; TensorRT reads 18 to 20. Opset 23 is always written too", ge=18, le=20)
     tolerance: float = param(1e-5, "largest relative difference to torch over a chained clip", gt=0)
     clips: int = param(32, "clips of the scored split on which the exported graphs are compared with torch", ge=1)
     precisions: str = param(
         "int8",
-        "bundles made beside float32, separated by spaces: `float16`, `bfloat16` (needs a GPU to be measured), "
+        "bundles made in addition to float32, separated by spaces: `float16`, `bfloat16` (needs a GPU to be measured), "
         "`int8` (dynamic, CPU), `qdq` (static int8, GPU)",
     )
     max_loss: float = param(

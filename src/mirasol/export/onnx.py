@@ -1,4 +1,4 @@
-"""One step of the model to one ONNX file, checked against its signature."""
+"""Export one step of the model to an ONNX file and check it against its specification."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,13 @@ from onnx import external_data_helper as helper
 from onnxscript import ir
 
 from mirasol.core.errors import MirasolError
+from mirasol.export.io_spec import StepGraph
 from mirasol.export.onnx_passes import cast_at_the_edges, full_masks
-from mirasol.export.signature import StepGraph
-from mirasol.runtime.contract import TensorSpec
 
 ATTENTION_OPSET = 23  # from here on attention is one operator; TensorRT-RTX reads opsets up to 21
-EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB; half of it leaves room for what the exporter folds
-SMALL = 1024  # bytes: shapes and scalars, which engines read when they load a graph, stay in it
-ALIGNED = 64  # bytes: weights are read where they lie, without a copy
+EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB; half of it leaves space for folded constants
+SMALL = 1024  # bytes: shapes and scalars, which engines read at load time, stay in the graph
+ALIGNED = 64  # bytes: engines read mapped weights without a copy
 _DTYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "bool",
     onnx.TensorProto.UINT8: "uint8",
@@ -35,15 +34,15 @@ _DTYPES: dict[int, str] = {
 
 
 def to_onnx(graph: StepGraph, opset: int) -> bytes:
-    """The bytes of the ONNX file: equal weights give equal bytes.
+    """The bytes of the ONNX file; equal weights give equal bytes.
 
     Args:
         graph: the step, its model in eval mode.
-        opset: the version of the ONNX operators. Never left to the exporter, whose default moves.
+        opset: the version of the ONNX operators; the exporter's default changes between versions.
 
     Raises:
-        MirasolError: the exporter produced another opset, other names, types or dimensions than the
-            signature states; it specialises or drops inputs without a word.
+        MirasolError: opset, names, types or dimensions differ from ``graph.spec``; the exporter specialises or drops
+            inputs silently.
     """
     model = _program(graph, opset).model_proto
     _finish(model, opset)
@@ -53,14 +52,14 @@ def to_onnx(graph: StepGraph, opset: int) -> bytes:
 
 
 class Weights:
-    """A file of weights beside the graphs of all opsets: equal tensors lie there once, and none is copied in memory."""
+    """A file of weights for the graphs of all opsets: stores equal tensors once and copies none in memory."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._places: dict[tuple[bytes, int], int] = {}  # SHA-256 and length of the bytes: where they begin
 
     def take(self, model: ir.Model) -> None:
-        """Move what is large out of ``model``."""
+        """Move the large tensors out of ``model``."""
         for value in model.graph.initializers.values():
             tensor = value.const_value
             # pixels become floats (cast_at_the_edges)
@@ -82,11 +81,7 @@ class Weights:
 
 
 def write_onnx(graph: StepGraph, opset: int, file: Path, weights: Weights) -> None:
-    """Write ``file``; weights that are too large for one protobuf go to ``weights`` in the same folder.
-
-    Raises:
-        MirasolError: as :func:`to_onnx`.
-    """
+    """Write ``file``; weights too large for one protobuf go to ``weights``. Raises like :func:`to_onnx`."""
     if sum(tensor.nbytes for tensor in graph.module.state_dict().values()) < EXTERNAL_BYTES:
         file.write_bytes(to_onnx(graph, opset))
         return
@@ -100,7 +95,7 @@ def write_onnx(graph: StepGraph, opset: int, file: Path, weights: Weights) -> No
 
 
 def save_model(model: onnx.ModelProto, file: Path) -> None:
-    """Write a graph whose weights are in memory; those too large for one protobuf go to ``file``.data."""
+    """Write a graph with its weights in memory; weights too large for one protobuf go to ``file``.data."""
     if sum(tensor_bytes(tensor) for tensor in model.graph.initializer) >= EXTERNAL_BYTES:
         helper.convert_model_to_external_data(model, location=f"{file.name}.data", size_threshold=SMALL)
         helper.write_external_data_tensors(model, str(file.parent))
@@ -108,7 +103,7 @@ def save_model(model: onnx.ModelProto, file: Path) -> None:
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """How much its values take, wherever they lie."""
+    """Size of a tensor's values, inside or outside the file."""
     return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
@@ -124,7 +119,7 @@ def _program(graph: StepGraph, opset: int) -> torch.onnx.ONNXProgram:
             output_names=[tensor.name for tensor in graph.spec.outputs],
             verbose=False,
         )
-    assert program is not None  # it is only without dynamo
+    assert program is not None  # always so with dynamo
     return program
 
 
@@ -142,13 +137,25 @@ def _check_graph(model: onnx.ModelProto, graph: StepGraph, opset: int) -> None:
     foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     if foreign or model.functions:
         raise MirasolError(f"{graph.name}: operators outside of ONNX ({foreign}): no other engine could run them")
-    _check(graph.name, "inputs", model.graph.input, graph.spec.inputs)
-    _check(graph.name, "outputs", model.graph.output, graph.spec.outputs)
+    for kind, found, expected in (
+        ("inputs", model.graph.input, graph.spec.inputs),
+        ("outputs", model.graph.output, graph.spec.outputs),
+    ):
+        have = [_described(value) for value in found]
+        want = [(tensor.name, tensor.dtype, tensor.shape) for tensor in expected]
+        if have != want:
+            raise MirasolError(f"{graph.name}: exported {kind} {have}, expected {want}")
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[str, str, tuple[int | str, ...]]:
+    tensor = value.type.tensor_type
+    dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    return value.name, _DTYPES.get(tensor.elem_type, str(tensor.elem_type)), dims
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of itself (deprecations, torchvision not installed): nobody could mend it."""
+    """Silence the exporter's own notices (deprecations, torchvision missing): a user cannot act on them."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -160,19 +167,8 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _check(name: str, kind: str, found: Iterable[onnx.ValueInfoProto], expected: tuple[TensorSpec, ...]) -> None:
-    have = []
-    for value in found:
-        tensor = value.type.tensor_type
-        dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
-        have.append((value.name, _DTYPES.get(tensor.elem_type, str(tensor.elem_type)), dims))
-    want = [(tensor.name, tensor.dtype, tensor.shape) for tensor in expected]
-    if have != want:
-        raise MirasolError(f"{name}: exported {kind} {have}, the signature says {want}")
-
-
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out notes of the exporter: stack traces with this machine's paths, which also differ run by run."""
+    """Remove the exporter's notes: stack traces with local paths, which also differ between runs."""
     del model.metadata_props[:]
     model.doc_string = ""
     del model.graph.metadata_props[:]

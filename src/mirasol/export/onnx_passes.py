@@ -1,4 +1,4 @@
-"""What an exported graph needs so that every engine takes it. The numbers stay the same to the bit."""
+"""Passes that make an exported graph acceptable to every engine, with bit-identical results."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def cast_at_the_edges(model: onnx.ModelProto) -> None:
-    """Make uint8 a type of inputs and outputs only: TensorRT reads and writes it, and computes nothing with it.
-
-    Pixels are whole numbers below 256, which float32 holds exactly.
-    """
+    """Restrict uint8 to inputs and outputs: TensorRT cannot compute with it. float32 holds pixels exactly."""
     graph = model.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.UINT8:
@@ -34,10 +31,10 @@ def cast_at_the_edges(model: onnx.ModelProto) -> None:
 
 
 def full_masks(model: onnx.ModelProto) -> None:
-    """Give the mask of every Attention node one row per query.
+    """Expand the mask of every Attention node to one row per query, with the exporter's shapes.
 
-    ONNX lets a mask of one row stand for all queries; onnxruntime 1.31 refuses it when it runs ("inconsistent
-    q_sequence_length (between attn_mask and Q)"). It wants the shapes that the exporter noted.
+    ONNX broadcasts a mask of one row; onnxruntime 1.31 refuses it at run time ("inconsistent q_sequence_length
+    (between attn_mask and Q)").
     """
     graph = model.graph
     shapes = {
@@ -64,7 +61,7 @@ def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Another name for a tensor inside of the graph."""
+    """Rename a tensor inside the graph."""
     for node in graph.node:
         for names in (node.input, node.output):
             for i, name in enumerate(names):

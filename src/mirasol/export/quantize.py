@@ -1,7 +1,7 @@
-"""Graphs of lower precision from those in float32: the same names, shapes and types at their edges.
+"""Convert float32 graphs to a lower precision with the same inputs and outputs.
 
-States, features and logits stay float32 outside of a graph, so that one contract, one session and one snapshot fit
-every precision. ``audio_step`` stays float32: it spans eight orders of magnitude.
+States, features and logits stay float32 outside a graph, so that one contract, session and snapshot fit every
+precision. ``audio_step`` stays float32: it spans eight orders of magnitude.
 """
 
 from __future__ import annotations
@@ -32,29 +32,25 @@ Feeds = list[dict[str, NDArray[np.generic]]]
 
 
 def precisions_of(spec: ExportSpec) -> list[str]:
-    """The names in ``export.precisions``.
-
-    Raises:
-        MirasolError: one is unknown or stands there twice.
-    """
+    """The names in ``export.precisions``; raises MirasolError for one that is unknown or repeated."""
     names = spec.precisions.split()
     wrong = sorted({name for name in names if name not in PRECISIONS or names.count(name) > 1})
     if wrong:
         raise MirasolError(
-            f"export.precisions: {', '.join(wrong)} is unknown or stands there twice, "
+            f"export.precisions: {', '.join(wrong)} is unknown or repeated, "
             f"expected names of {', '.join(PRECISIONS)} separated by spaces"
         )
     return names
 
 
 def lower(precision: str, source: Path, target: Path, feeds: Feeds) -> None:
-    """Write ``target``, the graph of ``source`` in ``precision``; ``feeds`` are inputs that calibrate ``qdq``."""
+    """Write ``source`` in ``precision`` to ``target``; ``feeds`` are inputs that calibrate ``qdq``."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         folded, lowered = Path(folder) / source.name, Path(folder) / "lowered.onnx"
         _fold(source, folded)
         if precision == "float16":
             model = convert_float_to_float16(str(folded), keep_io_types=True, op_block_list=FLOAT32_OPS)
-            OnnxModel.graph_topological_sort(model.graph)  # its casts stand at the end
+            OnnxModel.graph_topological_sort(model.graph)  # moves its casts from the end
         elif precision == "bfloat16":
             model = onnx.load(folded)
             products_in_bfloat16(model.graph)
@@ -100,7 +96,7 @@ def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
 
 
 def _quantise(precision: str, source: Path, target: Path, feeds: Feeds) -> None:
-    """Write ``target``, as onnxruntime's quantiser leaves it."""
+    """Write ``target`` with onnxruntime's quantiser."""
     common = {
         "op_types_to_quantize": PRODUCTS,
         "per_channel": True,
@@ -109,7 +105,7 @@ def _quantise(precision: str, source: Path, target: Path, feeds: Feeds) -> None:
     }
     log = logging.getLogger()
     level = log.level
-    log.setLevel(logging.ERROR)  # it asks for a preparation that _fold is
+    log.setLevel(logging.ERROR)  # it warns about a preparation that _fold does
     try:
         if precision == "int8":
             # on processors without VNNI sums of 8 bits by 8 bits overflow
@@ -121,7 +117,7 @@ def _quantise(precision: str, source: Path, target: Path, feeds: Feeds) -> None:
                 _Reader(feeds),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QInt8,
-                # all that TensorRT knows: scales without zero points, biases that are not quantised
+                # TensorRT's subset: scales without zero points, biases in float
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
                 **common,
             )
@@ -130,7 +126,7 @@ def _quantise(precision: str, source: Path, target: Path, feeds: Feeds) -> None:
 
 
 def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what onnxruntime notes in it; the operators that are used say which sets of them are imported."""
+    """Remove onnxruntime's notes, and the operator sets that no node uses."""
     used = {node.domain for node in model.graph.node}
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:], model.metadata_props[:], model.graph.value_info[:]
@@ -142,13 +138,13 @@ def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def has_weights_outside(graph: Path) -> bool:
-    """Whether weights of a graph lie in a file of their own."""
+    """Whether a graph has weights in a separate file."""
     model = onnx.load(graph, load_external_data=False)
     return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
 
 
 def _fold(source: Path, target: Path) -> None:
-    """Compute what depends on weights alone, such as the tubes' weights for YUV: only constants are quantised."""
+    """Fold expressions of weights, such as the tubes' weights for YUV: the quantiser accepts only constants."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
@@ -165,7 +161,7 @@ def _fold(source: Path, target: Path) -> None:
 
 
 def _unshare(graph: onnx.GraphProto) -> None:
-    """Give a product weights of its own where they are a table too: the quantiser would turn both round."""
+    """Copy the weights of a product that are also a table: the quantiser would transpose both."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
     for node in graph.node:

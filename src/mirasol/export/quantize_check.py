@@ -1,4 +1,4 @@
-"""Bundles of lower precision beside the one in float32, each kept only if it answers as well."""
+"""Make bundles of lower precision, and keep each only if it answers as well as float32."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ import numpy as np
 
 from mirasol.core.files import sha256_file
 from mirasol.core.progress import Progress
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
 from mirasol.export.config import ExportSpec
 from mirasol.export.model_card import model_card
-from mirasol.export.parity import clip_batch
+from mirasol.export.parity import chunk_inputs, clip_batch
 from mirasol.export.quantize import Feeds, lower, precisions_of
 from mirasol.runtime.backends import NoKernelError
-from mirasol.runtime.contract import (
-    AUDIO,
-    CONTRACT_FILE,
-    ENCODER_COMBINER,
-    GRAPHS,
-    LATENT,
-    TEXT,
-    Contract,
-)
+from mirasol.runtime.contract import AUDIO, CONTRACT_FILE, ENCODER_COMBINER, GRAPHS, LATENT, TEXT, Contract
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.features import Inputs
 from mirasol.runtime.session import Session
@@ -52,22 +45,22 @@ def export_precisions(
 ) -> dict[str, Any]:
     """Make ``bundle``/NAME for every name in ``spec.precisions``, and score all on clips of ``split``.
 
-    A folder of lower precision is a bundle like any other: it has the contract, the golden tensors and the
-    tokenizer of the one in float32. One that answers worse by more than ``spec.max_loss`` is removed.
+    Each folder is a complete bundle with the golden tensors and tokenizer of the float32 one. A bundle that loses more
+    than ``spec.max_loss`` is removed.
 
     Args:
         bundle: the folder that :func:`mirasol.export.bundle.export_bundle` wrote.
-        shards: clips that calibrate (`train`) and clips that are asked about.
-        spec: precisions, clips, and what may be lost.
-        split: whose questions are asked.
+        shards: clips for calibration (`train`) and for questions (``split``).
+        spec: precisions, number of clips and the allowed loss.
+        split: the split of the questions.
         correct: whether a prediction counts as one of the answers.
         evaluation: for the model cards.
 
     Returns:
         By precision: ``exact_match``, ``agreement`` (answers equal to float32's), ``bytes`` of its graphs,
         ``step_ratio`` (time of a chunk over float32's, both steps), ``golden`` (relative difference to torch),
-        ``shipped``; ``float32`` first. Empty where no precision is asked for. Where no engine of this machine can
-        compute a precision (bfloat16 without a GPU), ``shipped`` is False and ``not_measured`` says why.
+        ``shipped``; ``float32`` first. Empty without precisions. If no engine of this machine can compute a precision
+        (bfloat16 without a GPU), ``shipped`` is False and ``not_measured`` gives the reason.
 
     Raises:
         MirasolError: an unknown precision, or the bundle or the shards cannot be used.
@@ -84,7 +77,7 @@ def export_precisions(
         for name in names:
             try:
                 folder, golden = _make(bundle, full.contract, name, feeds, evaluation)
-            except NoKernelError as error:  # what nobody has measured is not shipped
+            except NoKernelError as error:  # not measured, so not shipped
                 shutil.rmtree(bundle / name, ignore_errors=True)
                 report[name] = {"shipped": False, "not_measured": error.reason}
                 progress.advance(precision=name)
@@ -104,12 +97,12 @@ def export_precisions(
     return report
 
 
-Questions = list[tuple[str, list[str]]]  # a question, and what counts as its answer
+Questions = list[tuple[str, list[str]]]  # a question and its accepted answers
 Asked = list[tuple[list[Inputs], Questions]]
 
 
 def _asked(shards: ShardDataset, count: int) -> Asked:
-    """Clips spread over the split with their questions; all their prompts where there is no question."""
+    """Clips spread over the split with their questions, or with all prompts if they have no question."""
     asked = []
     for number in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)):
         clip = shards.read(int(number))
@@ -120,19 +113,14 @@ def _asked(shards: ShardDataset, count: int) -> Asked:
 
 
 def _chunks(clip: Any, shards: ShardDataset) -> Iterator[Inputs]:
-    batch = clip_batch(clip, shards.spec, "as it is")
-    assert batch is not None  # only a condition can leave nothing
+    batch = clip_batch(clip, shards.spec, Condition.unchanged)
+    assert batch is not None  # only other conditions return None
     for t in range(batch.video.shape[1]):
-        yield Inputs(
-            video=batch.video[:, t].numpy(),
-            audio=batch.audio[:, t].numpy(),
-            video_present=bool(batch.video_present[0, t]),
-            audio_present=bool(batch.audio_present[0, t]),
-        )
+        yield chunk_inputs(batch, t)
 
 
 def _calibration(engine: Engine, shards: ShardDataset) -> dict[str, Feeds]:
-    """What goes into each graph along clips of the training split, with their prompts and answers."""
+    """Inputs of each graph along clips of the training split, with their prompts and answers."""
     feeds: dict[str, Feeds] = {graph: [] for graph in GRAPHS}
     for chunks, questions in _asked(shards, CALIBRATION_CLIPS):
         session = Session(engine)
@@ -163,7 +151,7 @@ def _calibration(engine: Engine, shards: ShardDataset) -> dict[str, Feeds]:
 def _make(
     bundle: Path, full: Contract, precision: str, feeds: dict[str, Feeds], evaluation: str | Path | None
 ) -> tuple[Path, float]:
-    """The bundle of one precision, whole or not at all, and how far its golden outputs are from torch's."""
+    """Make the bundle of one precision; returns its folder and the golden difference to torch."""
     temporary, out = Path(tempfile.mkdtemp(dir=bundle, prefix=f".{precision}.")), bundle / precision
     try:
         for name, graph in full.graphs.items():
@@ -185,7 +173,7 @@ def _make(
         contract = dataclasses.replace(contract, files=files)
         (temporary / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
         golden = Engine(temporary, threads=1).check_golden()
-        # another processor rounds elsewhere: twice what was found here, and two digits are enough
+        # another processor rounds differently: twice this difference, in two digits
         tolerance = float(f"{2 * golden:.1e}")
         contract = dataclasses.replace(contract, golden=dataclasses.replace(contract.golden, tolerance=tolerance))
         (temporary / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
@@ -202,7 +190,7 @@ def _answers(engine: Engine, clips: Asked) -> list[list[str]]:
         session = Session(engine)
         for chunk in chunks:
             session.push_features(chunk)
-        answers.append([session.ask(question) for question, _ in questions])
+        answers.append([session.ask(question).text for question, _ in questions])
     return answers
 
 

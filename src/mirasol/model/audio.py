@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
+from mirasol.model.layers import Block
 from mirasol.model.positions import lattice_positions
-from mirasol.model.vit import Block
 
 
 def audio_grid(config: ModelConfig) -> tuple[int, int]:
@@ -28,8 +28,8 @@ def audio_grid(config: ModelConfig) -> tuple[int, int]:
 class Audio(nn.Module):
     """Log-mel columns [B, T, A, M] -> tokens [B, T, s, d], ready for the shared ViT.
 
-    These are the weights that the audio phase trains while the rest is frozen (S 4): the own blocks come
-    first, so that they learn to hand the frozen ViT what it can read.
+    The audio phase trains these weights while the rest is frozen (S 4): the own blocks come first, so that they learn
+    to produce inputs that suit the frozen ViT.
     """
 
     positions: Tensor

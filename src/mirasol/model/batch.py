@@ -1,13 +1,14 @@
-"""What the model is fed.
+"""The input of the model, and the latents that it makes of a batch.
 
-Shapes: B batch, T chunks, K frames, A audio columns, M mels, W samples, n waveforms, Q texts, L tokens.
+Shapes: B batch, T chunks, K frames, A audio columns, M mels, W samples, n waveforms, Q texts, L tokens, d width,
+m features per chunk.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,51 +16,92 @@ from torch import Tensor
 
 @dataclass
 class Waveform:
-    """Sound whose log-mel the device makes (:class:`mirasol.model.logmel.LogMel`), and what is done to that there.
+    """Sound for :class:`mirasol.model.logmel.LogMel`, and its augmentation on the device.
 
     n is 1, or 2 where clips are mixed.
     """
 
-    chunks: Tensor  # int16 [B, n, T, W]: each chunk behind one window of what came before it
+    chunks: Tensor  # int16 [B, n, T, W]: each chunk after one window of the sound before it
     samples: Tensor  # int64 [B, n, T]: the length of each chunk
-    masks: Tensor  # int64 [B, n, 4]: hidden are columns [0]..[1] of all T*A, and mels [2]..[3]; their ends exclusive
-    shares: Tensor  # float32 [B, n]: of each in the sum
+    masks: Tensor  # int64 [B, n, 4]: hidden are columns [0]..[1] of all T*A, and mels [2]..[3]; ends are exclusive
+    shares: Tensor  # float32 [B, n]: the weight of each waveform in the sum
 
-    def to(self, device: torch.device | str) -> Waveform:
-        """The same on ``device``."""
-        return Waveform(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+@dataclass
+class TextTargets:
+    """The tokens that a batch's texts predict: N in all, S of the clip that has most; see :func:`text_targets`."""
+
+    positions: Tensor  # int64 [B, S], q*(L-1) + l of the token before each of them; then any others as padding
+    rows: Tensor  # int64 [N], those of the B*S positions that are no padding
+    tokens: Tensor  # int64 [N], the tokens to predict
+    texts: Tensor  # int64 [N], the text b*Q + q of each
+
+
+def text_targets(tokens: Tensor, answer_mask: Tensor) -> TextTargets:
+    """Which tokens [B, Q, L] are predicted, each from the one before it: those that ``answer_mask`` marks.
+
+    The collator calls it: on a GPU, the number of targets would make the host wait.
+    """
+    clips, texts, length = tokens.shape
+    predicted = answer_mask[:, :, 1:].flatten(1)  # [B, Q*(L-1)]
+    counts = predicted.sum(dim=1)
+    most = int(counts.max())
+    picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    real = torch.arange(most, device=tokens.device) < counts[:, None]
+    text = torch.arange(clips, device=tokens.device)[:, None] * texts + picked // (length - 1)
+    following = tokens[:, :, 1:].flatten(1).gather(1, picked)
+    return TextTargets(picked, real.flatten().nonzero()[:, 0], following[real], text[real])
 
 
 @dataclass
 class Batch:
     """One batch of clips, each with Q texts (prompt and answer).
 
-    ``video`` holds planar YUV 4:2:0 frames as PyAV hands them over (limited range, BT.601): rows
+    ``video`` holds planar YUV 4:2:0 frames as PyAV decodes them (limited range, BT.601): rows
     0..H-1 are Y, the next H/4 rows U, the last H/4 rows V.
     """
 
     video: Tensor  # uint8 [B, T, K, H*3/2, W]
-    audio: Tensor  # float32 [B, T, A, M], standardised pooled log-mel; empty where `waveform` stands for it
+    audio: Tensor  # float32 [B, T, A, M], standardised pooled log-mel; empty with a `waveform`
     video_present: Tensor  # bool [B, T]
     audio_present: Tensor  # bool [B, T]
     tokens: Tensor  # int64 [B, Q, L]: bos, prompt, answer mark, answer, eos, padding
-    answer_mask: Tensor  # bool [B, Q, L]: True where a token is to be predicted (answer and eos)
+    answer_mask: Tensor  # bool [B, Q, L]: True for tokens to predict (answer and eos)
     text_weight: Tensor  # float32 [B, Q]: weight of a text in the loss, 0 for padding
     keys: list[str] = field(default_factory=list)  # B clip keys
     example_ids: list[list[str]] = field(default_factory=list)  # B x Q example ids, "" for padding
-    complete: bool | None = None  # whether no chunk lacks anything; None: look at the presence
+    complete: bool | None = None  # whether every chunk has video and audio; None: unknown
     waveform: Waveform | None = None  # the model makes log-mel of it
+    targets: TextTargets | None = None  # of `tokens` and `answer_mask`; None: the model makes them
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``.
 
-        What is present is looked up before: a GPU would have to be waited for.
+        Sets ``complete`` from tensors on the CPU: on a GPU, reading the presence would make the host wait.
         """
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        if self.waveform is not None:
-            moved["waveform"] = self.waveform.to(device)
-        if self.complete is None and self.video_present.device.type == "cpu":
-            moved["complete"] = bool(self.video_present.all()) and bool(self.audio_present.all())
-        return dataclasses.replace(self, **moved)
+        complete = self.complete
+        if complete is None and self.video_present.device.type == "cpu":
+            complete = bool(self.video_present.all()) and bool(self.audio_present.all())
+        return dataclasses.replace(_moved(self, device), complete=complete)
+
+
+@dataclass
+class Encoded:
+    """The aligned model's view of a batch."""
+
+    x: Tensor  # [B, T, m, d], combined features
+    h: Tensor  # [B, T, m, d], latents
+    present: Tensor  # bool [B, T], chunks that hold video or audio
+
+
+T = TypeVar("T", Waveform, TextTargets, Batch)
+
+
+def _moved(value: T, device: torch.device | str) -> T:
+    moved: dict[str, Any] = {}
+    for name, part in vars(value).items():
+        if isinstance(part, Tensor):
+            moved[name] = part.to(device, non_blocking=True)
+        elif isinstance(part, Waveform | TextTargets):
+            moved[name] = _moved(part, device)
+    return dataclasses.replace(value, **moved)

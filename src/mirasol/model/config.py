@@ -18,7 +18,7 @@ VITS = ("preset", "B", "L", "H")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The `model` section of params.yaml: a preset, and what experiments change about it."""
+    """The `model` section of params.yaml: a preset and the choices of an experiment."""
 
     preset: str = param("demo", "sizes of every part", choices=PRESETS)
     vit: str = param(
@@ -36,7 +36,7 @@ class ModelSpec:
         "the model over chunks (P 3.3); for ablations `bidirectional`, which cannot stream, and `none`, h = x",
         choices=LATENTS,
     )
-    combined: int = param(9, "m, features per chunk that leave the combiner (P 3.6: 32)", ge=1, le=1024)
+    num_queries: int = param(9, "m, output features of the combiner per chunk (P 3.6: 32)", ge=1, le=1024)
     queries: str = param(
         "pooled",
         "where the m combined features start: `last`, the paper (the last m features of the chunk; learned ones for "
@@ -68,7 +68,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shape of the weights; saved beside them as JSON."""
+    """All settings that decide the shape of the weights; saved with them as JSON."""
 
     # inputs
     size: int
@@ -95,7 +95,7 @@ class ModelConfig:
     # choices
     combiner: str
     latent: str
-    combined: int
+    num_queries: int
     queries: str
     max_chunks: int
     dropout: float
@@ -133,16 +133,15 @@ class ModelConfig:
         Raises:
             ValueError: a key is missing or unknown.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
-        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        if not needed <= set(values) <= names:
-            missing, unknown = sorted(needed - set(values)), sorted(set(values) - names)
+        fields = dataclasses.fields(cls)
+        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+        missing, unknown = sorted(needed - set(values)), sorted(set(values) - {f.name for f in fields})
+        if missing or unknown:
             raise ValueError(f"model config: missing {missing}, unknown {unknown}")
-        fixed: dict[str, Any] = dict(values)
-        for name in ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text", "ttm_sizes"):
-            fixed[name] = Sizes(**fixed[name])
-        for name in ("tubes", "tube_strides"):
-            fixed[name] = tuple(tuple(shape) for shape in fixed[name])
-        for name in ("audio_patch", "reconstruction_tube"):
-            fixed[name] = tuple(fixed[name])
-        return cls(**fixed)
+        return cls(**{name: _from_json(value) for name, value in values.items()})
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Sizes(**value)
+    return tuple(map(_from_json, value)) if isinstance(value, list | tuple) else value

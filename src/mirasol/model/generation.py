@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mirasol.model.text import Pair, TextDecoder
+from mirasol.model.text import Memory, Pair, Past, TextDecoder
 
 PAD, EOS = 0, 3  # the tokenizer's; a text ends with EOS and is padded behind it
 ALPHA = 0.6  # of the length penalty: Vaswani et al. 2017, section 6.1
 
 
+class Questions(NamedTuple):
+    """Q prompts about each of B clips."""
+
+    h: Tensor  # [B, T, m, d], latents
+    present: Tensor  # bool [B, T], chunks that hold something
+    prompts: Tensor  # int64 [B, Q, P], padded on the right
+    lengths: Tensor  # int64 [B, Q], tokens of each prompt, 1 to P
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are searched."""
+
+    max_new: int  # longest answer in tokens, its end included; less if a prompt leaves less space in the text cache
+    beam: int = 1  # hypotheses at a time
+    alpha: float = ALPHA  # of the length penalty; 0 for none
+
+
 @dataclass(frozen=True)
 class Generated:
-    """The answers that a search has found."""
+    """The answers of a search."""
 
-    tokens: Tensor  # int64 [B, Q, max_new], padded with PAD behind the end
+    tokens: Tensor  # int64 [B, Q, max_new], padded with PAD after the end
     log_likelihood: Tensor  # float64 [B, Q], sum over the answer's tokens, its end included
 
 
 @dataclass
 class Prompted:
-    """Prompts that the decoder has read, and what it needs to go on behind them."""
+    """The decoder's state after the prompts."""
 
-    keys_values: list[Pair | None]  # of the memory, [B, R*m, heads, head]: once per clip
-    valid: Tensor  # bool [B, R*m]
+    memory: Memory  # of the B clips
     past: list[Pair]  # each layer's keys and values of the prompts, [B*Q, P, heads, head]
     seen: Tensor  # bool [B*Q, P], False for padding
     lengths: Tensor  # int64 [B, Q]
@@ -35,20 +53,19 @@ class Prompted:
 
 
 @torch.no_grad()
-def read_prompts(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor) -> Prompted:
-    """One pass over all prompts; arguments as of :func:`search`, errors too."""
-    width = prompts.shape[-1]
-    if int(lengths.min()) < 1 or int(lengths.max()) > width:
-        raise ValueError(f"prompt lengths {int(lengths.min())} to {int(lengths.max())}, expected 1 to {width}")
-    if int(lengths.max()) >= text.max_text:
-        raise ValueError(
-            f"a prompt of {int(lengths.max())} tokens leaves no room in the text cache of {text.max_text} tokens"
-        )
-    keys_values, valid = text.cross_keys_values(*text.memory_of(h, h_present))
+def read_prompts(text: TextDecoder, asked: Questions) -> Prompted:
+    """One pass over all prompts; errors as of :func:`search`."""
+    prompts, lengths, width = asked.prompts, asked.lengths, asked.prompts.shape[-1]
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 1 or longest > width:
+        raise ValueError(f"prompt lengths {shortest} to {longest}, expected 1 to {width}")
+    if longest >= text.max_text:
+        raise ValueError(f"a prompt of {longest} tokens leaves no room in the text cache of {text.max_text} tokens")
+    memory = text.memory_of(asked.h, asked.present)
     ends = torch.arange(prompts.shape[1], device=prompts.device) * width + lengths - 1
-    last, past = text.prefill(prompts, keys_values, valid, picked=ends)
+    last, past = text(prompts, memory, picked=ends)
     seen = torch.arange(width, device=prompts.device) < lengths.view(-1, 1)
-    return Prompted(keys_values, valid, past, seen, lengths, last)
+    return Prompted(memory, past, seen, lengths, last)
 
 
 def length_penalty(tokens: Tensor, alpha: float) -> Tensor:
@@ -57,103 +74,86 @@ def length_penalty(tokens: Tensor, alpha: float) -> Tensor:
 
 
 @torch.no_grad()
-def search(
-    text: TextDecoder,
-    h: Tensor,
-    h_present: Tensor,
-    prompts: Tensor,
-    lengths: Tensor,
-    max_new: int,
-    beam: int = 1,
-    alpha: float = ALPHA,
-    wanted: Tensor | None = None,
-) -> Generated:
-    """Each prompt's best answer among those that ``beam`` hypotheses at a time lead to.
+def search(text: TextDecoder, asked: Questions, decoding: Decoding, wanted: Tensor | None = None) -> Generated:
+    """Each prompt's best answer by beam search.
 
-    A hypothesis is worth its log-likelihood divided by :func:`length_penalty`. Those that have ended keep their
-    place among the ``beam`` best until they are outdone, so that a beam of 1 is greedy decoding and a beam as wide as
-    all texts is exhaustive. Between equals the hypothesis that was ahead goes first, then the lowest token. A search is
-    over when nothing that is still open can outdo an ended hypothesis, or at the length limit. What is over
-    leaves the batch.
+    A hypothesis is worth its log-likelihood divided by :func:`length_penalty`. Ended hypotheses stay among the
+    ``beam`` best until better ones replace them, so that a beam of 1 is greedy decoding and a beam as wide as
+    all texts is exhaustive. Between equals the hypothesis that was ahead goes first, then the lowest token. A search
+    is over when no open hypothesis can become better than an ended one, or at the length limit. It then leaves the
+    batch.
 
-    The hypotheses of a prompt share its keys and values. Their own are never moved: each remembers which of them are
-    its past.
+    The hypotheses of a prompt share its keys and values. Their own are never moved: a mask marks which of them belong
+    to which hypothesis.
 
     Args:
         text: the decoder.
-        h: [B, T, m, d].
-        h_present: bool [B, T].
-        prompts: int64 [B, Q, P], padded on the right.
-        lengths: int64 [B, Q], tokens of each prompt, 1 to P.
-        max_new: longest answer in tokens, its end included; less for a prompt that leaves less room in the text cache.
-        beam: hypotheses at a time.
-        alpha: of the length penalty; 0 for none.
+        asked: the prompts.
+        decoding: length limit and beam.
         wanted: bool [B, Q], prompts to answer, ``None`` for all; the answers of others are all ``PAD``.
 
     Raises:
-        ValueError: a length is out of range, a prompt leaves no room in the text cache, or ``beam`` or ``max_new`` is
-            less than 1.
+        ValueError: a length is out of range, a prompt fills the text cache, or ``beam`` or ``max_new`` is less than 1.
     """
+    max_new, beam = decoding.max_new, decoding.beam
     if beam < 1 or max_new < 1:
         raise ValueError(f"a beam of {beam} with answers of {max_new} tokens, expected at least 1 of both")
-    read = read_prompts(text, h, h_present, prompts, lengths)
-    found = Generated(
-        torch.full((lengths.numel(), max_new), PAD, device=prompts.device),
-        torch.zeros(lengths.numel(), device=prompts.device, dtype=torch.float64),
+    read, device = read_prompts(text, asked), asked.prompts.device
+    count, shape = asked.lengths.numel(), asked.lengths.shape
+    answers = Generated(
+        torch.full((count, max_new), PAD, device=device), torch.zeros(count, device=device, dtype=torch.float64)
     )
-    beams = _Beams.start(read, max_new, beam, text.max_text, wanted)
+    beams = _Beams.start(read, decoding, text.max_text, wanted)
     hidden = read.last[:, :, None].expand(-1, -1, beam, -1)
     for i in range(max_new):
-        beams.extend(text.head(hidden), i, alpha)
-        beams.finish(found, i, alpha)
+        beams.extend(text.head(hidden), i)
+        beams.finish(answers, i)
         if not bool(beams.open.any()):
             break
         beams.pack()
         hidden = beams.feed(text, i)
-    return Generated(found.tokens.view(*lengths.shape, max_new), found.log_likelihood.view(lengths.shape))
-
-
-def greedy(text: TextDecoder, h: Tensor, h_present: Tensor, prompts: Tensor, lengths: Tensor, max_new: int) -> Tensor:
-    """The most likely token again and again, int64 [B, Q, max_new]: :func:`search` with a beam of 1."""
-    return search(text, h, h_present, prompts, lengths, max_new).tokens
+    return Generated(answers.tokens.view(*shape, max_new), answers.log_likelihood.view(shape))
 
 
 @dataclass
 class _Beams:
-    """K hypotheses for each of B x Q prompts; B and Q shrink as searches come to their end."""
+    """K hypotheses for each of B x Q prompts; B and Q shrink as searches end."""
 
     read: Prompted
+    alpha: float
     nodes: list[Pair]  # each layer's keys and values of prompts and of all tokens fed since, [B*Q, P+F, heads, head]
-    rows: Tensor  # int64 [B, Q], where the answer belongs
+    rows: Tensor  # int64 [B, Q], the place of the answer
     open: Tensor  # bool [B, Q], searches that go on
     limit: Tensor  # int64 [B, Q], longest answer
     tokens: Tensor  # int64 [B, Q, K, max_new]
     count: Tensor  # int64 [B, Q, K], tokens of each hypothesis
-    total: Tensor  # float64 [B, Q, K], log-likelihood; -inf where there is no hypothesis
+    total: Tensor  # float64 [B, Q, K], log-likelihood; -inf for no hypothesis
     ended: Tensor  # bool [B, Q, K]
-    past: Tensor  # bool [B, Q, K, F], which of the fed tokens are a hypothesis' own
+    past: Tensor  # bool [B, Q, K, F], which of the fed tokens belong to a hypothesis
 
     @classmethod
-    def start(cls, read: Prompted, max_new: int, beam: int, max_text: int, wanted: Tensor | None) -> _Beams:
+    def start(cls, read: Prompted, decoding: Decoding, max_text: int, wanted: Tensor | None) -> _Beams:
         """One empty hypothesis for each prompt."""
         shape, device = read.lengths.shape, read.lengths.device
-        total = torch.full((*shape, beam), -torch.inf, device=device, dtype=torch.float64)
+        beams = (*shape, decoding.beam)
+        total = torch.full(beams, -torch.inf, device=device, dtype=torch.float64)
         total[..., 0] = 0
         return cls(
             read=read,
+            alpha=decoding.alpha,
             nodes=read.past,
             rows=torch.arange(read.lengths.numel(), device=device).view(shape),
             open=torch.ones(shape, device=device, dtype=torch.bool) if wanted is None else wanted,
-            limit=(max_text - read.lengths).clamp(max=max_new),
-            tokens=torch.full((*shape, beam, max_new), PAD, device=device),
-            count=torch.zeros((*shape, beam), device=device, dtype=torch.int64),
+            limit=(max_text - read.lengths).clamp(max=decoding.max_new),
+            tokens=torch.full((*beams, decoding.max_new), PAD, device=device),
+            count=torch.zeros(beams, device=device, dtype=torch.int64),
             total=total,
-            ended=torch.zeros((*shape, beam), device=device, dtype=torch.bool),
-            past=torch.zeros((*shape, beam, 0), device=device, dtype=torch.bool),
+            ended=torch.zeros(beams, device=device, dtype=torch.bool),
+            past=torch.zeros((*beams, 0), device=device, dtype=torch.bool),
         )
 
-    def extend(self, logits: Tensor, i: int, alpha: float) -> None:
-        """The K best of what each hypothesis can become by its token number ``i``; logits [B, Q, K, V]."""
+    def extend(self, logits: Tensor, i: int) -> None:
+        """Keep the K best extensions of all hypotheses by token number ``i``; logits [B, Q, K, V]."""
         beam = self.total.shape[-1]
         tokens, gains = _best(logits, beam)  # [B, Q, K, K'] each
         ended = self.ended[..., None]
@@ -161,7 +161,7 @@ class _Beams:
         total = self.total[..., None] + gains.masked_fill(ended, -torch.inf).masked_fill(ended & first, 0.0)
         tokens = tokens.masked_fill(ended, PAD)
         count = (self.count + ~self.ended)[..., None].expand_as(total)
-        worth = (total / length_penalty(count, alpha)).flatten(-2)
+        worth = (total / length_penalty(count, self.alpha)).flatten(-2)
         order = _first(worth, beam)  # [B, Q, K]
         parent = order // tokens.shape[-1]
         self.total, self.count = (x.flatten(-2).gather(-1, order) for x in (total, count))
@@ -171,38 +171,40 @@ class _Beams:
         self.ended = self.ended.gather(-1, parent) | (chosen == EOS)
         self.past = _rows(self.past, parent)
 
-    def finish(self, found: Generated, i: int, alpha: float) -> None:
-        """Write down the best hypothesis of each search that is over, now that all have token number ``i``."""
-        worth = self.total / length_penalty(self.count, alpha)
+    def finish(self, answers: Generated, i: int) -> None:
+        """Store the best hypothesis of each search that is over, now that all have token number ``i``."""
+        worth = self.total / length_penalty(self.count, self.alpha)
         ended = worth.masked_fill(~self.ended, -torch.inf).amax(dim=-1)
         # log-likelihoods only fall: none can become worth more than this
-        reachable = self.total / length_penalty(self.limit, alpha)[..., None]
+        reachable = self.total / length_penalty(self.limit, self.alpha)[..., None]
         reachable = reachable.masked_fill(self.ended, -torch.inf).amax(dim=-1)
         over = self.open & ((ended > reachable) | (i + 1 >= self.limit))
         rows = self.rows[over]
-        found.tokens[rows] = self.tokens[over][:, 0]
-        found.log_likelihood[rows] = self.total[over][:, 0]
+        answers.tokens[rows] = self.tokens[over][:, 0]
+        answers.log_likelihood[rows] = self.total[over][:, 0]
         self.open = self.open & ~over
 
     def pack(self) -> None:
-        """Leave out clips and places of texts that no open search needs, where that is a quarter or more."""
+        """Drop clips and texts without an open search, if they are a quarter or more of the batch."""
         counts = self.open.sum(dim=1)
         clips = counts.nonzero()[:, 0]
         most = int(counts.max())
         if 4 * len(clips) * most > 3 * self.open.numel():
             return
-        places = self.open.to(torch.int8).argsort(dim=1, descending=True, stable=True)[clips, :most]
-        flat = (clips[:, None] * self.open.shape[1] + places).flatten()
+        texts = self.open.to(torch.int8).argsort(dim=1, descending=True, stable=True)[clips, :most]
+        flat = (clips[:, None] * self.open.shape[1] + texts).flatten()
+        memory = self.read.memory
         self.read = dataclasses.replace(
             self.read,
-            keys_values=[pair and (pair[0][clips], pair[1][clips]) for pair in self.read.keys_values],
-            valid=self.read.valid[clips],
+            memory=Memory(
+                [pair and (pair[0][clips], pair[1][clips]) for pair in memory.keys_values], memory.valid[clips]
+            ),
             seen=self.read.seen[flat],
-            lengths=self.read.lengths[clips[:, None], places],
+            lengths=self.read.lengths[clips[:, None], texts],
         )
         self.nodes = [(keys[flat], values[flat]) for keys, values in self.nodes]
         for name in ("rows", "open", "limit", "tokens", "count", "total", "ended", "past"):
-            setattr(self, name, getattr(self, name)[clips[:, None], places])
+            setattr(self, name, getattr(self, name)[clips[:, None], texts])
 
     def feed(self, text: TextDecoder, i: int) -> Tensor:
         """Hidden states [B, Q, K, w] of token number ``i`` of every hypothesis."""
@@ -210,14 +212,8 @@ class _Beams:
         own = torch.eye(beam, device=self.past.device, dtype=torch.bool).expand(clips, texts, -1, -1)
         self.past = torch.cat([self.past, own], dim=-1)
         seen = torch.cat([self.read.seen[:, None].expand(-1, beam, -1), self.past.flatten(0, 1)], dim=-1)
-        places = (self.read.lengths[..., None] + i).expand(-1, -1, beam)
-        hidden, pairs = text.branch(
-            self.tokens[..., i], places, self.nodes, seen, self.read.keys_values, self.read.valid
-        )
-        self.nodes = [
-            (torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))
-            for (keys, values), (k, v) in zip(self.nodes, pairs, strict=True)
-        ]
+        positions = (self.read.lengths[..., None] + i).expand(-1, -1, beam)
+        hidden, self.nodes = text(self.tokens[..., i], self.read.memory, Past(self.nodes, positions, seen))
         return hidden
 
 
@@ -236,7 +232,7 @@ def _first(worth: Tensor, count: int) -> Tensor:
 def _best(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The most likely tokens [..., count], equal ones by their number, and their log-likelihoods in float64.
 
-    Told apart by the logits themselves: a difference of one bit may be lost in a log-likelihood.
+    The logits themselves decide: a log-likelihood may lose a difference of one bit.
     """
     left, tokens = logits.clone() if count > 1 else logits, []
     for _ in range(min(count, logits.shape[-1])):

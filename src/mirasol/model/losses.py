@@ -1,4 +1,4 @@
-"""The losses (P 3.5) and the figures that show whether the latent has collapsed."""
+"""The losses (P 3.5) and statistics that show a collapse of the latent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _precise(x: Tensor) -> Tensor:
 
 
 def latent_statistics(x: Tensor) -> dict[str, Tensor]:
-    """What a collapsed latent betrays itself by; x [B, T, m, d].
+    """Statistics that show a collapse of the latent; x [B, T, m, d].
 
     ``x_std_time`` and ``x_std_batch``: standard deviation of a feature over the chunks of a clip, and over the
     clips of a batch, root mean square over features. ``x_neighbour_cosine``: mean cosine of x_t and x_{t+1}

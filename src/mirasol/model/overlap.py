@@ -1,8 +1,8 @@
-"""Chunks that overlap (P 3.3: "overlap is possible but currently not used"): the end of the chunk before in front.
+"""Chunks that overlap (P 3.3: "overlap is possible but currently not used"): the end of the last chunk in front.
 
-Batches, shards and streams hold chunks that do not overlap. Here each chunk gets the last ``overlap`` frames of the
-one before, and the sound of the same time, put in front of it. Where there is none, because a chunk is the first or
-because the one before lacks the modality, the picture is black and the sound is silence.
+Batches, shards and streams hold chunks that do not overlap. The model puts the last ``overlap`` frames of the chunk
+before, and the sound of the same time, in front of each chunk. For the first chunk, and where the chunk before lacks
+the modality, the picture is black and the sound is silence.
 """
 
 from __future__ import annotations
@@ -35,24 +35,8 @@ class Overlap:
         self.audio_shape = (self.columns, config.mels)
         self.luma_rows = config.size
 
-    def whole(
-        self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """All chunks at once: video [B, T, K, H*3/2, W] -> [B, T, K+o, H*3/2, W], audio [B, T, A, M] -> [B, T, A+, M].
-
-        ``video_present`` and ``audio_present`` are bool [B, T]; ``o`` is the overlap, A+ the columns of K+o frames.
-        """
-        if not self.frames:
-            return video, audio
-        before_video = _later(video[:, :, -self.frames :])
-        before_audio = _later(audio[:, :, -self.columns :])
-        return (
-            torch.cat([self._picture(before_video, _later(video_present)), video], dim=2),
-            torch.cat([self._sound(before_audio, _later(audio_present)), audio], dim=2),
-        )
-
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
-        """Nothing before the first chunk, all zeros: ends of a chunk [B, o, H*3/2, W] and [B, o*A/K, M], absent."""
+        """The state before the first chunk, all zeros: ends of a chunk [B, o, H*3/2, W] and [B, o*A/K, M], absent."""
         if not self.frames:
             return {}
         ends = (
@@ -63,29 +47,35 @@ class Overlap:
         )
         return dict(zip(STATES, ends, strict=True))
 
-    def step(
-        self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor, state: StreamState
+    def __call__(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        video_present: Tensor,
+        audio_present: Tensor,
+        state: StreamState | None = None,
     ) -> tuple[Tensor, Tensor, StreamState]:
-        """One chunk, video [B, K, ...] and audio [B, A, M]: what it sees, and its own end for the next one."""
+        """Each chunk with the end of the one before.
+
+        Args:
+            video: [B, T, K, H*3/2, W].
+            audio: [B, T, A, M].
+            video_present, audio_present: bool [B, T].
+            state: of the chunk before; T is then 1.
+
+        Returns:
+            Video [B, T, K+o, H*3/2, W], audio [B, T, A+o*A/K, M], and with a state the next one.
+        """
         if not self.frames:
             return video, audio, {}
-        before_video, before_video_present, before_audio, before_audio_present = (state[name] for name in STATES)
-        ends = (video[:, -self.frames :], video_present, audio[:, -self.columns :], audio_present)
-        return (
-            torch.cat([self._picture(before_video, before_video_present), video], dim=1),
-            torch.cat([self._sound(before_audio, before_audio_present), audio], dim=1),
-            {name: end.clone() for name, end in zip(STATES, ends, strict=True)},
-        )
-
-    def _picture(self, frames: Tensor, present: Tensor) -> Tensor:
-        black = torch.full(self.video_shape[1:], BLACK_UV, dtype=torch.uint8, device=frames.device)
+        ends = (video[:, :, -self.frames :], video_present, audio[:, :, -self.columns :], audio_present)
+        if state is None:
+            picture, seen, sound, heard = (torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1) for x in ends)
+        else:
+            picture, seen, sound, heard = (state[name][:, None] for name in STATES)
+        black = torch.full(self.video_shape[1:], BLACK_UV, dtype=torch.uint8, device=video.device)
         black[: self.luma_rows] = BLACK_Y
-        return torch.where(present[..., None, None, None], frames, black)
-
-    def _sound(self, columns: Tensor, present: Tensor) -> Tensor:
-        return torch.where(present[..., None, None], columns, torch.full_like(columns, SILENCE))
-
-
-def _later(x: Tensor) -> Tensor:
-    """Each chunk's in the place of the next [B, T, ...]; zeros, or False, in the first place."""
-    return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+        picture = torch.where(seen[..., None, None, None], picture, black)
+        sound = torch.where(heard[..., None, None], sound, torch.full_like(sound, SILENCE))
+        after = {} if state is None else {name: end[:, 0].clone() for name, end in zip(STATES, ends, strict=True)}
+        return torch.cat([picture, video], dim=2), torch.cat([sound, audio], dim=2), after

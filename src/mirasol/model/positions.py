@@ -1,6 +1,6 @@
 """Positions that have no parameters: fixed sin/cos within a chunk, rotary between chunks.
 
-Nothing here depends on T, so 512 frames need no parameter more than 128, and a stream can run for hours.
+Nothing here depends on T: 512 frames need no more parameters than 128, and a stream can run for hours.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ TOKEN_BASE = 10000.0  # the usual one, for text
 def lattice_positions(centres: Tensor, counts: Sequence[int], width: int) -> Tensor:
     """Fixed sin/cos embedding [n, width] of tokens at ``centres`` [n, axes], fractions of the whole in 0..1.
 
-    Every axis along which tokens differ (``counts``, places along each axis) gets an equal share of the width, in
-    waves from a quarter of a cycle to half a cycle per token. The mean over tokens is taken out, since it tells no
-    place: with it in, and with the slow waves of text positions, most of the embedding is the same for all tokens,
-    and a small model learns where things are very late (docs/decisions/0007).
+    Every axis along which tokens differ (``counts``, positions along each axis) gets an equal share of the width, in
+    waves from a quarter of a cycle to half a cycle per token. The mean over tokens is subtracted: with it, and with
+    the slow waves of text positions, most of the embedding is the same for all tokens, and a small model learns
+    positions very late (docs/decisions/0007).
     """
     axes = [(axis, n) for axis, n in zip(centres.float().unbind(dim=1), counts, strict=True) if n > 1]
     if not axes:
@@ -56,7 +56,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the halves of the last axis of ``x`` [..., head] against each other.
 
     The dot product of two rotated vectors depends on the difference of their positions only. Under autocast the angles
-    are more precise than ``x``; the result has the type of ``x``, which the values beside it have too.
+    are more precise than ``x``; the result has the type of ``x``, as the values do.
     """
     a, b = x.chunk(2, dim=-1)
     swapped = torch.cat([b, a], dim=-1)

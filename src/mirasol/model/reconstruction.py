@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
-from mirasol.model.layers import projection
+from mirasol.model.layers import Block, projection
 from mirasol.model.positions import lattice_positions
 from mirasol.model.tubes import Lattice
-from mirasol.model.vit import Block
 
 
 class Reconstruction(nn.Module):

@@ -1,8 +1,7 @@
 """The model one chunk and one token at a time. A state is a flat mapping of tensors of fixed shape, batch first.
 
-Each step equals the whole-clip forward pass as long as no more than R = ``max_chunks`` chunks have gone by; beyond
-that a layer sees the last R chunks, as the whole-clip pass does. There is no data-dependent control flow, so that
-each step can be exported as a graph.
+Each step equals the whole-clip forward pass: a layer sees the last R = ``max_chunks`` chunks in both. No control flow
+depends on data, so that each step can be exported as a graph.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mirasol.model.checks import check_kind, check_shape
 from mirasol.model.chunk_transformer import StreamState
-from mirasol.model.mirasol import Mirasol, check_kind, join_presence
-
-__all__ = ["EncoderCombiner", "Latent", "StreamState", "Text", "reset"]
+from mirasol.model.mirasol import Mirasol, join_presence
+from mirasol.model.text import Past
 
 
 def reset(state: StreamState, mask: Tensor) -> StreamState:
-    """The state with the rows of ``mask`` (bool [B]) as before the first step; the others are untouched.
+    """The state with the rows of ``mask`` (bool [B]) as before the first step; the others are unchanged.
 
     Raises:
-        ValueError: ``mask`` is no bool [B].
+        ValueError: ``mask`` is not bool [B].
     """
     rows = {tensor.shape[0] for tensor in state.values()}
     if mask.dtype != torch.bool or mask.dim() != 1 or not rows <= {mask.shape[0]}:
@@ -43,10 +42,10 @@ class EncoderCombiner(nn.Module):
     def init_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> StreamState:
-        """The combiner's state before the first chunk, and that of chunks that overlap, all zeros."""
+        """The states of combiner and overlap before the first chunk, all zeros."""
         return {**self.combiner.init_state(batch, device, dtype), **self.overlap.init_state(batch, device, dtype)}
 
-    def step(
+    def forward(
         self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor, state: StreamState
     ) -> tuple[Tensor, StreamState]:
         """One chunk.
@@ -64,24 +63,23 @@ class EncoderCombiner(nn.Module):
         Raises:
             ValueError: a shape, a type or a device does not fit the model.
         """
-        c, batch = self.config, video.shape[0]
-        _check("video", video, (batch, c.frames_per_chunk, c.size * 3 // 2, c.size))
-        _check("audio", audio, (batch, c.audio_columns, c.mels))
-        _check("video_present", video_present, (batch,))
-        _check("audio_present", audio_present, (batch,))
-        like = self.audio.project.weight
-        check_kind("video", video, torch.uint8, like.device)
-        check_kind("audio", audio, like.dtype, like.device)
-        check_kind("video_present", video_present, torch.bool, like.device)
-        check_kind("audio_present", audio_present, torch.bool, like.device)
-        video, audio, ends = self.overlap.step(video, audio, video_present, audio_present, state)
-        v = self.vit(self.video_tubes(video[:, None]))[:, 0]
-        a = self.vit(self.audio(audio[:, None]))[:, 0]
+        c, batch, like = self.config, video.shape[0], self.audio.project.weight
+        inputs = {
+            "video": (video, (batch, c.frames_per_chunk, c.size * 3 // 2, c.size), torch.uint8),
+            "audio": (audio, (batch, c.audio_columns, c.mels), like.dtype),
+            "video_present": (video_present, (batch,), torch.bool),
+            "audio_present": (audio_present, (batch,), torch.bool),
+        }
+        for name, (tensor, shape, _) in inputs.items():
+            check_shape(name, tensor, shape)
+        for name, (tensor, _, dtype) in inputs.items():
+            check_kind(name, tensor, dtype, like.device)
+        chunk = (tensor[:, None] for tensor, _, _ in inputs.values())  # a clip of one chunk
+        video, audio, ends = self.overlap(*chunk, state)
+        u = torch.cat([self.vit(self.video_tubes(video)), self.vit(self.audio(audio))], dim=2)
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
-        x, after = self.combiner.step(torch.cat([v, a], dim=1), valid, state)
-        return x, {**after, **ends}
-
-    forward = step
+        x, after = self.combiner(u, valid[:, None], state)
+        return x.squeeze(1), {**after, **ends}
 
 
 class Latent(nn.Module):
@@ -98,16 +96,15 @@ class Latent(nn.Module):
         """The state before the first chunk, all zeros."""
         return self.latent.init_state(batch, device, dtype)
 
-    def step(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+    def forward(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """x_t [B, m, d] -> h_t [B, m, d] and the next state.
 
         Raises:
             ValueError: the shape of ``x`` does not fit the model.
         """
-        _check("x", x, (x.shape[0], self.config.combined, self.config.combiner_sizes.width))
-        return self.latent.step(x, state)
-
-    forward = step
+        check_shape("x", x, (x.shape[0], self.config.num_queries, self.config.combiner_sizes.width))
+        h, state = self.latent(x.unsqueeze(1), state)
+        return h.squeeze(1), state
 
 
 class Text(nn.Module):
@@ -121,38 +118,46 @@ class Text(nn.Module):
     def init_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> StreamState:
-        """The state before the first token, all zeros."""
-        return self.text.init_state(batch, device, dtype)
+        """``cache`` [B, layers, 2, max_text, heads, head] and ``length`` int64 [B], all zeros."""
+        sizes = self.config.text
+        shape = (batch, sizes.layers, 2, self.config.max_text, sizes.heads, sizes.head)
+        return {
+            "cache": torch.zeros(shape, device=device, dtype=dtype),
+            "length": torch.zeros(batch, device=device, dtype=torch.int64),
+        }
 
-    def step(
-        self, token: Tensor, state: StreamState, memory: Tensor, memory_valid: Tensor
+    def forward(
+        self, token: Tensor, memory: Tensor, memory_valid: Tensor, state: StreamState
     ) -> tuple[Tensor, StreamState]:
         """One token.
 
         Args:
             token: int64 [B].
-            state: of the token before, or :meth:`init_state`. It has room for ``max_text`` tokens.
             memory: the last R chunks of h, oldest first, [B, R*m, d].
-            memory_valid: bool [B, R*m], False where there is no chunk (yet) or one that held nothing.
+            memory_valid: bool [B, R*m], False for a chunk that is missing or was empty.
+            state: of the token before, or :meth:`init_state`. It holds at most ``max_text`` tokens.
 
         Returns:
             Logits [B, V] and the next state.
 
         Raises:
             ValueError: the shape of ``memory`` or ``memory_valid`` does not fit the model, or the cache is full
-                (an exported graph cannot say so: its caller keeps count).
+                (an exported graph cannot check that: its caller counts, and further tokens are forgotten at once).
         """
-        slots = self.config.max_chunks * self.config.combined
-        _check("memory", memory, (token.shape[0], slots, self.config.latent_sizes.width))
-        _check("memory_valid", memory_valid, (token.shape[0], slots))
+        slots = self.config.max_chunks * self.config.num_queries
+        check_shape("memory", memory, (token.shape[0], slots, self.config.latent_sizes.width))
+        check_shape("memory_valid", memory_valid, (token.shape[0], slots))
         check_kind("token", token, torch.int64, memory.device)
-        if not torch.compiler.is_compiling() and (count := int(state["length"].max())) >= self.config.max_text:
+        cache, length = state["cache"], state["length"]
+        if not torch.compiler.is_compiling() and (count := int(length.max())) >= self.config.max_text:
             raise ValueError(f"token {count + 1} of a text, the text cache holds {self.config.max_text}")
-        return self.text.step(token, state, memory, memory_valid)
-
-    forward = step
-
-
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+        slot = torch.arange(cache.shape[3], device=token.device)
+        past = Past(
+            keys_values=[(cache[:, layer, 0], cache[:, layer, 1]) for layer in range(cache.shape[1])],
+            positions=length[:, None, None],
+            seen=(slot <= length[:, None])[:, None],
+            slot=slot == length[:, None],
+        )
+        hidden, pairs = self.text(token[:, None, None], self.text.read_memory(memory, memory_valid), past)
+        stored = torch.stack([torch.stack(pair, dim=1) for pair in pairs], dim=1)
+        return self.text.head(hidden[:, 0, 0]), {"cache": stored, "length": length + 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +12,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirasol.model.attention.chunk_causal import attend
-from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.layers import MLP, split_heads
 from mirasol.model.positions import TOKEN_BASE, rotary_angles, rotate, sincos
 
 Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """h as the decoder's cross-attention reads it, the same for all texts of a clip."""
+
+    keys_values: list[Pair | None]  # of each layer, [B, R*m, heads, head]; None without cross-attention
+    valid: Tensor  # bool [B, R*m], at least one True in a row
+
+
+@dataclass(frozen=True)
+class Past:
+    """The P tokens before the next C tokens of each text, which may continue it in different ways: a tree."""
+
+    keys_values: list[Pair]  # of each layer, [B*Q, P, heads, head]
+    positions: Tensor  # int64 [B, Q, C], the index of each next token in its text; beyond the last: the last
+    seen: Tensor  # bool [B*Q, C, P+C], which of the P and the C tokens a next token sees, itself among them
+    slot: Tensor | None = None  # bool [B*Q, P]: a single next token replaces this one of the P; seen is [B*Q, 1, P]
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> Pair:
+        """The layer's keys and values with those of the next tokens."""
+        keys, values = self.keys_values[layer]
+        if self.slot is None:
+            return torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
+        slot = self.slot[:, :, None, None]
+        return torch.where(slot, k, keys), torch.where(slot, v, values)
 
 
 class SelfAttention(nn.Module):
@@ -41,7 +67,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Pre-norm attention to the memory, all of h, with an MLP of its own behind it where ``hidden`` is not 0."""
+    """Pre-norm attention to the memory, then its own MLP unless ``hidden`` is 0."""
 
     def __init__(self, sizes: Sizes, memory_width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -55,7 +81,7 @@ class CrossAttention(nn.Module):
         self.mlp = MLP(dataclasses.replace(sizes, hidden=hidden), dropout) if hidden else nn.Identity()
 
     def keys_values(self, memory: Tensor) -> Pair:
-        """Of memory [B, R*m, d]: [B, R*m, heads, head] each; the same for every token that asks."""
+        """Keys and values [B, R*m, heads, head] of memory [B, R*m, d]; they do not depend on the text."""
         k, v = (split_heads(y, self.heads) for y in self.kv(memory).chunk(2, dim=-1))
         return k, v
 
@@ -78,8 +104,9 @@ class TextBlock(nn.Module):
             self.cross_attention = CrossAttention(sizes, config.latent_sizes.width, config.cross_hidden, dropout)
         self.mlp = MLP(sizes, dropout)
 
-    def finish(self, x: Tensor, keys_values: Pair | None, valid: Tensor) -> Tensor:
-        """What follows self-attention: x [B, tokens, w]; ``keys_values`` where the layer has cross-attention."""
+    def finish(self, x: Tensor, mixed: Tensor, keys_values: Pair | None, valid: Tensor) -> Tensor:
+        """The residual stream [B, tokens, w] after self-attention ``mixed``, cross-attention and MLP."""
+        x = self.self_attention.add(x, mixed)
         if self.cross_attention is not None and keys_values is not None:
             x = self.cross_attention(x, keys_values, valid)
         out: Tensor = self.mlp(x)
@@ -94,7 +121,7 @@ class TextDecoder(nn.Module):
         self.sizes = config.text
         self.max_text = config.max_text
         self.max_chunks = config.max_chunks
-        self.combined = config.combined
+        self.num_queries = config.num_queries
         self.embedding = nn.Embedding(config.vocabulary, config.text.width)
         if not 1 <= config.cross_every <= config.text.layers:
             raise ValueError(
@@ -103,110 +130,37 @@ class TextDecoder(nn.Module):
             )
         self.blocks: Any = nn.ModuleList(TextBlock(config, layer) for layer in range(config.text.layers))
         self.norm = nn.LayerNorm(config.text.width, eps=config.text.eps)
-        # Which of the m features of a chunk one is: without it, "the one at the left" is learnt very late.
-        self.memory_features = nn.Parameter(torch.empty(config.combined, config.latent_sizes.width))
+        # Tells the m features of a chunk apart: without it, "the one at the left" is learnt very late.
+        self.memory_features = nn.Parameter(torch.empty(config.num_queries, config.latent_sizes.width))
 
     def start(self) -> None:
-        """Tokens of unit norm, so that the tied head can be sure even while it is frozen; features told apart."""
+        """Tokens of unit norm, so that the tied head can be sure even while it is frozen; distinct features."""
         nn.init.normal_(self.embedding.weight, std=self.sizes.width**-0.5)
         nn.init.normal_(self.memory_features, std=0.7)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """[...] -> [..., w]; scaled to unit variance, as large as what attention adds."""
-        return self.embedding(tokens) * math.sqrt(self.sizes.width)
 
     def head(self, hidden: Tensor) -> Tensor:
         """[..., w] -> logits [..., V]."""
         return F.linear(self.norm(hidden), self.embedding.weight)
 
-    def memory_of(self, h: Tensor, present: Tensor) -> Pair:
-        """The last R chunks of h [B, T, m, d] as memory [B, R'*m, d] with its validity [B, R'*m]."""
+    def memory_of(self, h: Tensor, present: Tensor) -> Memory:
+        """The last R chunks of h [B, T, m, d] as memory; ``present`` is bool [B, T]."""
         h, present = h[:, -self.max_chunks :], present[:, -self.max_chunks :]
-        return h.flatten(1, 2), present.repeat_interleave(self.combined, dim=1)
+        return self.read_memory(h.flatten(1, 2), present.repeat_interleave(self.num_queries, dim=1))
 
-    def forward(self, tokens: Tensor, memory: Tensor, valid: Tensor, picked: Tensor | None = None) -> Tensor:
-        """Hidden states [B, Q, L, w] of tokens [B, Q, L]; memory and valid as from :meth:`memory_of`.
+    def read_memory(self, memory: Tensor, valid: Tensor) -> Memory:
+        """Each layer's keys and values of memory [B, R'*m, d], of which ``valid`` bool [B, R'*m] marks features of h.
 
-        ``picked`` int64 [B, S] are the tokens of a clip's Q texts, q*L + l, whose hidden states [B, S, w] are
-        wanted: the last layer then computes no other.
+        Fixed sin/cos of a chunk's age, counted back from the last valid chunk, is added to keys and values, so that
+        an answer can say when; and a learned vector that tells the m features apart. Where nothing is valid,
+        everything is visible (a softmax over nothing is not finite) and has the value zero.
         """
-        return self.prefill(tokens, *self.cross_keys_values(memory, valid), picked)[0]
-
-    def prefill(
-        self, tokens: Tensor, keys_values: list[Pair | None], valid: Tensor, picked: Tensor | None = None
-    ) -> tuple[Tensor, list[Pair]]:
-        """Hidden states as :meth:`forward`, and each layer's self-attention keys and values [B*Q, L, heads, head].
-
-        ``keys_values`` and ``valid`` as from :meth:`cross_keys_values`. Texts are padded on the right: being
-        causal, they need no mask.
-
-        Raises:
-            ValueError: the texts are longer than the cache.
-        """
-        clips, texts, length = tokens.shape
-        if length > self.max_text:
-            raise ValueError(f"texts of {length} tokens, the text cache holds {self.max_text}")
-        x = self.embed(tokens).flatten(1, 2)  # [B, Q*L, w]
-        angles = self._token_angles(torch.arange(length, device=tokens.device), x.dtype)
-        cache = []
-        for layer, (block, pair) in enumerate(zip(self.blocks, keys_values, strict=True)):
-            q, k, v = block.self_attention.qkv_of(x.view(clips * texts, length, -1), angles)
-            mixed = attend(q, k, v, causal=True).reshape(clips, texts * length, -1)
-            if picked is not None and layer == self.sizes.layers - 1:
-                x, mixed = (y.gather(1, picked[..., None].expand(-1, -1, y.shape[-1])) for y in (x, mixed))
-            x = block.self_attention.add(x, mixed)
-            x = block.finish(x, pair, valid)
-            cache.append((k, v))
-        return (x if picked is not None else x.unflatten(1, (texts, length))), cache
-
-    def branch(
-        self,
-        tokens: Tensor,
-        places: Tensor,
-        past: list[Pair],
-        seen: Tensor,
-        keys_values: list[Pair | None],
-        valid: Tensor,
-    ) -> tuple[Tensor, list[Pair]]:
-        """C more tokens of each of Q texts per clip, which may continue it in different ways: a tree.
-
-        Args:
-            tokens: int64 [B, Q, C].
-            places: int64 [B, Q, C], the index of each in its text.
-            past: each layer's keys and values of the tokens before, [B*Q, P, heads, head].
-            seen: bool [B*Q, C, P+C], which of the P tokens before and of these C a token looks at; itself among them.
-            keys_values, valid: as from :meth:`cross_keys_values`.
-
-        Returns:
-            Hidden states [B, Q, C, w], and each layer's keys and values of these tokens, [B*Q, C, heads, head].
-        """
-        clips, texts, count = tokens.shape
-        x = self.embed(tokens).flatten(1, 2)  # [B, Q*C, w]
-        angles = self._token_angles(places.flatten(0, 1), x.dtype)
-        own = []
-        for block, (keys, values), pair in zip(self.blocks, past, keys_values, strict=True):
-            q, k, v = block.self_attention.qkv_of(x.view(clips * texts, count, -1), angles)
-            mixed = attend(q, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1), seen[:, None])
-            x = block.self_attention.add(x, mixed.reshape(clips, texts * count, -1))
-            x = block.finish(x, pair, valid)
-            own.append((k, v))
-        return x.unflatten(1, (texts, count)), own
-
-    def cross_keys_values(self, memory: Tensor, valid: Tensor) -> tuple[list[Pair | None], Tensor]:
-        """Each layer's keys and values of the memory, and which of them may be seen; None without cross-attention.
-
-        Fixed sin/cos of a chunk's age, counted back from the last chunk that holds something, is added to it:
-        in the values too, so that an answer can say when. Where nothing is valid, everything may be seen (a
-        softmax over nothing is not finite) and has the value zero. A learned vector says which of the m features
-        of its chunk one is.
-        """
-        chunks = memory.shape[1] // self.combined
-        present = valid.view(-1, chunks, self.combined).any(dim=-1)
+        chunks = memory.shape[1] // self.num_queries
+        present = valid.view(-1, chunks, self.num_queries).any(dim=-1)
         index = torch.arange(chunks, device=memory.device)
         last = torch.where(present, index, 0).amax(dim=1, keepdim=True)
-        age = (last - index).abs()  # those after the last hold nothing
+        age = (last - index).abs()  # chunks after the last are not valid
         ages = sincos(torch.arange(chunks, device=memory.device)[:, None], memory.shape[2], memory.dtype)[age]
-        memory = memory + ages.repeat_interleave(self.combined, dim=1) + self.memory_features.repeat(chunks, 1)
+        memory = memory + ages.repeat_interleave(self.num_queries, dim=1) + self.memory_features.repeat(chunks, 1)
         something = valid.any(dim=1, keepdim=True)
         keys_values: list[Pair | None] = []
         for block in self.blocks:
@@ -215,55 +169,50 @@ class TextDecoder(nn.Module):
                 continue
             keys, values = block.cross_attention.keys_values(memory)
             keys_values.append((keys, values * something[:, :, None, None]))
-        return keys_values, valid | ~something
+        return Memory(keys_values, valid | ~something)
 
-    def _token_angles(self, positions: Tensor, dtype: torch.dtype) -> Pair:
-        cos, sin = rotary_angles(positions, self.sizes.head, TOKEN_BASE, dtype)
-        return cos[..., None, :], sin[..., None, :]  # [..., 1, head/2]
+    def forward(
+        self, tokens: Tensor, memory: Memory, past: Past | None = None, picked: Tensor | None = None
+    ) -> tuple[Tensor, list[Pair]]:
+        """Hidden states of the next tokens of each text.
 
-    def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
-        """``cache`` [B, layers, 2, L, heads, head], L = max_text, and ``length`` int64 [B]."""
-        sizes = self.sizes
-        shape = (batch, sizes.layers, 2, self.max_text, sizes.heads, sizes.head)
-        return {
-            "cache": torch.zeros(shape, device=device, dtype=dtype),
-            "length": torch.zeros(batch, device=device, dtype=torch.int64),
-        }
+        Args:
+            tokens: int64 [B, Q, L], padded on the right.
+            memory: of the B clips.
+            past: of the B*Q texts; ``None`` where the tokens are their first L.
+            picked: int64 [B, S], q*L + l of the wanted hidden states: the last layer computes no other.
 
-    def step(self, token: Tensor, state: StreamState, memory: Tensor, valid: Tensor) -> tuple[Tensor, StreamState]:
-        """One token per row: token int64 [B], memory [B, R*m, d], valid bool [B, R*m] -> logits [B, V].
+        Returns:
+            Hidden states [B, Q, L, w], or [B, S, w] of the picked tokens; and each layer's keys and values of past and
+            tokens, [B*Q, P+L, heads, head].
 
-        The caller keeps count: token number ``max_text`` and later ones find no room in the cache and are
-        forgotten at once.
+        Raises:
+            ValueError: the texts are longer than the cache.
         """
-        keys_values, valid = self.cross_keys_values(memory, valid)
-        hidden, state = self.cached_step(token[:, None], state, keys_values, valid)
-        return self.head(hidden[:, 0]), state
+        clips, texts, length = tokens.shape
+        if past is None and length > self.max_text:
+            raise ValueError(f"texts of {length} tokens, the text cache holds {self.max_text}")
+        x = (self.embedding(tokens) * math.sqrt(self.sizes.width)).flatten(1, 2)  # [B, Q*L, w], unit variance
+        angles = self._angles(length if past is None else self.max_text, x)
+        if past is not None:
+            index = past.positions.flatten(0, 1).clamp(max=self.max_text - 1)
+            angles = angles[0][index], angles[1][index]  # [B*Q, C, 1, head/2]
+        seen = None if past is None else past.seen[:, None]
+        cache = []
+        for layer, (block, cross) in enumerate(zip(self.blocks, memory.keys_values, strict=True)):
+            q, k, v = block.self_attention.qkv_of(x.view(clips * texts, length, -1), angles)
+            if past is not None:
+                k, v = past.extend(layer, k, v)
+            # texts are padded on the right: being causal, they need no mask
+            mixed = attend(q, k, v, seen, causal=past is None).reshape(clips, texts * length, -1)
+            if picked is not None and layer == self.sizes.layers - 1:
+                x, mixed = (y.gather(1, picked[..., None].expand(-1, -1, y.shape[-1])) for y in (x, mixed))
+            x = block.finish(x, mixed, cross, memory.valid)
+            cache.append((k, v))
+        return (x if picked is not None else x.unflatten(1, (texts, length))), cache
 
-    def cached_step(
-        self, tokens: Tensor, state: StreamState, keys_values: list[Pair | None], valid: Tensor
-    ) -> tuple[Tensor, StreamState]:
-        """One token of each of Q texts per clip, [B, Q] -> hidden [B, Q, w]; the state's batch is B*Q.
-
-        ``keys_values`` and ``valid`` as from :meth:`cross_keys_values`.
-        """
-        clips, texts = tokens.shape
-        length = state["length"]
-        capacity = state["cache"].shape[3]
-        slot = torch.arange(capacity, device=tokens.device)
-        here = (slot == length[:, None])[:, :, None, None]  # [S, L, 1, 1]
-        seen = (slot <= length[:, None])[:, None, None]  # [S, 1, 1, L]
-        table = self._token_angles(slot, state["cache"].dtype)
-        place = length.clamp(max=capacity - 1)
-        angles = (table[0][place][:, None], table[1][place][:, None])  # [S, 1, 1, head/2]
-        x = self.embed(tokens).view(clips * texts, 1, -1)
-        stored = []
-        for layer, block in enumerate(self.blocks):
-            q, k, v = block.self_attention.qkv_of(x, angles)
-            keys = torch.where(here, k, state["cache"][:, layer, 0])
-            values = torch.where(here, v, state["cache"][:, layer, 1])
-            stored.append(torch.stack([keys, values], dim=1))
-            x = block.self_attention.add(x, attend(q, keys, values, seen).flatten(-2))
-            x = block.finish(x.view(clips, texts, -1), keys_values[layer], valid).view(clips * texts, 1, -1)
-        new = {"cache": torch.stack(stored, dim=1), "length": length + 1}
-        return x.view(clips, texts, -1), new
+    def _angles(self, length: int, x: Tensor) -> Pair:
+        """Of the first ``length`` tokens of a text, [length, 1, head/2]."""
+        positions = torch.arange(length, device=x.device)
+        cos, sin = rotary_angles(positions, self.sizes.head, TOKEN_BASE, x.dtype)
+        return cos[:, None], sin[:, None]

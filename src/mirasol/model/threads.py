@@ -1,4 +1,4 @@
-"""How many CPU threads torch uses, for a while."""
+"""A temporary number of CPU threads for torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Torch with ``count`` threads. Where it shares the cores with onnxruntime, its idle ones are in the way."""
+    """Torch with ``count`` threads. Its idle ones would slow onnxruntime on the same cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

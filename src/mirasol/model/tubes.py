@@ -47,7 +47,7 @@ class Lattice:
         """Number of tubes."""
         return self.counts[0] * self.counts[1] * self.counts[2]
 
-    def places(self, axis: int) -> set[float]:
+    def positions(self, axis: int) -> set[float]:
         """Centres of the tubes along an axis, in frames or pixels."""
         return {index * self.stride[axis] + self.shape[axis] / 2 for index in range(self.counts[axis])}
 
@@ -76,7 +76,7 @@ class Lattice:
         missing = [max(0, n - have) for n, have in zip(need, x.shape[-3:], strict=True)]
         if any(missing):  # behind the last tube its stride may not be complete
             x = F.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
-        *lead, channels = x.shape[:-3]  # sizes are named: none can be told from a batch without elements
+        *lead, channels = x.shape[:-3]  # sizes are named: a batch without elements does not define them
         x = x[..., : need[0], : need[1], : need[2]].reshape(math.prod(lead), channels, *need)
         (nt, nh, nw), (st, sh, sw), (t, h, w) = self.counts, self.stride, self.shape
         x = x.reshape(math.prod(lead), channels, nt, st, nh, sh, nw, sw)  # 8 dimensions: TensorRT takes no more
@@ -113,8 +113,8 @@ class VideoTubes(nn.Module):
             projections.append(nn.Linear(3 * t * h * w, config.vit.width))  # weights of RGB pixels, [d, 3*t*h*w]
         self.projections: Any = nn.ModuleList(projections)
         centres = torch.cat([lattice.centres(whole) for lattice in self.lattices])
-        self.places = centres[:, 1:]  # [f, 2], row and column of each token's centre as fractions of the frame
-        counts = [len(set().union(*(lattice.places(axis) for lattice in self.lattices))) for axis in range(3)]
+        self.token_positions = centres[:, 1:]  # [f, 2], row and column of each centre as fractions of the frame
+        counts = [len(set().union(*(lattice.positions(axis) for lattice in self.lattices))) for axis in range(3)]
         self.register_buffer("positions", lattice_positions(centres, counts, config.vit.width), persistent=False)
 
     @property
@@ -135,7 +135,7 @@ class VideoTubes(nn.Module):
 def fold(weight: Tensor, shape: Extent) -> Tensor:
     """Weights of RGB pixels [d, 3*t*h*w] as the equal weights of luma and chroma [d, t*h*w + 2*t*h/2*w/2].
 
-    Half the columns, and no RGB picture. Every chroma sample stands for 2x2 pixels.
+    Half the columns, and no RGB picture. Every chroma sample covers 2x2 pixels.
     """
     t, h, w = shape
     rgb = weight.view(-1, 3, t * h * w)

@@ -4,29 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mirasol.model.attention.chunk_causal import attend
 from mirasol.model.config import Sizes
-from mirasol.model.layers import MLP, split_heads
-
-
-class Block(nn.Module):
-    """Self-attention over all tokens of a chunk, then an MLP; both read a normalised residual stream."""
-
-    def __init__(self, sizes: Sizes, dropout: float) -> None:
-        super().__init__()
-        inner = sizes.heads * sizes.head
-        self.heads = sizes.heads
-        self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
-        self.qkv = nn.Linear(sizes.width, 3 * inner)
-        self.out = nn.Linear(inner, sizes.width)
-        self.mlp = MLP(sizes, dropout)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[S, n, d] -> [S, n, d]."""
-        q, k, v = (split_heads(y, self.heads) for y in self.qkv(self.norm(x)).chunk(3, dim=-1))
-        x = x + self.dropout(self.out(attend(q, k, v).flatten(-2)))
-        return self.mlp(x)
+from mirasol.model.layers import Block
 
 
 class ViT(nn.Module):

@@ -1,10 +1,9 @@
-"""Planar YUV 4:2:0 frames, as decoders hand them over, to numbers: on the device and inside the graph.
+"""Planar YUV 4:2:0 frames, the output of decoders, to numbers: on the device and inside the graph.
 
-Converting to RGB on the host costs more than decoding H.264 does. Here it costs nothing at all: with chroma
-repeated to the size of luma, RGB is a linear function of the planes, and what follows is linear too (tubes, block
-means), so that the conversion is folded into the weights of :mod:`mirasol.model.tubes`. Those weights stay weights
-of normalised RGB pixels, the ones of public checkpoints. Colours outside of the RGB cube, which codecs produce by
-rounding, are not clamped.
+Converting to RGB on the host costs more than decoding H.264. Here it costs nothing: with chroma repeated to the size
+of luma, RGB is a linear function of the planes, and tubes and block means are linear too, so that the conversion is
+folded into the weights of :mod:`mirasol.model.tubes`. Those weights stay weights of normalised RGB pixels, as in
+public checkpoints. Colours outside of the RGB cube, which codecs produce by rounding, are not clamped.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def planes(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def chroma_matrix(like: Tensor) -> Tensor:
-    """[3, 2]: what U and V add to R, G and B; device and type of ``like``."""
+    """[3, 2]: the shares of U and V in R, G and B; device and type of ``like``."""
     return torch.tensor(CHROMA, dtype=like.dtype, device=like.device)
 
 

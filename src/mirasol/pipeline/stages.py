@@ -80,7 +80,7 @@ def evaluate(params: Params) -> None:
 
 def export(params: Params) -> None:
     """The finetuned model -> ONNX graphs in build/bundle, compared with torch in reports/parity.json."""
-    from mirasol.export.bundle import export_bundle
+    from mirasol.export.bundle import TrainedModel, export_bundle
     from mirasol.export.parity import check_parity, require_parity
     from mirasol.export.quantize import precisions_of
     from mirasol.export.quantize_check import export_precisions
@@ -90,11 +90,12 @@ def export(params: Params) -> None:
     precisions_of(params.export)  # refuse a wrong name before the export starts
     model, limit, split = load_model(paths.FINETUNE), params.evaluate.max_answer, params.evaluate.split
     scores = paths.REPORTS / "eval.json"
-    export_bundle(model, params.clip, paths.TOKENIZER, paths.BUNDLE, params.export, max_answer=limit, evaluation=scores)
+    trained = TrainedModel(model, params.clip, paths.TOKENIZER, limit)
+    export_bundle(trained, paths.BUNDLE, params.export, evaluation=scores)
     report = check_parity(model, paths.BUNDLE, paths.SHARDS, params.export, split=split, max_answer=limit)
     write_json(paths.REPORTS / "parity.json", report)
     require_parity(report)
-    del model  # a large model fills half of the memory that its lower precisions need
+    del model, trained  # a large model fills half of the memory that its lower precisions need
     report["precisions"] = export_precisions(
         paths.BUNDLE, paths.SHARDS, params.export, split=split, correct=exact_match, evaluation=scores
     )
@@ -141,11 +142,9 @@ def model_config(params: Params) -> ModelConfig:
 
 def train_phase(name: str, params: Params, init: Path | None) -> None:
     """Train phase ``name`` from the weights in ``init`` (random ones if ``None``), or resume it; write its metrics."""
+    from mirasol.training.config import PhaseRun, RunPaths
     from mirasol.training.trainer import run_phase
 
-    config, model = getattr(params, name), model_config(params)
-    out, runs = paths.BUILD / name, paths.RUNS / name
-    metrics = run_phase(
-        name, config, params.training, params.clip, model, paths.SHARDS, paths.TOKENIZER, init, out, runs
-    )
-    write_json(paths.REPORTS / f"{name}.json", metrics)
+    places = RunPaths(paths.SHARDS, paths.TOKENIZER, paths.CACHE, paths.RUNS / name, paths.BUILD / name, init)
+    run = PhaseRun(name, getattr(params, name), params.training, params.clip, places)
+    write_json(paths.REPORTS / f"{name}.json", run_phase(run, model_config(params)))

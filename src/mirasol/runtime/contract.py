@@ -1,10 +1,8 @@
-"""What a bundle promises: `contract.json`, and the check that a bundle keeps it.
+"""The specification of a bundle, `contract.json`, and its check.
 
-A bundle is a folder: ONNX graphs, `contract.json`, `tokenizer.json`, `golden.npz`, `README.md`, `LICENSE`.
-The contract names every input and output of every graph, says which output feeds which input on
-the next step and what the first step is given, how pictures and sound become inputs, and the
-SHA-256 of every file. The exporter writes it from these dataclasses and the runtime reads it back
-into them, so that the two cannot drift.
+A bundle is a folder: ONNX graphs, `contract.json`, `tokenizer.json`, `golden.npz`, `README.md`, `LICENSE`. The
+contract lists inputs, outputs and states of every graph, the formats of video and audio, and the SHA-256 of every
+file. The exporter writes these dataclasses and the runtime reads them back, so that the two cannot drift.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A state: the output of one step is the input of the next; the first step gets ``initial`` everywhere."""
+    """A state: the output of one step is the input of the next; it starts as ``initial`` everywhere."""
 
     input: str
     output: str
@@ -69,7 +67,7 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """How a chunk of frames is laid out: planar YUV 4:2:0, the Y rows first, then U, then V."""
+    """Layout of a chunk of frames: planar YUV 4:2:0, rows of Y, then U, then V."""
 
     pixel_format: str = "yuv420p"
     range: str = "limited"
@@ -79,13 +77,13 @@ class VideoFormat:
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How mono samples in [-1, 1], rounded to 16 bits, become `audio`; :mod:`mirasol.media.log_mel` does it.
+    """From mono samples in [-1, 1], rounded to 16 bits, to `audio`, as in :mod:`mirasol.media.log_mel`.
 
-    Frame i of a chunk ends i + 1 hops after the chunk's first sample and reaches back over one window, into
-    the chunk before or into zeros at the start of the stream. Hann window scaled to a sum of 2, power
-    spectrum, triangles on the mel scale, 10 log10 floored at ``floor``, less ``mean_db``, over ``scale_db``,
-    then the mean of the frames in each column. The graph `audio_step` is the same for chunks of ``clip``'s own
-    length, whose ``samples`` are as many as chunk t spans: floor((t + 1) * seconds * rate + 0.5) less the same of t.
+    Frame i of a chunk ends i + 1 hops after the chunk's first sample and spans one window back, into the preceding
+    chunk or zeros at the start of the stream. Hann window scaled to a sum of 2, power spectrum, triangles on the mel
+    scale, 10 log10 with the minimum ``floor``, less ``mean_db``, over ``scale_db``, then the mean of the frames in each
+    column. The graph `audio_step` computes the same for chunks of ``clip``'s length; chunk t ends before sample
+    floor((t + 1) * seconds * rate + 0.5).
     """
 
     window_seconds: float = WINDOW_SECONDS
@@ -98,7 +96,7 @@ class AudioFormat:
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """The vocabulary's file, and the ids that frame a text: bos, question, answer mark, answer, eos."""
+    """The vocabulary's file, and the ids around a text: bos, question, answer mark, answer, eos."""
 
     file: str
     bos: int = BOS
@@ -108,7 +106,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a reader wants to know of the model before running it."""
+    """Sizes and properties of the model."""
 
     combiner: str
     latent: str
@@ -124,7 +122,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class GoldenSpec:
-    """Inputs and the outputs that torch gave for them; a runtime must come within ``tolerance``, relative."""
+    """Inputs and torch's outputs; a runtime's relative difference must be within ``tolerance``."""
 
     file: str
     chunks: int
@@ -134,7 +132,7 @@ class GoldenSpec:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the weights come from; ``None`` where it is not known."""
+    """Origin of the weights; ``None`` where it is unknown."""
 
     commit: str | None
     changed: bool  # the working tree differed from the commit in code or params
@@ -144,7 +142,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Contract:
-    """The whole of `contract.json`."""
+    """The content of `contract.json`."""
 
     version: int
     clip: ClipSpec
@@ -162,13 +160,13 @@ class Contract:
     files: dict[str, str]  # name -> SHA-256, every file but contract.json
 
     def to_json(self) -> str:
-        """The text of `contract.json`: its own SHA-256 in ``sha256``, keys sorted."""
+        """The text of `contract.json`: keys sorted, with its own hash in ``sha256``."""
         values = dataclasses.asdict(self)
         return _dump({**values, "sha256": _hash(values)})
 
     @property
     def sha256(self) -> str:
-        """The hash that identifies a bundle: it covers the hashes of all files."""
+        """The hash that identifies a bundle, including the hashes of all files."""
         return _hash(dataclasses.asdict(self))
 
 
@@ -176,14 +174,13 @@ def read_contract(bundle: str | Path) -> Contract:
     """Read and check a bundle: version, contract, presence and hash of every file.
 
     Raises:
-        MirasolError: no such bundle, another version, a damaged contract, a file that is missing
-            or whose bytes are not those that were exported. The message names the file.
+        MirasolError: no such bundle, another version, or a file that is missing or damaged; the message names it.
     """
     bundle = Path(bundle)
     path = bundle / CONTRACT_FILE
     if not path.is_file():
-        what = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
-        raise MirasolError(f"{bundle} is no bundle: {what}. Run `mirasol stage export`, or name a bundle with --bundle")
+        lack = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
+        raise MirasolError(f"{bundle} is not a bundle: {lack}. Run `mirasol stage export`, or give one with --bundle")
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)
@@ -208,8 +205,8 @@ def read_contract(bundle: str | Path) -> Contract:
 
 
 def _check_consistency(contract: Contract, path: Path) -> None:
-    def refuse(what: str) -> typing.NoReturn:
-        raise MirasolError(f"{path}: {what}. Export the bundle again")
+    def refuse(problem: str) -> typing.NoReturn:
+        raise MirasolError(f"{path}: {problem}. Export the bundle again")
 
     if set(contract.graphs) != set(GRAPHS):
         refuse(f"graphs are {sorted(contract.graphs)}, expected {sorted(GRAPHS)}")
@@ -224,7 +221,7 @@ def _check_consistency(contract: Contract, path: Path) -> None:
         refuse(f"files without a hash: {sorted(listed - set(contract.files))}")
     for name in contract.files:
         if Path(name).name != name or name == CONTRACT_FILE:
-            refuse(f"{name!r} is no plain file name")
+            refuse(f"{name!r} is not a plain file name")
     for name, graph in contract.graphs.items():
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         outputs = {tensor.name: tensor for tensor in graph.outputs}
@@ -262,10 +259,10 @@ def _hash(values: dict[str, Any]) -> str:
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """``value`` from JSON as ``kind``; strict about names and types.
+    """``value`` from JSON as ``kind``, strict about names and types.
 
     Raises:
-        ValueError: with the dotted path of what is missing, unknown or of another type.
+        ValueError: a name is missing or unknown, or a type differs; the message gives the dotted path.
     """
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
@@ -286,4 +283,4 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             return value
     elif type(None) in arguments:  # X | None
         return None if value is None else _build(arguments[0], value, where)
-    raise ValueError(f"{where}: {value!r} is no {kind}")
+    raise ValueError(f"{where}: {value!r} is not {kind}")

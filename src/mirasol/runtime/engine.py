@@ -1,4 +1,4 @@
-"""A bundle, checked and loaded: what many sessions share."""
+"""A bundle, checked and loaded, for many sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.runtime.backends import Array, Bound, Step
 from mirasol.runtime.backends import onnxruntime as ort
 from mirasol.runtime.backends import tensorrt as trt
-from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, GraphSpec, read_contract
+from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, read_contract
 from mirasol.runtime.features import ChunkFeatures
 from mirasol.tokenizer import Tokenizer
 
@@ -21,13 +21,13 @@ CHOICES = ("auto", *ort.PROVIDERS, "tensorrt-native")
 
 
 class Engine:
-    """The three graphs of a bundle, its contract and its tokenizer. It remembers nothing of any stream.
+    """The graphs, contract and tokenizer of a bundle; it holds no state of any stream.
 
     Args:
         bundle: the folder that `mirasol stage export` wrote.
         threads: CPU threads of one call; 0 leaves the choice to the backend.
-        provider: who computes: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it; "auto"
-            takes CUDA where onnxruntime has it and finds a GPU, else the CPU.
+        provider: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it, or "auto": CUDA if
+            onnxruntime has it and finds a GPU, else the CPU.
 
     Raises:
         MirasolError: the bundle is missing, damaged, of another version, or does not fit its contract; the
@@ -41,38 +41,32 @@ class Engine:
         self.contract = read_contract(self.bundle)
         self.tokenizer = Tokenizer.load(self.bundle / self.contract.tokenizer.file)
         self._idle: dict[str, list[Bound]] = {name: [] for name in self.contract.graphs}  # see lent
-        if provider == "auto":
-            provider, self._steps = self._load_first(threads)
-        else:
-            self._steps = self._load(provider, threads)
-        self.provider = provider  # never "auto": what it came to
+        self.provider, self._steps = self._load(provider, threads)  # the provider in use, never "auto"
         _check_sizes(self.contract, self.bundle)
 
-    def _load_first(self, threads: int) -> tuple[str, dict[str, Step]]:
-        """The first that loads; the CPU's error is the one that is told."""
-        if "cuda" in ort.available():
-            with contextlib.suppress(MirasolError):
-                return "cuda", self._load("cuda", threads)
-        return "cpu", self._load("cpu", threads)
-
-    def _load(self, provider: str, threads: int) -> dict[str, Step]:
+    def _load(self, provider: str, threads: int) -> tuple[str, dict[str, Step]]:
+        if provider == "auto":
+            if "cuda" in ort.available():
+                with contextlib.suppress(MirasolError):
+                    return self._load("cuda", threads)
+            provider = "cpu"  # raises its own error
         files = {name: (self.bundle / graph.file, graph) for name, graph in self.contract.graphs.items()}
         if provider == "tensorrt-native":
             hashes = self.contract.files
-            return {name: trt.load(file, graph, hashes[file.name]) for name, (file, graph) in files.items()}
-        return {name: ort.load(file, graph, threads, provider) for name, (file, graph) in files.items()}
+            return provider, {name: trt.load(file, graph, hashes[file.name]) for name, (file, graph) in files.items()}
+        return provider, {name: ort.load(file, graph, threads, provider) for name, (file, graph) in files.items()}
 
     def step(self, graph: str) -> Step:
-        """A graph as it is: all inputs by name to all outputs by name."""
+        """A graph: a call takes all inputs by name and returns all outputs by name."""
         return self._steps[graph]
 
     def bind(self, graph: str) -> Bound:
-        """A graph with buffers of its own, before its first step: what one stream or one answer runs on."""
+        """A graph with its own buffers in the initial state, for one stream or one answer."""
         return self._steps[graph].bind()
 
     @contextlib.contextmanager
     def lent(self, graph: str) -> Iterator[Bound]:
-        """The same for a short time: the buffers go back and are used again, the states as before the first step."""
+        """Like :meth:`bind`, for a short time: the buffers are reused afterwards."""
         try:
             bound = self._idle[graph].pop()
         except IndexError:
@@ -86,9 +80,10 @@ class Engine:
             self._idle[graph].append(bound)
 
     def initial(self, graph: str) -> States:
-        """The states that the first step of ``graph`` is given."""
+        """Initial states of ``graph``."""
         spec = self.contract.graphs[graph]
-        return {state.input: _filled(spec, state.input, state.initial) for state in spec.states}
+        tensors = {state: spec.input(state.input) for state in spec.states}
+        return {t.name: np.full(t.shape, state.initial, t.dtype) for state, t in tensors.items()}
 
     def encoder_combiner(
         self, video: Array, audio: Array, video_present: bool, audio_present: bool, states: States
@@ -106,12 +101,14 @@ class Engine:
         inputs = {"token": np.array([token], np.int64), "memory": memory, "memory_valid": memory_valid}
         return self._run(TEXT, inputs, states, "logits")
 
-    def prompt(self, question: str) -> list[int]:
-        """The tokens of ``question``, its answer to follow.
+    def check_question(self, question: str) -> None:
+        """Raise MirasolError for a question that is empty or too long, before any chunk is decoded for it."""
+        if not question.strip():
+            raise MirasolError("the question is empty: ask, for example, 'Classify the video audio clip.'")
+        self.prompt(question)
 
-        Raises:
-            MirasolError: they leave no room for an answer in the text cache.
-        """
+    def prompt(self, question: str) -> list[int]:
+        """Tokens of ``question``; raises MirasolError if they leave no space for an answer in the text cache."""
         ids = self.tokenizer.text_ids(question, None)
         if len(ids) >= self.contract.model.max_text:
             raise MirasolError(
@@ -126,10 +123,9 @@ class Engine:
         return outputs[output], {state.input: outputs[state.output] for state in pairs}
 
     def check_golden(self) -> float:
-        """Replay the golden inputs; the largest relative difference to torch's outputs.
+        """Replay the golden inputs and return the largest relative difference to torch's outputs.
 
-        Raises:
-            MirasolError: it is over the contract's tolerance: this machine computes something else.
+        Raises MirasolError if it exceeds the contract's tolerance.
         """
         spec = self.contract.golden
         with np.load(self.bundle / spec.file, allow_pickle=False) as archive:
@@ -152,13 +148,13 @@ class Engine:
         if not worst <= spec.tolerance:
             raise MirasolError(
                 f"{self.bundle}: the golden outputs differ by {worst:.1e} relative, the contract allows "
-                f"{spec.tolerance:.1e}: this backend does not compute what was exported"
+                f"{spec.tolerance:.1e}: this backend does not compute the exported graphs"
             )
         return worst
 
 
 def relative(found: Array, expected: Array) -> float:
-    """Largest difference over the largest expected magnitude; infinite where either is not finite."""
+    """Largest difference over the largest expected magnitude; infinite if either is not finite."""
     difference = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max()
     scale = np.abs(np.asarray(expected, np.float64)).max()
     ratio = difference / max(float(scale), 1e-30)
@@ -166,7 +162,7 @@ def relative(found: Array, expected: Array) -> float:
 
 
 def _check_sizes(contract: Contract, bundle: Path) -> None:
-    """Refuse a contract whose graphs take other sizes than its clips and its model have."""
+    """Refuse a contract with graphs that do not fit the sizes of its clip and model."""
     clip, model = contract.clip, contract.model
     rows = model.max_chunks * model.combined
     for graph, name, expected in (
@@ -182,8 +178,3 @@ def _check_sizes(contract: Contract, bundle: Path) -> None:
                 f"{bundle / CONTRACT_FILE}: {graph}: {name} has shape {found}, but the contract's clip and model "
                 f"make it begin with {expected}. Export the bundle again"
             )
-
-
-def _filled(graph: GraphSpec, name: str, value: float) -> Array:
-    tensor = graph.input(name)
-    return np.full(tensor.shape, value, tensor.dtype)

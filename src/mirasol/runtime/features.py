@@ -1,4 +1,4 @@
-"""One chunk of a stream as the graphs take it: the loader's own functions, one chunk at a time."""
+"""From frames and samples of a chunk to inputs of the graphs, with the loader's functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `encoder_combiner_step` is given for one chunk."""
+    """Inputs of `encoder_combiner_step` for one chunk."""
 
     video: Frames  # [1, K, H*3/2, W]
     audio: Samples  # [1, A, M]
@@ -25,10 +25,12 @@ class Inputs:
 
 
 class ChunkFeatures:
-    """Frames and samples of consecutive chunks to :class:`Inputs`; remembers one window of sound."""
+    """Frames and samples of consecutive chunks to :class:`Inputs`; keeps one window of sound.
+
+    ``chunk_seconds`` differs from the clip's where chunks are spread over a whole file.
+    """
 
     def __init__(self, clip: ClipSpec, chunk_seconds: float | None = None) -> None:
-        """``chunk_seconds`` where it is another than the clip's own: chunks spread over a whole file."""
         self.clip = clip
         self.chunk_seconds = chunk_seconds or clip.chunk_seconds
         self._audio = StreamingAudio(clip)
@@ -37,19 +39,19 @@ class ChunkFeatures:
 
     @property
     def samples(self) -> int:
-        """How many samples the next chunk spans: it varies by one where the rates do not divide."""
+        """Number of samples in the next chunk; varies by one if the rates do not divide."""
         edges = [chunk_edge(i, self.chunk_seconds, self.clip.sample_rate) for i in (self.index, self.index + 1)]
         return edges[1] - edges[0]
 
     def push(self, video: Frames | None, samples: Samples | None) -> Inputs:
-        """The next chunk; ``None`` stands for a modality that is not there.
+        """Convert the next chunk; ``None`` stands for a missing modality.
 
         Args:
             video: uint8 [K, H*3/2, W], planar YUV 4:2:0.
             samples: float32 [S], mono, ``S = self.samples``.
 
         Raises:
-            ValueError: another shape or type, or samples that are not finite. Nothing is remembered then.
+            ValueError: another shape or type, or samples that are not finite; the state is unchanged.
         """
         if video is not None and (video.shape != self._black.shape or video.dtype != np.uint8):
             raise ValueError(f"video: expected uint8 {self._black.shape}, got {video.dtype} {video.shape}")
@@ -73,7 +75,7 @@ class ChunkFeatures:
         self.index = 0
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """Everything that is remembered, as named arrays; copy them before the next chunk."""
+        """The state as named arrays; copy them before the next chunk."""
         return {"index": np.array(self.index, np.int64), "past": self._audio.past}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:

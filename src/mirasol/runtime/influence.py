@@ -1,9 +1,8 @@
-"""Which chunks an answer rests on: each is taken out of the text model's memory, and the answer is scored again.
+"""Influence of each chunk on an answer: the answer is scored again without it.
 
-The text graph gives no attention weights, and weights are no proof of use. What is measured here is an effect: how
-much the log-odds of each token, log p - log(1 - p) in nats, fall when one chunk is gone. (Where a model is sure, log p
-alone hardly moves.) Later chunks may carry on what an earlier one held (their latents have seen it, P 3.3), so that a
-chunk's influence is what the text model read from its own features and from nowhere else.
+The text graph returns no attention weights, and weights do not prove use. This measures an effect: the drop in the
+log-odds of each token, log p - log(1 - p) in nats, when one chunk is masked out (log p hardly moves where a model is
+sure). Later latents have seen earlier chunks (P 3.3), so the influence covers only the masked chunk's own features.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from mirasol.runtime.session import greedy
 
 
 def answer_tokens(engine: Engine, question: str, memory: Array, valid: Array) -> tuple[list[int], list[float]]:
-    """The greedy answer's tokens without its end mark, and the log-odds of each.
+    """Tokens of the greedy answer without its end mark, and their log-odds.
 
     Args:
         memory: h of the remembered chunks [1, R*m, d].
-        valid: which of it is there [1, R*m], at least one.
+        valid: mask [1, R*m], True for at least one row.
     """
     ids: list[int] = []
     scores: list[float] = []
@@ -37,14 +36,14 @@ def answer_tokens(engine: Engine, question: str, memory: Array, valid: Array) ->
 def influences(
     engine: Engine, question: str, ids: list[int], scores: list[float], memory: Array, valid: Array
 ) -> Iterator[list[float] | None]:
-    """For each of the R places in memory, oldest first: what each token of the answer loses without it, in nats.
+    """For each of the R chunks in memory, oldest first: the loss of each answer token without it, in nats.
 
-    None where no chunk is, and where it is the only one: there is nothing to compare with.
+    None for an empty place, and for the only chunk, which leaves no memory to compare with.
     """
     prompt, per_chunk = engine.prompt(question), engine.contract.model.combined
-    there = [bool(rows.any()) for rows in np.asarray(valid).reshape(-1, per_chunk)]
-    for place, present in enumerate(there):
-        if not present or sum(there) == 1:
+    filled = [bool(rows.any()) for rows in np.asarray(valid).reshape(-1, per_chunk)]
+    for place, present in enumerate(filled):
+        if not present or sum(filled) == 1:
             yield None
             continue
         without = np.array(valid)

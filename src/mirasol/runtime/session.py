@@ -1,9 +1,10 @@
-"""One stream: push chunks, ask at any time. Memory is bounded whatever the length of the stream."""
+"""One stream: push chunks, ask at any time; memory does not grow with the stream."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,22 +21,34 @@ Snapshot = dict[str, Array]
 MOST_CHUNKS = 1 << 40  # of a stream: thousands of years, and a float still counts its samples
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer; ``str()`` gives its text."""
+
+    text: str
+    seconds: float  # of the stream when the question came
+    complete: bool  # the model ended it; else it was cut at the longest allowed answer
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Latents(NamedTuple):
-    """What a chunk became."""
+    """Features of one chunk."""
 
     x: NDArray[np.float32]  # [m, d], combined features (P 3.2)
     h: NDArray[np.float32]  # [m, d], latent features (P 3.3)
 
 
 class Session:
-    """A stream over an engine; several sessions may share one engine, each in a thread of its own or not.
+    """A stream over an engine, which any number of sessions and threads may share.
 
-    A session's own calls take turns, from whatever thread they come. An answer keeps the memory as it was when
-    it began: chunks may be pushed while it is being said.
+    The calls of one session take turns. An answer uses the memory of the moment it began: chunks may be pushed
+    meanwhile.
 
     Args:
         engine: a loaded engine, or the folder of a bundle.
-        chunk_seconds: length of a chunk, where it is another than the contract's (see ``Source.chunk_seconds``).
+        chunk_seconds: length of a chunk where it differs from the contract's (see ``Source.chunk_seconds``).
     """
 
     def __init__(self, engine: Engine | str | Path, chunk_seconds: float | None = None) -> None:
@@ -45,14 +58,14 @@ class Session:
         self._turn = threading.RLock()
         self._bound = {name: self.engine.bind(name) for name in (ENCODER_COMBINER, LATENT)}
         rows, model = self.contract.graphs[TEXT].input("memory").shape[1], self.contract.model
-        # Rings of the last R chunks: chunk i stands in row i modulo R.
+        # Rings of the last R chunks: chunk i is in row i modulo R.
         self._memory = np.zeros((rows // model.combined, model.combined, model.width), np.float32)
         self._valid = np.zeros(len(self._memory), np.bool_)
         self._chunks = 0
         self._bytes = sum(array.nbytes for array in self._arrays().values())
 
     def reset(self) -> None:
-        """Forget everything: the next chunk is the first of a new stream."""
+        """Begin a new stream."""
         with self._turn:
             self._features.reset()
             for graph, bound in self._bound.items():
@@ -66,26 +79,28 @@ class Session:
         return self._chunks
 
     @property
+    def seconds(self) -> float:
+        """Length of the stream so far."""
+        return self._chunks * self._features.chunk_seconds
+
+    @property
     def samples(self) -> int:
-        """How many samples the next chunk takes."""
+        """Number of samples in the next chunk."""
         return self._features.samples
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that this stream keeps between chunks, those of a snapshot. It never grows."""
+        """Bytes of a snapshot, all that is kept between chunks; constant."""
         return self._bytes
 
     @property
     def remembers(self) -> bool:
-        """Whether there is anything to ask about: a chunk in memory that held video or audio."""
+        """Whether any chunk in memory held video or audio, so that a question makes sense."""
         return bool(self._valid.any())
 
     @property
     def memory(self) -> tuple[Array, Array]:
-        """What the text model looks at: h of the last R chunks [1, R*m, d], and which of it is there [1, R*m].
-
-        Oldest first; copies.
-        """
+        """Inputs of the text model, copied: h of the last R chunks [1, R*m, d], oldest first, and a mask [1, R*m]."""
         with self._turn:
             order = np.arange(self._chunks, self._chunks + len(self._memory)) % len(self._memory)
             memory, valid = self._memory[order], self._valid[order]
@@ -93,15 +108,15 @@ class Session:
         return memory.reshape(1, rows * combined, width), np.repeat(valid, combined)[None]
 
     def push(self, video: Frames | None, samples: Samples | None) -> Latents:
-        """Take in the next chunk; ``None`` stands for a modality that is not there.
+        """Process the next chunk; after an error the stream is unchanged.
 
         Args:
-            video: uint8 [K, H*3/2, W], planar YUV 4:2:0.
-            samples: float32 [S], mono, as many as ``self.samples`` says.
+            video: uint8 [K, H*3/2, W], planar YUV 4:2:0; ``None`` if missing.
+            samples: float32 [S], mono, S = ``self.samples``; ``None`` if missing.
 
         Raises:
-            ValueError: another shape or type, or samples that are not finite; the stream is as before.
-            MirasolError: what the model makes of it is not finite; the stream is as before.
+            ValueError: another shape or type, or samples that are not finite.
+            MirasolError: the model's features are not finite.
         """
         with self._turn:
             before = {name: array.copy() for name, array in self._features.snapshot().items()}
@@ -112,12 +127,7 @@ class Session:
                 raise
 
     def push_features(self, inputs: Inputs) -> Latents:
-        """The same from features that were made elsewhere; in one stream, use this or :meth:`push`.
-
-        Raises:
-            ValueError: another shape or type, or audio that is not finite; the stream is as before.
-            MirasolError: as :meth:`push`.
-        """
+        """Like :meth:`push`, from features computed elsewhere; do not mix the two in one stream."""
         for name, array in (("video", inputs.video), ("audio", inputs.audio)):
             spec = self.contract.graphs[ENCODER_COMBINER].input(name)
             if array.shape != spec.shape or array.dtype != spec.dtype:
@@ -138,28 +148,32 @@ class Session:
         latent.set("x", x)
         latent.run()
         h = latent.get("h")
-        if not (np.isfinite(x).all() and np.isfinite(h).all()):  # remembered, it would spoil all that follows
+        if not (np.isfinite(x).all() and np.isfinite(h).all()):  # in memory it would spoil all later answers
             raise MirasolError(
                 f"the features of chunk {self._chunks} are not finite: give samples in [-1, 1]; if they are, take the "
                 "bundle in float32"
             )
-        encoder.swap()  # only now: had one of the two failed, both would be as before
+        encoder.swap()  # only now, so that a failure of either leaves both states as before
         latent.swap()
-        # A chunk that held nothing keeps its place in time, and is not looked at.
+        # An empty chunk keeps its place in time, masked out.
         place = self._chunks % len(self._memory)
         self._memory[place], self._valid[place] = h[0], inputs.video_present or inputs.audio_present
         self._chunks += 1
         return Latents(x[0], h[0])
 
-    def ask(self, question: str, max_tokens: int | None = None) -> str:
-        """The answer to ``question`` about what the stream has shown so far."""
-        return self.engine.tokenizer.decode(self.answer_ids(question, max_tokens))
+    def ask(self, question: str, max_tokens: int | None = None) -> Answer:
+        """Answer ``question`` about the stream so far.
+
+        Raises MirasolError if the memory holds no video or audio, or the question is too long for the text cache.
+        """
+        with self._turn:
+            seconds, tokens = self.seconds, self._tokens(question, max_tokens)
+        ids = [token for token, _ in tokens]
+        complete = ids[-1:] == [self.contract.tokenizer.eos]
+        return Answer(self.engine.tokenizer.decode(ids[:-1] if complete else ids), seconds, complete)
 
     def ask_stream(self, question: str, max_tokens: int | None = None) -> Generator[str, None, bool]:
-        """The answer piece by piece, each as soon as it is known; joined they are :meth:`ask`'s.
-
-        The generator returns whether the model has ended its answer; else it was cut at ``max_tokens``.
-        """
+        """Yield the text of :meth:`ask` piece by piece and return whether the answer is complete."""
         ids: list[int] = []
         said = ""
         for token, _ in self._tokens(question, max_tokens):
@@ -173,22 +187,18 @@ class Session:
         return False
 
     def answer_ids(self, question: str, max_tokens: int | None = None) -> Iterator[int]:
-        """Greedy tokens of the answer, without the end mark.
-
-        Raises:
-            MirasolError: the stream has shown nothing yet, or the question leaves no room in the text cache.
-        """
+        """Greedy tokens of the answer, without the end mark; raises like :meth:`ask`."""
         tokens = self._tokens(question, max_tokens)
         return (token for token, _ in tokens if token != self.contract.tokenizer.eos)
 
     def _tokens(self, question: str, max_tokens: int | None) -> Iterator[tuple[int, Array]]:
         memory, valid = self.memory
         if not valid.any():
-            raise MirasolError("there is nothing to ask about: no chunk that is remembered held video or audio")
+            raise MirasolError("nothing to ask about: no chunk in memory holds video or audio")
         return greedy(self.engine, question, memory, valid, max_tokens)
 
     def snapshot(self) -> Snapshot:
-        """Everything this stream remembers as named arrays, copied: fit for ``numpy.savez``."""
+        """The whole state as named arrays, copied, ready for ``numpy.savez``."""
         with self._turn:
             return self._arrays()
 
@@ -202,11 +212,9 @@ class Session:
         return arrays
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a :meth:`snapshot` of this or another session over the same bundle.
+        """Continue from a :meth:`snapshot` of any session over the same bundle; after an error the stream is unchanged.
 
-        Raises:
-            MirasolError: the snapshot belongs to another bundle, is incomplete, or holds what is not finite; the
-                stream is as before.
+        Raises MirasolError if the snapshot belongs to another bundle, is incomplete or not finite.
         """
         with self._turn:
             own = self._arrays()
@@ -235,15 +243,15 @@ class Session:
 def greedy(
     engine: Engine, question: str, memory: Array, valid: Array, max_tokens: int | None = None
 ) -> Iterator[tuple[int, Array]]:
-    """The greedy answer's tokens, each with the logits [V] that it is the largest of; the last may be the end mark.
+    """Greedy decoding: tokens with their logits [V]; the last token may be the end mark.
 
     Args:
         memory: h of the remembered chunks [1, R*m, d].
-        valid: which of it is there [1, R*m], at least one.
-        max_tokens: of the answer, its end mark included; the contract's ``max_answer`` by default.
+        valid: mask [1, R*m], True for at least one row.
+        max_tokens: of the answer, end mark included; the contract's ``max_answer`` by default.
 
     Raises:
-        MirasolError: the question leaves no room in the text cache.
+        MirasolError: the question is too long for the text cache.
     """
     prompt, model = engine.prompt(question), engine.contract.model
     limit = min(model.max_text - len(prompt), model.max_answer if max_tokens is None else max_tokens)

@@ -21,10 +21,9 @@ from starlette.requests import ClientDisconnect
 
 from mirasol import __version__
 from mirasol.core.errors import MirasolError
-from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
 from mirasol.serve.limits import Limits
-from mirasol.serve.middleware import Gate
+from mirasol.serve.middleware import AccessMiddleware
 from mirasol.serve.schemas import Answer, Health, LimitsView, MediaView, Question, Ready, Refusal, SessionView
 from mirasol.serve.sessions import ClientSession, FullError, SessionManager, gone
 from mirasol.serve.uploads import TooLargeError, save
@@ -36,7 +35,7 @@ ABOUT = """Stream video and sound through a model and ask about it at any time.
 
 `POST /api/sessions`, then either `PUT …/media` a file and `POST …/answer` a question, or open the WebSocket
 `/api/sessions/{id}/stream` to play the upload or push chunks of a camera, and ask meanwhile. Messages of the
-WebSocket are described in docs/streaming.md. A session ends with its WebSocket, or when nobody uses it.
+WebSocket are described in docs/streaming.md. A session ends with its WebSocket, or when it is idle.
 """
 WHY = {
     400: "malformed",
@@ -51,22 +50,26 @@ WHY = {
     503: "too many sessions or requests: try again later",
     507: "the disk is full",
 }
+BINARY_BODY = {
+    "required": True,
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
 Id = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{32}$", description="The session's `id`.")]
 
 
-def visit_of(request: Request, id: Id) -> ClientSession:
-    """The session that a path names."""
-    visit: ClientSession | None = request.app.state.hub.visits.get(id)
-    if visit is None:
-        raise HTTPException(404, "there is no such session: it may have ended")
-    return visit
+def session_of(request: Request, id: Id) -> ClientSession:
+    """The session in a request's path."""
+    session: ClientSession | None = request.app.state.manager.sessions.get(id)
+    if session is None:
+        raise HTTPException(404, "no such session: it may have ended")
+    return session
 
 
-Known = Annotated[ClientSession, Depends(visit_of)]
+KnownSession = Annotated[ClientSession, Depends(session_of)]
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Refusals for the OpenAPI description."""
+    """Error responses for the OpenAPI description."""
     return {status: {"model": Refusal, "description": WHY[status]} for status in sorted({401, 403, 421, *statuses})}
 
 
@@ -74,26 +77,26 @@ def make_app(engine: Engine, limits: Limits | None = None, *, token: str = "", l
     """The service over a loaded engine.
 
     Args:
-        limits: what clients may take.
-        token: what they must bring as `Authorization: Bearer TOKEN`; empty for none.
-        local: bound to this machine only: answer to no other name than its own.
+        limits: resources that clients may use.
+        token: the secret that clients send as `Authorization: Bearer TOKEN`; empty for none.
+        local: refuse requests under any host name but localhost's.
     """
     limits = limits or Limits()
-    hub = SessionManager(engine, limits)
+    manager = SessionManager(engine, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with hub.run():
+        async with manager.run():
             yield
 
     app = FastAPI(
         title="mirasol", version=__version__, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.state.hub = hub
-    app.add_middleware(Gate, limits=limits, metrics=hub.metrics, token=token, local=local)
+    app.state.manager = manager
+    app.add_middleware(AccessMiddleware, limits=limits, metrics=manager.metrics, token=token, local=local)
     _errors(app)
-    _pages(app, hub)
-    _sessions(app, hub)
+    _pages(app, manager)
+    _sessions(app, manager)
     return app
 
 
@@ -104,7 +107,7 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        # Never what was sent: it may hold what JSON cannot.
+        # Without the input, which may hold values that JSON cannot.
         return JSONResponse({"error": problems(error.errors())}, 422)
 
     @app.exception_handler(MirasolError)
@@ -113,7 +116,7 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(error)}, status, {"Retry-After": "5"} if status == 503 else None)
 
 
-def _pages(app: FastAPI, hub: SessionManager) -> None:
+def _pages(app: FastAPI, manager: SessionManager) -> None:
     html = PAGE.read_text(encoding="utf-8")
     policy = _policy(html)
 
@@ -123,17 +126,17 @@ def _pages(app: FastAPI, hub: SessionManager) -> None:
 
     @app.get("/healthz", tags=["service"], responses=refusals())
     async def healthz() -> Health:
-        """Whether the service lives."""
+        """The service is running."""
         return Health()
 
     @app.get("/readyz", tags=["service"], responses=refusals(503))
     async def readyz() -> Ready:
-        """Whether the engine's thread gets to new work in time."""
+        """The engine's thread starts new work in time."""
         try:
-            await asyncio.wait_for(hub.compute(int), READY_SECONDS)
+            await asyncio.wait_for(manager.compute(int), READY_SECONDS)
         except TimeoutError:
             raise HTTPException(503, f"the engine has been busy for {READY_SECONDS:g} s") from None
-        return Ready(sessions=len(hub.visits), most=hub.limits.sessions)
+        return Ready(sessions=len(manager.sessions), most=manager.limits.sessions)
 
     @app.get(
         "/metrics",
@@ -143,144 +146,116 @@ def _pages(app: FastAPI, hub: SessionManager) -> None:
     )
     async def metrics() -> Response:
         """Counts and times in Prometheus' format."""
-        return Response(hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(manager.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _sessions(app: FastAPI, hub: SessionManager) -> None:
+def _sessions(app: FastAPI, manager: SessionManager) -> None:
     @app.post("/api/sessions", status_code=201, tags=["sessions"], responses=refusals(503))
     async def begin() -> SessionView:
-        """Begin a session. It ends by `DELETE`, with its WebSocket, or when nobody uses it."""
-        return _view(hub, hub.begin())
+        """Begin a session. It ends by `DELETE`, with its WebSocket, or when it is idle."""
+        return _view(manager, manager.begin())
 
     @app.get("/api/sessions/{id}", tags=["sessions"], responses=refusals(404, 422))
-    async def look(visit: Known) -> SessionView:
-        """How a session stands."""
-        visit.touched = time.monotonic()
-        return _view(hub, visit)
+    async def look(session: KnownSession) -> SessionView:
+        """The state of a session."""
+        session.touched = time.monotonic()
+        return _view(manager, session)
 
     @app.delete("/api/sessions/{id}", status_code=204, tags=["sessions"], responses=refusals(404, 422))
-    async def end(visit: Known) -> None:
-        """End a session; its file and its stream are forgotten."""
-        hub.end(visit)
+    async def end(session: KnownSession) -> None:
+        """End a session and delete its file and its stream."""
+        manager.end(session)
 
     @app.put(
         "/api/sessions/{id}/media",
         status_code=201,
         tags=["sessions"],
         responses=refusals(404, 408, 409, 413, 422, 507),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-            }
-        },
+        openapi_extra={"requestBody": BINARY_BODY},
     )
-    async def upload(visit: Known, request: Request) -> MediaView:
-        """Send a video or sound file as the body; it takes the place of an earlier one."""
-        if visit.busy:
+    async def upload(session: KnownSession, request: Request) -> MediaView:
+        """Send a video or sound file as the body; it replaces an earlier one."""
+        if session.busy:
             raise HTTPException(409, "the session is in use: end it, or begin another")
-        with visit.used():
-            path = hub.folder / secrets.token_hex(16)
+        with session.used():
+            path = manager.folder / secrets.token_hex(16)
             try:
-                hub.metrics.upload_bytes.inc(await save(request.stream(), path, hub.limits.upload_bytes))
+                manager.metrics.upload_bytes.inc(await save(request.stream(), path, manager.limits.upload_bytes))
             except ClientDisconnect:
-                hub.end(visit)
+                manager.end(session)
                 raise HTTPException(400, "the client went away") from None
             except OSError as error:
                 raise HTTPException(507, f"the upload cannot be stored: {error.strerror}") from error
-            if visit.ended:
+            if session.ended:
                 path.unlink(missing_ok=True)
                 raise gone()
-            return MediaView(**(await hub.upload(visit, path))._asdict())
+            return MediaView(**(await manager.upload(session, path))._asdict())
 
     @app.post("/api/sessions/{id}/answer", tags=["sessions"], responses=refusals(404, 408, 409, 413, 422))
-    async def answer(visit: Known, question: Question, request: Request) -> Answer:
-        """Watch the upload to its end as fast as it goes, unless that was done, and answer a question about it."""
-        check_length(question.question, hub.limits)
-        check_question(hub.engine, question.question)
-        if visit.busy:
+    async def answer(session: KnownSession, question: Question, request: Request) -> Answer:
+        """Watch the upload to its end as fast as possible, unless already done, and answer a question about it."""
+        manager.check_question(question.question)
+        if session.busy:
             raise HTTPException(409, "the session is in use: ask over its WebSocket, or wait")
-        with visit.used():
-            if visit.stream is None and visit.media is not None:
+        with session.used():
+            if session.stream is None and session.upload is not None:
                 try:
-                    await _watch(hub, visit, request)
+                    await _watch(manager, session, request)
                 except MirasolError:
-                    visit.stream = None  # a part of the file is no ground for an answer: the next one begins anew
+                    session.stream = None  # no answer from a part of the file: the next one starts again
                     raise
-            pieces = [piece async for piece in hub.answer(visit, question.question)]
-            if visit.stream is None:
+            text = "".join([piece async for piece in manager.answer(session, question.question)])
+            if (stream := session.stream) is None:
                 raise gone()
-            seconds = visit.stream.chunks * _chunk_seconds(hub, visit)
-            text, chunks = "".join(pieces), visit.stream.chunks
-            return Answer(answer=text, complete=visit.complete, chunks=chunks, seconds=seconds)
+            return Answer(answer=text, complete=session.complete, chunks=stream.chunks, seconds=stream.seconds)
 
     @app.websocket("/api/sessions/{id}/stream")
     async def stream(websocket: WebSocket, id: str) -> None:
-        visit = hub.visits.get(id)
-        if visit is None or visit.busy:
+        session = manager.sessions.get(id)
+        if session is None or session.busy:
             await websocket.close(1008)
             return
-        with visit.used():
+        with session.used():
             try:
-                await Connection(hub, visit, websocket).run()
+                await Connection(manager, session, websocket).run()
             finally:
-                hub.end(visit)
+                manager.end(session)
 
 
-async def _watch(hub: SessionManager, visit: ClientSession, request: Request) -> None:
-    await hub.start(visit)
-    while visit.media is not None and (chunk := await visit.media.chunk()) is not None:
-        await hub.push(visit, chunk)
+async def _watch(manager: SessionManager, session: ClientSession, request: Request) -> None:
+    await manager.start(session)
+    while session.upload is not None and (chunk := await session.upload.chunk()) is not None:
+        await manager.push(session, chunk)
         if await request.is_disconnected():
-            hub.end(visit)
+            manager.end(session)
             raise HTTPException(400, "the client went away")
 
 
 def problems(errors: Any) -> str:
-    """What is wrong with a request, all at once, without repeating it."""
+    """The errors of a request in one text, without the request's own values."""
     return "; ".join(f"{'.'.join(str(part)[:60] for part in e['loc'])}: {e['msg']}" for e in list(errors)[:8])
 
 
-def check_length(question: str, limits: Limits) -> None:
-    """Refuse a question that is too long.
-
-    Raises:
-        MirasolError: more characters than may be.
-    """
-    if len(question) > limits.question_characters:
-        raise MirasolError(
-            f"the question has {len(question)} characters, {limits.question_characters} are allowed: ask a shorter one"
-        )
-
-
-def _chunk_seconds(hub: SessionManager, visit: ClientSession) -> float:
-    return visit.summary.chunk_seconds if visit.summary else hub.engine.contract.clip.chunk_seconds
-
-
-def _view(hub: SessionManager, visit: ClientSession) -> SessionView:
-    clip, limits = hub.engine.contract.clip, hub.limits
+def _view(manager: SessionManager, session: ClientSession) -> SessionView:
+    clip = manager.engine.contract.clip
     return SessionView(
-        id=visit.id,
+        id=session.id,
         chunk_seconds=clip.chunk_seconds,
         frames_per_chunk=clip.frames_per_chunk,
         size=clip.size,
         sample_rate=clip.sample_rate,
         mels=clip.mels,
         audio_columns=clip.audio_columns,
-        max_chunks=hub.engine.contract.model.max_chunks,
+        max_chunks=manager.engine.contract.model.max_chunks,
         live=clip.sampling == "rate",
-        chunks=visit.stream.chunks if visit.stream else 0,
-        media=MediaView(**visit.summary._asdict()) if visit.summary else None,
-        limits=LimitsView(
-            upload_bytes=limits.upload_bytes,
-            question_characters=limits.question_characters,
-            idle_seconds=limits.idle_seconds,
-        ),
+        chunks=session.stream.chunks if session.stream else 0,
+        media=MediaView(**session.summary._asdict()) if session.summary else None,
+        limits=LimitsView(**{name: getattr(manager.limits, name) for name in LimitsView.model_fields}),
     )
 
 
 def _policy(html: str) -> str:
-    """The page's own script and style, by hash, and nothing from elsewhere."""
+    """Content security policy: the page's own script and style by hash, nothing else."""
 
     def hashes(tag: str) -> str:
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)

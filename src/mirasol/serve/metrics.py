@@ -1,16 +1,16 @@
-"""What the service counts, in Prometheus' format, in a registry of its own."""
+"""Metrics of the service in Prometheus' format, in a separate registry."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # when a count began is of no use here
+disable_created_metrics()  # type: ignore[no-untyped-call]  # start times of counters are of no use here
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Counts and times; no name, address or text of a client is among them."""
+    """Counts and times, without names, addresses or texts of clients."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -26,5 +26,5 @@ class Metrics:
         self.behind = Gauge("mirasol_behind_seconds", "How late the last chunk of any upload was.", registry=registry)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """The metrics as Prometheus reads them."""
         return generate_latest(self._registry)

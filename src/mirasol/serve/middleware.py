@@ -1,16 +1,16 @@
-"""What stands before the service: who may call it from where, and how much may come in at once."""
+"""Access control and size limits in front of the service."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from mirasol.serve.limits import Limits
 from mirasol.serve.metrics import Metrics
@@ -28,18 +28,17 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-CLOSE = (b"connection", b"close")  # else the server would read on, to throw away what comes
-DRAINED_BYTES, DRAINED_SECONDS = 32 << 20, 5.0  # of a body that is too large, once that has been answered
+CLOSE = (b"connection", b"close")  # else the server would read and discard the rest
+DRAINED_BYTES, DRAINED_SECONDS = 32 << 20, 5.0  # of a refused body, after the response
 
 
-class Gate:
-    """Middleware that needs nothing of the service itself.
+class AccessMiddleware:
+    """Refuses requests before they reach the service.
 
-    - Bound to this machine, only its own names are served: a web page elsewhere that has its own name point here
-      (DNS rebinding) is refused.
-    - A browser's request from another site's page is refused, WebSockets included, which browsers let through.
-    - With a token, all but the page and the health checks want it. A WebSocket's key is the session in its path.
-    - Bodies have a cap and clients a time for their next bytes; only so many requests are in flight.
+    - A service for this machine accepts only localhost's names (against DNS rebinding).
+    - Requests from another site's page are refused, including WebSockets, which browsers do not restrict.
+    - With a token, all but the page and the health checks require it. A WebSocket's key is the session in its path.
+    - The size of a body, the time until its next bytes and the number of concurrent requests are limited.
     """
 
     def __init__(self, app: App, *, limits: Limits, metrics: Metrics, token: str, local: bool) -> None:
@@ -55,7 +54,8 @@ class Gate:
             status, reason, text = refused
             self.metrics.refused.labels(reason).inc()
             if scope["type"] == "http":
-                await _deny(_Body(scope, receive, self.limits, reason).drained(send), status, text)
+                body = _Body(scope, receive, self.limits, reason)
+                await _denial(status, text)(scope, receive, body.drained(send))
             else:
                 await send({"type": "websocket.close"})
             return
@@ -103,12 +103,12 @@ class Gate:
 
 
 class _Body:
-    """Receives a body, no larger than its cap and no slower than a client may be."""
+    """Receives a body within the limits of size and time."""
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, limits: Limits, refused: str = "") -> None:
         self._receive, self._most, self._stall = receive, allowed(scope, limits), limits.stall_seconds
         self._size, self._more = 0, True
-        self.refused = refused  # why, as the metrics call it
+        self.refused = refused  # the reason's name in the metrics
 
     async def __call__(self) -> Message:
         if not self._more:
@@ -126,10 +126,10 @@ class _Body:
         return message
 
     def drained(self, send: Send) -> Send:
-        """``send`` that reads on for a while before a response ends by which the body was refused as too large.
+        """``send`` that first reads more of a body refused as too large.
 
-        The server then closes the connection, and where bytes are left unread that is a reset: a client that is still
-        sending would never see the response.
+        The server then closes the connection. With unread bytes that is a reset, and a client that is still sending
+        would never see the response.
         """
 
         async def sending(message: Message) -> None:
@@ -153,7 +153,7 @@ class _Body:
 
 
 def allowed(scope: MutableMapping[str, Any], limits: Limits) -> int:
-    """Bytes that may be sent to a path."""
+    """Most bytes of a request's body."""
     uploads = scope["method"] == "PUT" and scope["path"].endswith("/media")
     return limits.upload_bytes if uploads else limits.body_bytes
 
@@ -165,10 +165,9 @@ def _name(host: str) -> str:
         return ""
 
 
-async def _deny(send: Send, status: int, text: str) -> None:
-    body = json.dumps({"error": text}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS, CLOSE]
-    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
-    headers += [(b"retry-after", b"1")] if status == 503 else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _denial(status: int, text: str) -> JSONResponse:
+    response = JSONResponse(
+        {"error": text}, status, {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}.get(status)
+    )
+    response.raw_headers += [*HEADERS, CLOSE]
+    return response

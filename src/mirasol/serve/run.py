@@ -1,11 +1,10 @@
-"""Start the service and keep it until it is told to stop."""
+"""Start the service and run it until a signal stops it."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,23 +19,21 @@ from mirasol.serve.websocket import message_bytes
 
 TOKEN = "MIRASOL_TOKEN"  # an environment variable: arguments can be read by every user of the machine
 GOODBYE_SECONDS = 5
-
-
-REFUSED = b'{"error": "this is no whole handshake of a WebSocket: expected GET, Sec-WebSocket-Key and no body"}'
+REFUSED = b'{"error": "this is not a complete WebSocket handshake: expected GET, Sec-WebSocket-Key and no body"}'
 HEAD = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 
 
 class WholeHandshakes(WebSocketsSansIOProtocol):
-    """WebSockets for those who ask for one as they should.
+    """WebSockets, for complete handshakes only.
 
-    uvicorn 0.54 hands over every request that names the protocol, its head in one piece. It never answers where the
-    method is not GET or a body follows, and the connection stays for ever. Such a request is refused here.
+    uvicorn 0.54 passes on every request that names the protocol, its head in one piece. If the method is not GET or a
+    body follows, it never answers and the connection stays open for ever. Such a request is refused here.
     """
 
     checked = False
 
     def data_received(self, data: bytes) -> None:
-        """What the client has sent, the request's head first."""
+        """Receive bytes, the request's head first."""
         if not (self.checked or whole_handshake(data)):
             self.transport.write(HEAD.format(len(REFUSED)).encode() + REFUSED)
             self.transport.close()
@@ -46,7 +43,7 @@ class WholeHandshakes(WebSocketsSansIOProtocol):
 
 
 def whole_handshake(head: bytes) -> bool:
-    """Whether a request's head can begin a WebSocket."""
+    """Whether a request's head can start a WebSocket."""
     request, *lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
     names = {line.partition(b":")[0].strip().lower() for line in lines}
     body = names & {b"content-length", b"transfer-encoding"}
@@ -54,43 +51,41 @@ def whole_handshake(head: bytes) -> bool:
 
 
 def config_of(app: FastAPI) -> uvicorn.Config:
-    """How the service of ``make_app`` is run."""
+    """uvicorn's settings for the service of ``make_app``."""
     return uvicorn.Config(
         app,
         http="h11",
         ws=WholeHandshakes,
         log_level="error",
-        access_log=False,  # paths hold the sessions' names
+        access_log=False,  # paths hold the sessions' keys
         server_header=False,
-        ws_max_size=message_bytes(app.state.hub),
+        ws_max_size=message_bytes(app.state.manager),
         timeout_graceful_shutdown=GOODBYE_SECONDS,
     )
 
 
 def serve(
-    bundle: str | Path,
+    engine: Engine,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
-    threads: int = 0,
-    provider: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve ``bundle`` until Ctrl-C or SIGTERM.
+    """Serve ``engine`` until Ctrl-C or SIGTERM.
 
     Args:
-        host: the address to listen at; other machines reach the service only if it is another than the default.
-        port: its port; 0 for any that is free.
-        provider: who computes, as :class:`Engine` knows it.
-        say: told the address, and a warning where other machines reach it.
+        engine: the loaded bundle.
+        host: the address to listen at; by default other machines cannot reach it.
+        port: its port; 0 for any free one.
+        limits: resources that clients may use.
+        say: receives the address, and a warning if other machines reach it.
 
     Raises:
-        MirasolError: the bundle, the provider or the token cannot be used, or the address is taken or none of this
-            machine.
+        MirasolError: the token cannot be used, or the address is in use or not one of this machine.
     """
     local, token = host in LOCAL, _token()
-    app = make_app(Engine(bundle, threads=threads, provider=provider), limits, token=token, local=local)
+    app = make_app(engine, limits, token=token, local=local)
     with _listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}")
@@ -100,12 +95,12 @@ def serve(
 
 
 def _token() -> str:
-    """What clients must bring; clients disagree about the bytes of other characters, and headers lose spaces."""
+    """The clients' secret: visible ASCII, since clients encode others differently and headers lose spaces."""
     token = os.environ.get(TOKEN, "")
     if any(not "!" <= character <= "~" for character in token):
         raise MirasolError(
-            f"{TOKEN} may hold visible ASCII characters alone, no spaces: take, for example, what "
-            "`openssl rand -hex 32` prints"
+            f"{TOKEN} may hold only visible ASCII characters, no spaces: take, for example, the output of "
+            "`openssl rand -hex 32`"
         )
     return token
 
@@ -114,7 +109,7 @@ def _warning(token: bool) -> str:
     if token:
         return "warning: other machines reach this address, and nothing is encrypted: put a proxy with TLS before it"
     return (
-        "warning: other machines reach this address and nobody is asked who they are. Set the environment variable "
+        "warning: other machines reach this address without any authentication. Set the environment variable "
         f"{TOKEN} to a secret that clients must send, and put a proxy with TLS before it"
     )
 

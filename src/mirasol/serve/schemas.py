@@ -1,4 +1,4 @@
-"""What goes over the wire as JSON."""
+"""JSON bodies and messages."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Shape(BaseModel):
-    """Fields that are not known are refused."""
+    """Refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Refusal(Shape):
-    """Why a request was refused, and what to do."""
+    """The reason for a refusal, and a remedy."""
 
     error: str
 
 
 class LimitsView(Shape):
-    """What a client must keep to."""
+    """Limits for a client."""
 
     upload_bytes: int
     question_characters: int
@@ -28,9 +28,9 @@ class LimitsView(Shape):
 
 
 class SessionView(Shape):
-    """A session, and how its model wants a chunk."""
+    """A session, and the format of its model's chunks."""
 
-    id: str = Field(description="Cannot be guessed; whoever knows it may use the session.")
+    id: str = Field(description="Cannot be guessed; anyone who knows it may use the session.")
     chunk_seconds: float = Field(description="Length of a chunk of a camera's stream.")
     frames_per_chunk: int = Field(description="K")
     size: int = Field(description="Height and width of a frame in pixels.")
@@ -40,7 +40,7 @@ class SessionView(Shape):
     max_chunks: int = Field(description="How many chunks the text model remembers.")
     live: bool = Field(description="Whether chunks can be pushed; else the model spreads its chunks over a whole file.")
     chunks: int = Field(description="Chunks that the stream has taken in.")
-    media: MediaView | None = Field(description="The upload, if there is one.")
+    media: MediaView | None = Field(description="The upload, if any.")
     limits: LimitsView
 
 
@@ -48,7 +48,7 @@ class MediaView(Shape):
     """An upload that can be played."""
 
     chunk_seconds: float
-    seconds: float | None = Field(description="As the file states it; null where it does not.")
+    seconds: float | None = Field(description="As the file states it; null if it does not.")
     has_video: bool
     has_audio: bool
 
@@ -63,19 +63,19 @@ class Answer(Shape):
     """An answer about the last `max_chunks` of `chunks` chunks."""
 
     answer: str
-    complete: bool = Field(description="Whether the model has ended it; else it was cut at its longest answer.")
+    complete: bool = Field(description="Whether the model ended it; else it was cut at the longest answer.")
     chunks: int
-    seconds: float = Field(description="Where the stream stood, from its beginning.")
+    seconds: float = Field(description="Length of the stream so far.")
 
 
 class Health(Shape):
-    """The service lives."""
+    """The service is running."""
 
     status: Literal["ok"] = "ok"
 
 
 class Ready(Shape):
-    """The engine computes; how many sessions there are and may be."""
+    """The engine computes; number of sessions, and how many may exist."""
 
     status: Literal["ready"] = "ready"
     sessions: int
@@ -90,7 +90,7 @@ class Play(Shape):
 
 
 class Ask(Question):
-    """Over the WebSocket: a question about what the stream has shown so far."""
+    """Over the WebSocket: a question about the stream so far."""
 
     type: Literal["ask"]
     influence: bool = Field(False, description="Score the answer again without each chunk.")

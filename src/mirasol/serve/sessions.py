@@ -1,7 +1,7 @@
-"""The sessions of the service, and the one thread in which all of them compute.
+"""The sessions of the service, and the one thread in which they all compute.
 
-One thread, a chunk or a token at a time: sessions take turns, none can starve another, an engine is never called
-twice at once, and what waits is bounded by the number of sessions. The engine has its own threads inside.
+The thread takes one chunk or token at a time: sessions take turns, none can starve another, and the queue is bounded
+by the number of sessions. The engine has its own threads inside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from mirasol.core.errors import MirasolError
-from mirasol.runtime.answer import check_question
 from mirasol.runtime.backends import Array
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.influence import answer_tokens, influences
@@ -26,24 +25,24 @@ from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.limits import Limits
 from mirasol.serve.metrics import Metrics
-from mirasol.serve.uploads import Media, Summary
+from mirasol.serve.uploads import Summary, Upload
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ID_BYTES = 24  # of chance in a session's name: who knows it may use the session
+ID_BYTES = 24  # random bytes in a session's key, which is all that a client needs to use it
 SWEEP_SECONDS = 1.0
 
 
 class FullError(MirasolError):
-    """There are as many sessions as there may be."""
+    """The number of sessions is at its limit."""
 
 
 class Basis(NamedTuple):
-    """What an answer was given from."""
+    """The memory that an answer rests on."""
 
     memory: Array  # [1, R*m, d]
     valid: Array  # [1, R*m]
-    chunks: int  # that the stream had taken in
+    chunks: int  # pushed before
 
 
 class ClientSession:
@@ -52,13 +51,13 @@ class ClientSession:
     def __init__(self, limits: Limits) -> None:
         self.id = secrets.token_urlsafe(ID_BYTES)
         self.limits = limits
-        self.media: Media | None = None
+        self.upload: Upload | None = None
         self.summary: Summary | None = None
         self.stream: Session | None = None
         self.basis: Basis | None = None  # of the last answer
-        self.complete = False  # whether the model ended that answer itself
-        self.over = asyncio.Event()  # it has ended
-        self.busy = 0  # what is under way: an upload, a connection, an answer
+        self.complete = False  # the model ended that answer itself
+        self.over = asyncio.Event()  # the session has ended
+        self.busy = 0  # uploads, connections and answers under way
         self.lock = asyncio.Lock()  # one change of the stream at a time
         self.touched = time.monotonic()
 
@@ -81,26 +80,26 @@ class ClientSession:
 
 
 class SessionManager:
-    """Sessions over ``engine``; :meth:`run` is its life."""
+    """All sessions over ``engine``, valid within :meth:`run`."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits, self.metrics = engine, limits, Metrics()
-        self.visits: dict[str, ClientSession] = {}
+        self.sessions: dict[str, ClientSession] = {}
         self.folder = Path()  # of the uploads
         self._compute = ThreadPoolExecutor(1, "mirasol-compute")
         self._decode = ThreadPoolExecutor(limits.sessions, "mirasol-decode")
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Have a folder for uploads and sweep up what clients leave behind; all of it ends with the service."""
+        """Keep a folder for uploads and end idle sessions, until the service ends."""
         self.folder = Path(tempfile.mkdtemp(prefix="mirasol-serve-"))
         sweeper = asyncio.create_task(self._sweep())
         try:
             yield
         finally:
             sweeper.cancel()
-            for visit in list(self.visits.values()):
-                self.end(visit)
+            for session in list(self.sessions.values()):
+                self.end(session)
             shutil.rmtree(self.folder, ignore_errors=True)
             self._compute.shutdown(cancel_futures=True)
             self._decode.shutdown(wait=False, cancel_futures=True)
@@ -108,107 +107,103 @@ class SessionManager:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(SWEEP_SECONDS, self.limits.idle_seconds))
-            for visit in [visit for visit in self.visits.values() if visit.idle]:
-                self.end(visit)
+            for session in [session for session in self.sessions.values() if session.idle]:
+                self.end(session)
 
     def begin(self) -> ClientSession:
-        """A new session.
-
-        Raises:
-            FullError: there are ``limits.sessions`` of them.
-        """
-        if len(self.visits) >= self.limits.sessions:
+        """Begin a session; raises FullError if ``limits.sessions`` of them exist."""
+        if len(self.sessions) >= self.limits.sessions:
             raise FullError(f"all {self.limits.sessions} sessions are taken: try again later")
-        visit = ClientSession(self.limits)
-        self.visits[visit.id] = visit
+        session = ClientSession(self.limits)
+        self.sessions[session.id] = session
         self.metrics.begun.inc()
-        self.metrics.sessions.set(len(self.visits))
-        return visit
+        self.metrics.sessions.set(len(self.sessions))
+        return session
 
-    def end(self, visit: ClientSession) -> None:
-        """Forget a session, its file and its stream; its connection closes."""
-        visit.over.set()
-        self.visits.pop(visit.id, None)
-        self.metrics.sessions.set(len(self.visits))
-        if visit.media is not None:
-            visit.media.close()
-        visit.media = visit.stream = visit.basis = None
+    def end(self, session: ClientSession) -> None:
+        """End a session: delete its file and stream, close its connection."""
+        session.over.set()
+        self.sessions.pop(session.id, None)
+        self.metrics.sessions.set(len(self.sessions))
+        if session.upload is not None:
+            session.upload.close()
+        session.upload = session.stream = session.basis = None
 
     async def compute(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
-        """``function`` in the thread that computes."""
+        """Run ``function`` in the computing thread."""
         return await asyncio.wrap_future(self._compute.submit(function, *arguments, **keywords))
 
-    async def upload(self, visit: ClientSession, path: Path) -> Summary:
-        """Take ``path`` as the session's file, which is then the session's to remove.
-
-        Raises:
-            MediaError: it cannot be used; it is removed.
-        """
-        media = Media(path, self.engine.contract.clip, self.limits, self._decode)
-        if visit.media is not None:
-            visit.media.close()
-        visit.media, visit.stream, visit.summary = media, None, None
+    async def upload(self, session: ClientSession, path: Path) -> Summary:
+        """Make ``path`` the session's file, removed at its end, or at once with a MediaError if it cannot be used."""
+        upload = Upload(path, self.engine.contract.clip, self.limits, self._decode)
+        if session.upload is not None:
+            session.upload.close()
+        session.upload, session.stream, session.summary = upload, None, None
         try:
-            visit.summary = await media.open()
+            session.summary = await upload.open()
         except BaseException:
-            media.close()
-            visit.media = None
+            upload.close()
+            session.upload = None
             raise
-        if visit.ended:
-            media.close()
+        if session.ended:
+            upload.close()
             raise gone()
-        return visit.summary
+        return session.summary
 
-    async def start(self, visit: ClientSession) -> float:
-        """A new stream from the beginning of the upload, or of a camera without one; seconds of its chunks.
+    async def start(self, session: ClientSession) -> float:
+        """Begin a stream of the upload, or of a camera if none exists; returns the seconds of a chunk.
 
-        Raises:
-            MediaError: the file cannot be read again.
-            MirasolError: the session has ended.
+        Raises MirasolError if the file cannot be read again, or the session has ended.
         """
-        async with visit.lock:
-            if visit.ended:
+        async with session.lock:
+            if session.ended:
                 raise gone()
-            if visit.media is not None and not visit.media.fresh:
-                visit.summary = await visit.media.open()
-            seconds = visit.summary.chunk_seconds if visit.summary else self.engine.contract.clip.chunk_seconds
-            visit.stream = await self.compute(Session, self.engine, seconds)
+            if session.upload is not None and not session.upload.fresh:
+                session.summary = await session.upload.open()
+            seconds = session.summary.chunk_seconds if session.summary else self.engine.contract.clip.chunk_seconds
+            session.stream = await self.compute(Session, self.engine, seconds)
             return seconds
 
-    async def push(self, visit: ClientSession, chunk: Chunk) -> float:
-        """Take in a chunk; how long that took, in seconds, waiting for others included."""
-        async with visit.lock:
-            if visit.stream is None:
+    async def push(self, session: ClientSession, chunk: Chunk) -> float:
+        """Push a chunk; returns the seconds that it took, including the wait for other sessions."""
+        async with session.lock:
+            if session.stream is None:
                 raise gone()
             began = time.perf_counter()
-            await self.compute(visit.stream.push, chunk.video, chunk.samples)
+            await self.compute(session.stream.push, chunk.video, chunk.samples)
             seconds = time.perf_counter() - began
         self.metrics.chunk.observe(seconds)
         return seconds
 
-    async def answer(self, visit: ClientSession, question: str) -> AsyncIterator[str]:
-        """The answer piece by piece; then ``visit.complete`` says whether the model has ended it.
+    def check_question(self, question: str) -> None:
+        """Raise MirasolError for a question that is empty, or longer than the limits or the text cache allow."""
+        most = self.limits.question_characters
+        if len(question) > most:
+            raise MirasolError(f"the question has {len(question)} characters, {most} are allowed: ask a shorter one")
+        self.engine.check_question(question)
 
-        Raises:
-            MirasolError: there is nothing to ask about, or the question is empty or too long.
+    async def answer(self, session: ClientSession, question: str) -> AsyncIterator[str]:
+        """Yield the answer piece by piece, then set ``session.complete``.
+
+        Raises MirasolError if the session has no stream yet, or the question is empty or too long.
         """
-        check_question(self.engine, question)
-        async with visit.lock:
-            if visit.stream is None:
-                raise MirasolError("there is nothing to ask about yet: send a chunk, or upload a file and play it")
+        self.check_question(question)
+        async with session.lock:
+            if session.stream is None:
+                raise MirasolError("nothing to ask about yet: send a chunk, or upload a file and play it")
             began = time.perf_counter()
-            visit.basis = Basis(*visit.stream.memory, visit.stream.chunks)
-            pieces = visit.stream.ask_stream(question)
+            session.basis = Basis(*session.stream.memory, session.stream.chunks)
+            pieces = session.stream.ask_stream(question)
             while isinstance(piece := await self.compute(following, pieces), str):
                 yield piece
-            visit.complete = piece
+            session.complete = piece
             self.metrics.answer.observe(time.perf_counter() - began)
 
-    async def influence(self, visit: ClientSession, question: str) -> dict[str, object]:
-        """The last answer's tokens, and what each loses without each chunk remembered then (``serve.influence``)."""
-        if visit.basis is None:
+    async def influence(self, session: ClientSession, question: str) -> dict[str, object]:
+        """Tokens of the last answer, and the loss of each without each chunk (:mod:`mirasol.runtime.influence`)."""
+        if session.basis is None:
             raise gone()
-        memory, valid, chunks = visit.basis
+        memory, valid, chunks = session.basis
         ids, scores = await self.compute(answer_tokens, self.engine, question, memory, valid)
         places = influences(self.engine, question, ids, scores, memory, valid)
         rows: list[list[float] | None] = []
@@ -227,7 +222,7 @@ class SessionManager:
 
 
 def following(pieces: Generator[str, None, bool]) -> str | bool:
-    """The next piece of an answer; at its end, whether the model has ended it."""
+    """The next piece of an answer; after the last, whether the model ended it."""
     try:
         return next(pieces)
     except StopIteration as end:
@@ -235,5 +230,5 @@ def following(pieces: Generator[str, None, bool]) -> str | bool:
 
 
 def gone() -> MirasolError:
-    """What somebody is told whose session was ended meanwhile."""
+    """The error for a session that has ended."""
     return MirasolError("the session has ended")

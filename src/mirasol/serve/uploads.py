@@ -1,7 +1,6 @@
-"""Uploads: written to a file with a hard cap, decoded in a process of its own that may crash or hang.
+"""Uploads: written to a file of limited size and decoded in a separate process, which may crash or hang.
 
-Every upload has a process to itself, which ends with it: nothing of one client's media is in memory when the
-next one's are decoded.
+Each upload has its own process, so that no client's media share memory with another's.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ log = logging.getLogger("mirasol.serve")
 
 
 class Summary(NamedTuple):
-    """What an upload says of itself, and how it is cut."""
+    """Properties of an upload, and the length of its chunks."""
 
     chunk_seconds: float
     seconds: float | None
@@ -38,14 +37,13 @@ class Summary(NamedTuple):
 
 
 class TooLargeError(MirasolError):
-    """An upload is over the cap."""
+    """An upload exceeds the limit."""
 
 
 async def save(pieces: AsyncIterator[bytes], path: Path, most: int) -> int:
-    """Write ``pieces`` to ``path`` as they come, and return their bytes; what is not whole is removed.
+    """Write ``pieces`` to ``path`` and return their number of bytes; removes the file after any error.
 
-    Raises:
-        TooLargeError: more than ``most`` bytes came; no more than that was ever written.
+    Raises TooLargeError if more than ``most`` bytes come; no more than that are written.
     """
     size = 0
     try:
@@ -61,8 +59,8 @@ async def save(pieces: AsyncIterator[bytes], path: Path, most: int) -> int:
     return size
 
 
-class Media:
-    """The chunks of an uploaded file, decoded one by one when they are asked for."""
+class Upload:
+    """The chunks of an uploaded file, decoded one by one on demand."""
 
     def __init__(self, path: Path, clip: ClipSpec, limits: Limits, threads: Executor) -> None:
         self.path, self._clip, self._limits, self._threads = path, clip, limits, threads
@@ -71,21 +69,16 @@ class Media:
         self._closed = False
 
     async def open(self) -> Summary:
-        """Begin at the first chunk, which is decoded to see whether the file is of any use.
+        """Begin at the first chunk and decode it, to check the file.
 
-        Raises:
-            MediaError: it is none, or its decoder crashed, hung or wanted too much memory.
+        Raises MediaError if the file cannot be used, or its decoder crashes, hangs or wants too much memory.
         """
         summary: Summary = await self._call(begin, self.path, self._clip, self._limits.decoder_bytes)
         self._first = await self._call(following, self._limits.decoder_bytes)
         return summary
 
     async def chunk(self) -> Chunk | None:
-        """The next chunk; None at the end.
-
-        Raises:
-            MediaError: as :meth:`open`.
-        """
+        """The next chunk, None at the end; raises like :meth:`open`."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
@@ -105,17 +98,17 @@ class Media:
 
     async def _call(self, function: Callable[..., R], *arguments: Any) -> R:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._ready)  # a busy machine is slow at it: no fault of the file
+        await loop.run_in_executor(self._threads, self._ready)  # not timed: a busy machine may be slow
         future = loop.run_in_executor(self._threads, self._work, function, arguments)
         done, _ = await asyncio.wait({future}, timeout=self._limits.stall_seconds)
         if not done:
             self._kill()
             await asyncio.wait({future})
-            future.exception()  # it is known why
+            future.exception()  # retrieved, and known: the process was killed
             raise MediaError(f"the decoder gave nothing for {self._limits.stall_seconds:g} s")
         try:
             return future.result()
-        except MirasolError as error:  # the client shall not learn where its file lies
+        except MirasolError as error:  # without the server's path of the file
             raise MediaError(str(error).replace(str(self.path), "the upload")) from error
         except Exception as error:
             log.exception("decoding failed")
@@ -134,20 +127,20 @@ class Media:
         return result
 
     def _kill(self) -> None:
-        # By its id: whoever waits for its answer then learns that there is none, and closes the pipe.
+        # By its id: the thread that waits for its answer then fails and closes the pipe.
         guard = self._guard
         if guard is not None and guard.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(guard.pid, signal.SIGKILL)
 
 
-# What follows runs in the guarded process.
+# All that follows runs in the guarded process.
 
 _chunks: Iterator[Chunk] = iter(())
 
 
 def begin(path: Path, clip: ClipSpec, memory: int) -> Summary:
-    """Open ``path``; :func:`following` then gives its chunks."""
+    """Open ``path``; :func:`following` then returns its chunks."""
     global _chunks
     _limit(memory)
     source = FileSource(path, clip)
@@ -157,13 +150,13 @@ def begin(path: Path, clip: ClipSpec, memory: int) -> Summary:
 
 
 def following(memory: int) -> Chunk | None:
-    """The next chunk of the file that is open; None at its end."""
+    """The next chunk of the open file; None at its end."""
     _limit(memory)
     return next(_chunks, None)
 
 
 def _limit(memory: int) -> None:
-    """Lower the guard's own limit, which is meant for machines that make shards."""
+    """Lower the guard's memory limit, which fits machines that build shards."""
     if sys.platform != "win32":
         import resource
 

@@ -1,13 +1,13 @@
-"""A session's WebSocket: orders and chunks come in, what the model sees and says goes out.
+"""A session's WebSocket: receives orders and chunks, sends the model's inputs and answers.
 
 A text message is an order (JSON, :data:`~mirasol.serve.schemas.Order`) or, from the service, an event. A binary
 message is the next chunk of a camera:
 
     4 bytes   "MIR1"
-    1 byte    1 if a picture follows, 2 if sound follows, 3 for both; 0 for a chunk that did not come
+    1 byte    1 for video, 2 for sound, 3 for both, 0 for a missing chunk
     3 bytes   0
-    K*H*3/2*W bytes, if there is a picture: K frames, planar YUV 4:2:0, limited range, BT.601
-    2*S bytes, if there is sound: S samples, 16-bit signed little-endian, S as chunk_edge gives it
+    K*H*3/2*W bytes of video: K frames, planar YUV 4:2:0, limited range, BT.601
+    2*S bytes of sound: S samples, 16-bit signed little-endian, S as chunk_edge gives it
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.log_mel import chunk_edge
-from mirasol.runtime.features import ChunkFeatures, Inputs
+from mirasol.runtime.features import ChunkFeatures, Frames, Samples
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.schemas import Ask, Order, Play
 from mirasol.serve.sessions import ClientSession, SessionManager, gone
@@ -38,32 +38,32 @@ ORDER: TypeAdapter[Play | Ask] = TypeAdapter(Order)
 
 
 class MalformedError(Exception):
-    """A message that no client of good will sends; the connection ends."""
+    """A message that breaks the protocol; the connection ends."""
 
 
-def message_bytes(hub: SessionManager) -> int:
-    """The largest message that is of any use."""
-    clip = hub.engine.contract.clip
+def message_bytes(manager: SessionManager) -> int:
+    """Size of the largest valid message."""
+    clip = manager.engine.contract.clip
     chunk = clip.frames_per_chunk * clip.size * clip.size * 3 // 2
     return max(1 << 16, len(MAGIC) + 4 + chunk + 2 * (round(clip.chunk_seconds * clip.sample_rate) + 1))
 
 
 class Connection:
-    """One client, from its first message to its end."""
+    """The connection of one client."""
 
-    def __init__(self, hub: SessionManager, visit: ClientSession, socket: WebSocket) -> None:
-        self.hub, self.visit, self.socket = hub, visit, socket
-        self.clip = hub.engine.contract.clip
+    def __init__(self, manager: SessionManager, session: ClientSession, socket: WebSocket) -> None:
+        self.manager, self.session, self.socket = manager, session, socket
+        self.clip = manager.engine.contract.clip
         self._sending = asyncio.Lock()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._camera = False
         self._chunk_seconds = self.clip.chunk_seconds
-        self._shown = ChunkFeatures(self.clip)  # the model's own input, made once more to be looked at
+        self._shown = ChunkFeatures(self.clip)  # computes the model's inputs again, for display
 
     async def run(self) -> None:
-        """Serve the client until it goes, is idle, or sends what it must not."""
+        """Serve the client until it leaves, is idle, or breaks the protocol."""
         await self.socket.accept()
-        over = asyncio.ensure_future(self.visit.over.wait())
+        over = asyncio.ensure_future(self.session.over.wait())
         try:
             while await self._next(over):
                 pass
@@ -72,7 +72,7 @@ class Connection:
         except MirasolError as error:
             await self._close(WRONG, str(error))
         except (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
-            pass  # it has gone, or takes nothing any more
+            pass  # the client has left or reads no more
         finally:
             over.cancel()
             for task in self._tasks.values():
@@ -86,7 +86,7 @@ class Connection:
                 running = {task for task in self._tasks.values() if not task.done()}
                 done, _ = await asyncio.wait(
                     {receiving, over, *running},
-                    timeout=self.hub.limits.idle_seconds,
+                    timeout=self.manager.limits.idle_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in [t for t in self._tasks.values() if t.done()]:
@@ -98,7 +98,7 @@ class Connection:
                 if receiving.done():
                     break
                 if not done and not running:
-                    await self._close(AWAY, f"nothing happened for {self.hub.limits.idle_seconds:g} s")
+                    await self._close(AWAY, f"nothing happened for {self.manager.limits.idle_seconds:g} s")
                     return False
         finally:
             if not receiving.done():
@@ -119,13 +119,9 @@ class Connection:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             raise MalformedError(f"not an order: {first['msg']}") from None
         if isinstance(order, Ask):
-            if len(order.question) > self.hub.limits.question_characters:
-                most = self.hub.limits.question_characters
-                await self._send("error", message=f"the question is longer than {most} characters: ask a shorter one")
-            else:
-                await self._begin("ask", self._ask(order))
-        elif self.visit.media is None:
-            await self._send("error", message="there is nothing to play: upload a file first")
+            await self._begin("ask", self._ask(order))
+        elif self.session.upload is None:
+            await self._send("error", message="nothing to play: upload a file first")
         else:
             await self._begin("play", self._play(order.pace == "live"))
 
@@ -138,15 +134,15 @@ class Connection:
 
     async def _play(self, live: bool) -> None:
         try:
-            self._chunk_seconds = await self.hub.start(self.visit)
+            self._chunk_seconds = await self.manager.start(self.session)
             self._shown = ChunkFeatures(self.clip, self._chunk_seconds)
             await self._send("started", chunk_seconds=self._chunk_seconds)
             began, count = time.monotonic(), 0
-            while (media := self.visit.media) is not None and (chunk := await media.chunk()) is not None:
+            while (upload := self.session.upload) is not None and (chunk := await upload.chunk()) is not None:
                 if live:
                     await asyncio.sleep(max(0.0, began + chunk.end - time.monotonic()))
                 behind = time.monotonic() - began - chunk.end if live else 0.0
-                self.hub.metrics.behind.set(behind)
+                self.manager.metrics.behind.set(behind)
                 await self._take(chunk, behind)
                 count += 1
             await self._send("ended", chunks=count)
@@ -154,21 +150,23 @@ class Connection:
             await self._send("error", message=str(error))
 
     async def _chunk(self, message: bytes) -> None:
-        """A chunk of a camera: taken in before the next message is read, so that a fast client has to wait."""
-        if self.visit.media is not None:
+        """A camera's chunk, pushed before the next message is read, so that a fast client waits."""
+        if self.session.upload is not None:
             raise MirasolError("the session has an upload: begin another one for a camera")
         if self.clip.sampling == "spread":
             raise MirasolError("this model spreads its chunks over a whole file: upload one")
         if not self._camera:
             self._camera = True
-            await self.hub.start(self.visit)
-        index = self.visit.stream.chunks if self.visit.stream else 0
+            await self.manager.start(self.session)
+        index = self.session.stream.chunks if self.session.stream else 0
         await self._take(self._unpack(message, index), 0.0)
 
     def _unpack(self, message: bytes, index: int) -> Chunk:
         clip = self.clip
         if len(message) < 8 or message[:4] != MAGIC or message[4] > PICTURE | SOUND or any(message[5:8]):
-            raise MalformedError("not a chunk: expected MIR1, what it holds (0, 1, 2 or 3), three zeros, and that")
+            raise MalformedError(
+                "not a chunk: expected MIR1, its content (0, 1, 2 or 3), three zeros, then that content"
+            )
         kinds = message[4]
         shape = (clip.frames_per_chunk, clip.size * 3 // 2, clip.size)
         edges = [chunk_edge(i, clip.chunk_seconds, clip.sample_rate) for i in (index, index + 1)]
@@ -183,8 +181,8 @@ class Connection:
         return Chunk(index, (index + 1) * clip.chunk_seconds, video, samples)
 
     async def _take(self, chunk: Chunk, behind: float) -> None:
-        seconds = await self.hub.push(self.visit, chunk)
-        stream = self.visit.stream
+        seconds = await self.manager.push(self.session, chunk)
+        stream = self.session.stream
         inputs = await asyncio.to_thread(self._shown.push, chunk.video, chunk.samples)
         await self._send(
             "chunk",
@@ -193,43 +191,42 @@ class Connection:
             ms=round(seconds * 1e3, 3),
             behind=round(behind, 3),
             state_bytes=stream.state_bytes if stream else 0,
-            frames=_frames(inputs) if chunk.video is not None else None,
-            mel=_mel(inputs) if chunk.samples is not None else None,
+            frames=_base64(inputs.video[0]) if chunk.video is not None else None,
+            mel=_base64(_levels(inputs.audio[0])) if chunk.samples is not None else None,
         )
 
     async def _ask(self, ask: Ask) -> None:
         try:
             began = time.perf_counter()
             pieces = []
-            async for piece in self.hub.answer(self.visit, ask.question):
+            async for piece in self.manager.answer(self.session, ask.question):
                 pieces.append(piece)
                 await self._send("piece", text=piece)
-            chunks = self.visit.basis.chunks if self.visit.basis else 0
+            chunks = self.session.basis.chunks if self.session.basis else 0
             ms = round((time.perf_counter() - began) * 1e3, 3)
-            text, complete = "".join(pieces), self.visit.complete
+            text, complete = "".join(pieces), self.session.complete
             await self._send("answer", question=ask.question, answer=text, complete=complete, chunks=chunks, ms=ms)
             if ask.influence:
-                await self._send("influence", **await self.hub.influence(self.visit, ask.question))
+                await self._send("influence", **await self.manager.influence(self.session, ask.question))
         except MirasolError as error:
             await self._send("error", message=str(error))
 
     async def _send(self, kind: str, **fields: Any) -> None:
-        """An event; a client that takes nothing for too long counts as gone."""
+        """Send an event; a client that reads nothing for too long counts as gone."""
         async with self._sending:
-            await asyncio.wait_for(self.socket.send_json({"type": kind} | fields), self.hub.limits.stall_seconds)
+            await asyncio.wait_for(self.socket.send_json({"type": kind} | fields), self.manager.limits.stall_seconds)
 
     async def _close(self, code: int, reason: str) -> None:
-        with contextlib.suppress(Exception):  # it may have gone
+        with contextlib.suppress(Exception):  # the client may have left
             await self._send("error", message=reason)
             await self.socket.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
-def _frames(inputs: Inputs) -> str:
-    """K frames as the model sees them, planar YUV 4:2:0."""
-    return base64.b64encode(inputs.video[0].tobytes()).decode()
+def _base64(array: Frames) -> str:
+    return base64.b64encode(array.tobytes()).decode()
 
 
-def _mel(inputs: Inputs) -> str:
-    """The spectrogram [A, M] as the model hears it, -1 (silence) to 3 (full scale) in 256 steps."""
-    levels = np.clip(np.rint((inputs.audio[0] + 1) * (255 / 4)), 0, 255).astype(np.uint8)
-    return base64.b64encode(levels.tobytes()).decode()
+def _levels(mel: Samples) -> Frames:
+    """A spectrogram, -1 (silence) to 3 (full scale), in 256 steps."""
+    levels: Frames = np.clip(np.rint((mel + 1) * (255 / 4)), 0, 255).astype(np.uint8)
+    return levels

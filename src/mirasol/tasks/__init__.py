@@ -1,1 +1,1 @@
-"""From the annotation files of a data set to the manifest, one module per set."""
+"""Published data sets, one file each: how its annotation files become a manifest, and how its answers are scored."""

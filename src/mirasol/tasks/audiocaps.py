@@ -1,11 +1,11 @@
 """AudioCaps: captions that people wrote for clips of AudioSet (Kim et al. 2019).
 
-Files ``{train,val,test}.csv`` with the columns audiocap_id, youtube_id, start_time, caption; 49,838 / 2,475 / 4,875
-rows, which are one caption each of 49,838 clips of train and five each of 495 and 975 clips of val and test.
+Annotations: ``{train,val,test}.csv`` with the columns audiocap_id, youtube_id, start_time, caption; 49,838 / 2,475 /
+4,875 rows: one caption for each of 49,838 clips of train, five for each of 495 and 975 clips of val and test.
 
-The official figures (CIDEr, SPIDEr) compare a clip's caption with all five of its references, which here are five
-rows with one clip: gather them by clip. Circulating copies differ in their numbers, since videos vanish from
-YouTube: report how many are there. Media are the ten seconds from start_time, cut already.
+The official figures (CIDEr, SPIDEr) compare a caption with all five references of its clip, here five rows of one
+clip: collect them by clip. Videos vanish from YouTube, so copies of the set differ: report how many clips yours has.
+Media are the ten seconds from start_time, already cut.
 
 Source: https://github.com/cdjkim/audiocaps
 """
@@ -45,7 +45,6 @@ ADAPTER = Adapter(
     about="AudioCaps: captions of sounds.",
     licence="MIT",
     files={split: (f"{split}.csv",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("youtube_id", "start"),
     patterns=("{youtube_id}_{start}.*", "{youtube_id}.*", "Y{youtube_id}.*", "{youtube_id}_*.*"),
     read=read,

@@ -1,16 +1,16 @@
-"""AudioSet: ten seconds of YouTube each, with any of 527 classes of sound (Gemmeke et al. 2017).
+"""AudioSet: clips of ten seconds from YouTube, with any of 527 classes of sound (Gemmeke et al. 2017).
 
-Files ``balanced_train_segments.csv`` (22,160), ``unbalanced_train_segments.csv``, ``eval_segments.csv`` (20,371) and
-``class_labels_indices.csv`` (index, mid, display_name). The originals begin with three lines of ``#`` and part their
-columns by ``, ``, with seconds as 30.000; a mirror has one or two such lines and whole seconds: both are read. Where
-the comment states ``num_segs``, a file with another number of rows is an error: it was cut off.
+Annotations: ``balanced_train_segments.csv`` (22,160), ``unbalanced_train_segments.csv``, ``eval_segments.csv`` (20,371)
+and ``class_labels_indices.csv`` (index, mid, display_name). The originals begin with three lines of ``#``, separate
+columns by ``, `` and write seconds as 30.000; a mirror has one or two such lines and whole seconds. Both can be read.
+If the comment states ``num_segs``, a file with another number of rows is an error: it was cut off.
 
-For the audio pre-training of Mirasol3B (S 4) the model says "the text of the class names": the first answer is
-all names of the clip joined by ``; ``, in the order of the file, and each name alone counts as right too. The
-official figure of the set, mean average precision over 527 classes, needs scores of classes, not texts.
+In the audio pre-training of Mirasol3B (S 4) the model generates "the text of the class names": the first answer joins
+all names of the clip by ``; ``, in the order of the file, and each single name counts as right too. The official
+figure of the set, mean average precision over 527 classes, needs scores of classes, not texts.
 
-Published splits are train and eval, which becomes test; val is made from train. Videos vanish from YouTube: say how
-many are there. Media are the segments, cut already: ``YTID.*``, ``YYTID.*`` or ``YTID_30_40.*``.
+Published splits are train and eval, which becomes test; val is made from train. Videos vanish from YouTube: report how
+many clips you have. Media are the segments, already cut: ``YTID.*``, ``YYTID.*`` or ``YTID_30_40.*``.
 
 Source: https://research.google.com/audioset/download.html
 """
@@ -80,7 +80,7 @@ ADAPTER = Adapter(
         "unbalanced_train": ("unbalanced_train_segments.csv",),
         "eval": ("eval_segments.csv",),
     },
-    splits={"balanced_train": "train", "unbalanced_train": "train", "eval": "test"},
+    renamed={"balanced_train": "train", "unbalanced_train": "train", "eval": "test"},
     fields=("youtube_id", "start", "end"),
     patterns=("{youtube_id}.*", "Y{youtube_id}.*", "{youtube_id}_*.*"),
     read=read,

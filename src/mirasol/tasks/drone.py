@@ -1,9 +1,8 @@
 """The drone detection set of Svanström et al. (2021): 4 classes of flying things seen, 3 kinds of sound.
 
-The clips carry no sound and the recordings no picture. Pairing them **by class** is our construction
-(aeroplanes and birds get `BACKGROUND` recordings), not something that was filmed: say so beside every
-figure. Neighbouring numbers can come from one recording, so splits are blocks of numbers, for video and
-sound alike, and no file stands in two splits.
+The clips have no sound and the recordings no picture. Pairing them **by class** is our construction (aeroplanes and
+birds get `BACKGROUND` recordings), not something that was filmed: state it with every figure. Neighbouring numbers can
+come from one recording, so splits are blocks of numbers, for video and sound alike, and no file is in two splits.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import Example
+from mirasol.data.manifest import CLASSIFY_PROMPT, Example
 from mirasol.tasks.base.writer import media_linked, refuse_world, write_data
 
-PROMPT = "Classify the video audio clip."
 SOUND_OF = {"AIRPLANE": "BACKGROUND", "BIRD": "BACKGROUND", "DRONE": "DRONE", "HELICOPTER": "HELICOPTER"}
 SPLITS = (("train", 0.6), ("val", 0.75), ("test", 1.0))  # upper ends of the blocks
 # Recordings that each video is paired with. Many, or a model learns which background goes with which sound.
@@ -34,14 +32,14 @@ def import_drone(media: Path, out: Path) -> dict[str, Any]:
     ``media`` holds ``video/V_<CLASS>_<NNN>.mp4`` and ``audio/<CLASS>_<NNN>.flac``.
 
     Returns:
-        The summary, which also stands in ``out/import.json``.
+        The summary, also written to ``out/import.json``.
 
     Raises:
         MirasolError: ``out`` holds the built-in world, a folder is missing, or a class has too few files for
             three splits.
     """
     refuse_world(out)
-    media_linked(out, "copy")  # the joined files must not go into the folder behind a link
+    media_linked(out, "copy")  # the joined files must not go into a linked folder
     videos = _by_class(media / "video", r"V_([A-Z]+)_(\d+)\.mp4")
     sounds = _by_class(media / "audio", r"([A-Z]+)_(\d+)\.flac")
     pairs = [
@@ -100,7 +98,7 @@ def _clips(target: Path, answer: str, split: str, group: str) -> list[Example]:
             start=start,
             end=start + SECONDS,
             task="qa",
-            prompt=PROMPT,
+            prompt=CLASSIFY_PROMPT,
             answers=(answer,),
             split=split,
             group=group,
@@ -112,7 +110,7 @@ def _clips(target: Path, answer: str, split: str, group: str) -> list[Example]:
 
 
 def _join(video: Path, sound: Path, target: Path) -> None:
-    """Copy the streams of both files into one mp4; nothing is encoded again."""
+    """Copy the streams of both files into one mp4, without encoding."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
     try:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import Example
+from mirasol.data.manifest import CLASSIFY_PROMPT, Example
 from mirasol.tasks.base.writer import refuse_world, write_data
 
-PROMPT = "Classify the video audio clip."
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -20,10 +19,10 @@ def import_fsdd(media: Path, out: Path) -> dict[str, Any]:
     Index 0-4 is the published test split; 5-7 are our validation split; the group is the recording.
 
     Returns:
-        The summary, which also stands in ``out/import.json``.
+        The summary, also written to ``out/import.json``.
 
     Raises:
-        MirasolError: no file of that name pattern is there, or ``out`` holds the built-in world.
+        MirasolError: no file has such a name, or ``out`` holds the built-in world.
     """
     refuse_world(out)
     folder = media / "recordings" if (media / "recordings").is_dir() else media
@@ -41,7 +40,7 @@ def import_fsdd(media: Path, out: Path) -> dict[str, Any]:
                 start=None,
                 end=None,
                 task="qa",
-                prompt=PROMPT,
+                prompt=CLASSIFY_PROMPT,
                 answers=(DIGITS[int(match[1])],),
                 split=split,
                 group=path.stem,

@@ -1,10 +1,10 @@
-"""Your own videos: a CSV or JSONL file of annotations and a folder of media to a data folder.
+"""Your own videos: a data folder from a CSV or JSONL file of annotations and a folder of media.
 
 One row is one example. Columns (JSONL: keys):
 
 ======== ======== ===========================================================================================
 media    required path below the media folder
-answers  required CSV: separated by ``|``; JSONL: a list, or one text. The first is learnt, any counts as right
+answers  required CSV: separated by ``|``; JSONL: a list, or one text. Training uses the first, any counts as right
 start    optional seconds; empty: the beginning
 end      optional seconds; empty: the end
 prompt   optional empty: the task's own, for ``qa`` the classification prompt
@@ -15,7 +15,10 @@ family   optional kind of question, for the report
 licence  optional
 options  optional of a multiple choice, like ``answers``; the first of the answers is the right one
 id       optional empty: the annotation file's name and the row's number
+set      optional name of the data set, where a folder holds several
 ======== ======== ===========================================================================================
+
+Score: exact match over all questions and per family, as on the published sets of questions.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from mirasol.data.manifest import (
     example_of,
 )
 from mirasol.data.storage import is_url
+from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.writer import check_link, refuse_world, write_data
 
 REQUIRED = ("media", "answers")
@@ -49,19 +53,19 @@ SHOWN_MISSING = 10
 
 
 def import_generic(
-    annotations: Path, media: Path, out: Path, *, link: str = "", skip_missing: bool = False
+    annotations: Path, media: Path, out: Path, *, link: str = "", skip_missing: bool = False, append: bool = False
 ) -> dict[str, Any]:
-    """Write ``out/manifest.jsonl``, ``out/import.json`` and ``out/media/...``; copies only what is not there already.
+    """Write ``out/manifest.jsonl``, ``out/import.json`` and ``out/media/...``; copies only missing files.
 
     Args:
         annotations: a ``.csv`` or ``.jsonl`` file, UTF-8.
         media: the folder that the rows' paths start from.
-        link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
-            are; empty: as the import before, else a copy.
-        skip_missing: leave out rows whose file is missing, and count them, instead of failing.
+        link: as in :class:`mirasol.tasks.base.importer.ImportOptions`.
+        skip_missing: leave out and count rows without a file, instead of failing.
+        append: keep the data sets that ``out`` holds, and name the data set of each row.
 
     Returns:
-        The summary, which also stands in ``out/import.json``.
+        The summary, also written to ``out/import.json``.
 
     Raises:
         MirasolError: rows are wrong or name missing files (each listed as ``file:line``), ``out`` holds
@@ -78,7 +82,7 @@ def import_generic(
     if missing and not skip_missing:
         title = (
             f"{len(missing)} of {len(rows)} rows name a file that is not below {media}: bring the files, "
-            "mend the paths, or leave these rows out with --skip-missing"
+            "fix the paths, or leave these rows out with --skip-missing"
         )
         if any(is_url(str(row.get("media"))) for _, row in rows):
             title += "; media behind URLs are no files: rows of them go into manifest.jsonl itself (docs/data.md)"
@@ -87,16 +91,17 @@ def import_generic(
         raise MirasolError(
             f"{annotations}: no row is left, {len(missing)} name missing files: is --media {media} right?"
         )
-    return write_data(out, media, examples, link, {"set": "generic", "skipped_rows": len(missing)})
+    facts = {"set": "generic", "skipped_rows": len(missing)}
+    return write_data(out, media, examples, link, facts, append=append)
 
 
 def split_of(group: str) -> str:
-    """The split of a group that the annotations give none: the same on every machine, 80/10/10."""
+    """The split of a group without one in the annotations: the same on every machine, 80/10/10."""
     return TENTHS[int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 10]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, row) of every row; empty cells are left out."""
+    """(line, row) of every row, without empty cells."""
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise MirasolError(
             f"{path}: annotations are a .csv file with a header, or a .jsonl file with one object a line"
@@ -166,11 +171,11 @@ def _number(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return text  # the check of the field says what is wrong with it
+        return text  # the check of the field explains the fault
 
 
 def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -> tuple[list[Example], list[str]]:
-    """Examples of the rows whose file is there, and ``file:line`` of the others."""
+    """Examples of the rows with a file, and ``file:line`` of the others."""
     splits = {str(row.get("group", row.get("media"))): row["split"] for _, row in rows if "split" in row}
     examples: list[Example] = []
     missing: list[str] = []
@@ -209,3 +214,10 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
     if wrong:
         raise MirasolError(listing(f"{len(wrong)} error(s) in the annotations", wrong))
     return examples, missing
+
+
+PROTOCOL = open_ended.protocol(
+    name="generic",
+    about="open answers to the questions of any data folder, by exact match",
+    source="Mirasol3B, P 4",
+)

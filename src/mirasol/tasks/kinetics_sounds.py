@@ -1,16 +1,16 @@
-"""Kinetics-Sounds: the classes of Kinetics that can be heard (Arandjelovic and Zisserman 2017).
+"""Kinetics-Sounds: the audible classes of Kinetics (Arandjelovic and Zisserman 2017).
 
-There is no official list: 30, 31, 32, 33, 34 classes and the 36 of Mirasol3B's supplement all circulate. So the
-list is configuration, a file beside the annotations, and its hash stands in the summary: ``classes.json`` (a list
-of names, or {name: number}) or ``classes.txt`` (a name a line). Figures of different lists do not compare.
+No list is official: 30, 31, 32, 33, 34 classes and the 36 of Mirasol3B's supplement all circulate. So the list is
+configuration, a file next to the annotations: ``classes.json`` (a list of names, or {name: number}) or ``classes.txt``
+(a name a line). Its number and hash are part of summary and score: compare figures of equal lists only.
 
-Rows come from ``ids_to_class.json``, {split: {YouTube id: class}} (the one list at hand: 30 classes, 19,220 / 1,947 /
-1,958), where the list may be left out, or from the files of Kinetics itself, ``train.csv``, ``val.csv`` (or
-``validate.csv``) and ``test.csv`` with the columns label and youtube_id. Rows of other classes are left out and
-counted; a class of the list without any row is an error, for it is misspelt.
+Annotations: ``ids_to_class.json``, {split: {YouTube id: class}} (known with 30 classes, 19,220 / 1,947 / 1,958), which
+needs no list, or the files of Kinetics itself, ``train.csv``, ``val.csv`` (or ``validate.csv``) and ``test.csv`` with
+the columns label and youtube_id. Rows of other classes are left out and counted; a class of the list without any row
+is misspelt, and an error.
 
-Media as Kinetics names them, ``YTID_000010_000020.mp4``, in folders by class or in one. The figure is top-1 over
-the test split; videos vanish from YouTube, so report how many are there.
+Score: top-1 over the test split. Videos vanish from YouTube, so report how many you have. Media have the names of
+Kinetics, ``YTID_000010_000020.mp4``, in one folder or in folders by class.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
+from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.annotations import Annotations, Record, read_json
 from mirasol.tasks.base.importer import Adapter, Row
 
@@ -62,7 +63,7 @@ def _ids(path: Path, split: str) -> Iterator[Record]:
 
 
 def _class_list(annotations: Annotations, rows: Path) -> set[str]:
-    """The classes to take, those of ``ids_to_class.json`` where no list is there; number and hash go to the notes."""
+    """The listed classes, without a list those of ``ids_to_class.json``; number and hash go to the notes."""
     path = annotations.find("classes.json", "classes.txt") or rows
     if path.name == "classes.json":
         value = read_json(path)
@@ -93,8 +94,12 @@ ADAPTER = Adapter(
     about="Kinetics-Sounds: the classes of Kinetics that can be heard, by a list of your choice.",
     licence="none stated",
     files={"train": (IDS, "train.csv"), "val": (IDS, "val.csv", "validate.csv"), "test": (IDS, "test.csv")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("youtube_id", "label"),
     patterns=("{youtube_id}.*", "{youtube_id}_*.*", "{label}/{youtube_id}.*", "{label}/{youtube_id}_*.*"),
     read=read,
+)
+PROTOCOL = open_ended.class_protocol(
+    name="kinetics-sounds",
+    about="one class of a list of your choice, by top-1",
+    source="Arandjelovic and Zisserman 2017; no official list or script",
 )

@@ -1,14 +1,16 @@
 """MSRVTT-QA: questions made by rule from the captions of MSR-VTT (Xu et al. 2017).
 
-Files ``{train,val,test}_qa.json``, a list of {answer, category_id, id, question, video_id}; published are
-158,581 / 12,278 / 72,821 questions on 6,513 / 497 / 2,990 clips, numbered 0-6512, 6513-7009 and 7010-9999. The
-denominator of the usual accuracy is every question of the test split; missing videos count as wrong.
+Annotations: ``{train,val,test}_qa.json``, a list of {answer, category_id, id, question, video_id}; 158,581 / 12,278 /
+72,821 questions on 6,513 / 497 / 2,990 clips, numbered 0-6512, 6513-7009 and 7010-9999.
 
-Known faults: questions and answers come from a program and keep its mistakes ("coversation"). Common code lowers
-and strips the answers of the train split, not those of test: compare through one normaliser. The clips were cut
-from 7,180 videos, which these files do not name: the group is the clip.
+Score: exact match over every question of the test split, and by the first word; missing videos count as wrong.
+Mirasol3B reports it open-ended (P Table 1).
 
-Source of the format: https://github.com/xudejing/video-question-answering
+Known faults: questions and answers come from a program and keep its mistakes ("coversation"). Common code lowers and
+strips the answers of the train split, not those of test: compare through one normaliser. The clips were cut from 7,180
+videos, which these files do not name: the group is the clip.
+
+Source: https://github.com/xudejing/video-question-answering
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.annotations import Annotations, Record, RowError
 from mirasol.tasks.base.importer import Adapter, Row
 
@@ -51,8 +54,13 @@ ADAPTER = Adapter(
     about="MSRVTT-QA: open questions on short web clips.",
     licence="none stated",
     files={split: (f"{split}_qa.json",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("video_id",),
     patterns=("video{video_id}.*",),
     read=read,
+)
+PROTOCOL = open_ended.protocol(
+    name="msrvtt-qa",
+    about="open answers to questions about short web clips, by exact match",
+    source="Xu et al. 2017, https://github.com/xudejing/video-question-answering",
+    published={"train": 158_581, "val": 12_278, "test": 72_821},
 )

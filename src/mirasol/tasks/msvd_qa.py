@@ -1,14 +1,14 @@
 """MSVD-QA: questions made by rule from the captions of MSVD (Xu et al. 2017).
 
-Files ``{train,val,test}_qa.json``, a list of {answer, id, question, video_id}, and ``youtube_mapping.txt`` with
-lines ``YTID_start_end vidN``; 30,933 / 6,415 / 13,157 questions on 1,161 / 245 / 504 clips, numbered 1-1200,
-1201-1450 and 1451-1970. The denominator of the usual accuracy is every question of the test split.
+Annotations: ``{train,val,test}_qa.json``, a list of {answer, id, question, video_id}, and ``youtube_mapping.txt`` with
+lines ``YTID_start_end vidN``; 30,933 / 6,415 / 13,157 questions on 1,161 / 245 / 504 clips, numbered 1-1200, 1201-1450
+and 1451-1970. Score: exact match over every question of the test split, and by the first word.
 
-The group is the YouTube video, from the mapping; without that file it is the clip. Known fault: the splits were
-cut in the order of names, so that the clips 1198-1201 of one video lie on both sides of train and val. They stay
-where they were published, as a group of each split, and the summary names them.
+The group is the YouTube video, from the mapping; without that file it is the clip. Known fault: the splits were cut in
+the order of names, so the clips 1198-1201 of one video are in train and val. They stay where they were published, as a
+group of each split, and the summary names them.
 
-Source of the format: https://github.com/xudejing/video-question-answering
+Source: https://github.com/xudejing/video-question-answering
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.annotations import Annotations, Record, RowError
 from mirasol.tasks.base.importer import Adapter, Row
 from mirasol.tasks.msrvtt_qa import family_of
@@ -66,8 +67,13 @@ ADAPTER = Adapter(
     about="MSVD-QA: open questions on short YouTube clips, with what sound they have.",
     licence="none stated",
     files={split: (f"{split}_qa.json",) for split in ("train", "val", "test")},
-    splits={"train": "train", "val": "val", "test": "test"},
     fields=("video_id", "clip"),
     patterns=("vid{video_id}.*", "{clip}.*"),
     read=read,
+)
+PROTOCOL = open_ended.protocol(
+    name="msvd-qa",
+    about="open answers to questions about short YouTube clips, by exact match",
+    source="Xu et al. 2017, https://github.com/xudejing/video-question-answering",
+    published={"train": 30_933, "val": 6_415, "test": 13_157},
 )

@@ -15,28 +15,28 @@ from mirasol.tasks.base.protocol import Protocol
 from mirasol.tasks.base.writer import SUMMARY
 from mirasol.tasks.registry import ADAPTERS
 
-TASK = "qa"  # what is asked; captions and names of sounds are only learnt from
+TASK = "qa"  # the task that is scored; captions and names of sounds only train
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked, and what is known beside it."""
+    """The questions of a benchmark, and the facts that its score needs."""
 
     asked: tuple[Example, ...]  # in the order of the files
-    train: tuple[Example, ...]  # of the training split, where it is there
-    split: str  # as the set calls it, or ours of a data folder
-    folder: Path  # where files of the set may lie
-    published: str | None = None  # the set's own split that these are of, ``None`` where they are no such split
+    train: tuple[Example, ...]  # of the training split, if available
+    split: str  # in the set's words, or ours of a data folder
+    folder: Path  # may have files of the set
+    published: str | None = None  # the published split that these are, ``None`` for any other selection
 
 
 def questions_of(
     protocol: Protocol, *, annotations: Path | None = None, data: Path | None = None, split: str | None = None
 ) -> Questions:
-    """The questions of ``split``, by default the one that figures are published for.
+    """The questions of ``split``, by default the one with published figures.
 
     Args:
-        annotations: folder of the set's own files: every question of the split is asked.
-        data: a data folder: what its manifest has is asked.
+        annotations: folder of the set's own files: asks every question of the split.
+        data: a data folder: asks the questions of its manifest.
 
     Raises:
         MirasolError: both or neither is given, a file is missing or wrong, the folder holds another set, or the
@@ -61,7 +61,7 @@ def questions_of(
             f"{annotations}: split {wanted!r} of {adapter.name} has no question with an answer, so there is nothing to "
             f"score ({counts}): choose another with --split"
         )
-    # Of classes training adds nothing: no vocabulary is looked at.
+    # Scores of classes use no vocabulary, so they need no training split.
     learns = (
         wanted != "train"
         and protocol.closed != "classes"
@@ -72,7 +72,7 @@ def questions_of(
 
 
 def _count(adapter: Adapter, annotations: Path, split: str) -> str:
-    """What a published split has, in words."""
+    """The size of a published split, in words."""
     if not any((annotations / name).is_file() for name in adapter.files[split]):
         return "no file"
     try:
@@ -84,6 +84,9 @@ def _count(adapter: Adapter, annotations: Path, split: str) -> str:
 def _of_data(protocol: Protocol, data: Path, split: str | None) -> Questions:
     examples = read_manifest(data / "manifest.jsonl")
     summary = import_summary(data)
+    if protocol.name in summary.get("sets", {}):  # a folder with several data sets
+        summary = {**summary["sets"][protocol.name], "set": protocol.name}
+        examples = [e for e in examples if e.set == protocol.name]
     name = summary.get("set")
     if protocol.name in ADAPTERS and name != protocol.name:
         held = f"{data / SUMMARY}: this folder holds {name!r}" if name else f"{data}: no {SUMMARY} that names a set"
@@ -106,19 +109,19 @@ def _of_data(protocol: Protocol, data: Path, split: str | None) -> Questions:
 
 
 def _ours(protocol: Protocol, summary: dict[str, Any]) -> str:
-    """Our split that the published one became; an import may have used it as another."""
+    """Our split for the published one; an import may have used it as another."""
     adapter = ADAPTERS.get(protocol.name)
     usual = adapter.splits[protocol.split] if adapter else protocol.split
     return str(summary.get("used_as", {}).get(protocol.split, usual))
 
 
 def published_split(protocol: Protocol, summary: Mapping[str, Any], ours: str) -> str | None:
-    """The published split that an import with this ``summary`` used as ``ours``; ``None`` where none was, as of a val
-    that was made from train."""
+    """The published split that an import with this ``summary`` used as ``ours``; ``None`` without one, as for a val
+    made from train."""
     adapter = ADAPTERS.get(protocol.name)
     if adapter is None:
         return None
-    used: Mapping[str, str] = summary.get("used_as") or dict(adapter.splits)
+    used: Mapping[str, str] = summary.get("used_as") or adapter.splits
     names = [name for name, split in used.items() if split == ours]
     return names[0] if len(names) == 1 else None
 
@@ -127,7 +130,7 @@ def import_summary(data: Path) -> dict[str, Any]:
     """``import.json`` of a data folder, empty without one.
 
     Raises:
-        MirasolError: it is no JSON object.
+        MirasolError: the file is not a JSON object.
     """
     path = data / SUMMARY
     if not path.is_file():

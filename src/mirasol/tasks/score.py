@@ -1,4 +1,4 @@
-"""Predictions of anybody against the questions of a benchmark. No torch here."""
+"""Scores predictions, from this project or any other, against the questions of a benchmark. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mirasol.tasks.scoring.predictions import Prediction, match, read_prediction
 
 @dataclass(frozen=True)
 class Scored:
-    """The figures of a file of predictions, and its lines with what each was given."""
+    """The figures of a file of predictions, and its lines with their credits."""
 
     report: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -54,16 +54,16 @@ def score_predictions(
     """Score one prediction a question, in the order of the questions.
 
     Args:
-        wordnet: folder of WordNet's files, where the protocol needs them; ``None``: where Debian puts them.
+        wordnet: folder of WordNet's files, if the protocol needs them; ``None``: Debian's.
         spec: resamples and seed of the intervals.
 
     Returns:
-        The report (docs/evaluation.md): ``overall`` and ``parts``, each a cell with the headline figure; what the
-        protocol puts beside it; ``questions`` and ``classes`` with numbers and hashes; and ``missing``, the media
-        without an answer, whose questions count wrong. And the lines for `mirasol compare`.
+        The report (docs/evaluation.md): ``overall`` and ``parts``, each a cell with the headline figure; the
+        protocol's further figures; ``questions`` and ``classes`` with numbers and hashes; and ``missing``, the media
+        without an answer: their questions count wrong. And the lines for `mirasol compare`.
 
     Raises:
-        MirasolError: two classes are equal when normalised, or files that the protocol needs are not there.
+        MirasolError: two classes are equal when normalised, or files that the protocol needs are missing.
     """
     spec = spec or EvaluateSpec()
     classes = _classes(protocol, questions)
@@ -98,8 +98,11 @@ def score_predictions(
 
 
 def check_material(protocol: Protocol, questions: Questions, wordnet: Path | None = None) -> None:
-    """Raise :class:`MirasolError` for what would end the scoring after a long evaluation: files that the protocol needs
-    are not there, or two classes are equal when normalised."""
+    """Find early, before a long evaluation, any fault that would end the scoring.
+
+    Raises:
+        MirasolError: files that the protocol needs are missing, or two classes are equal when normalised.
+    """
     _check_classes(_classes(protocol, questions))
     protocol.judge(_material(questions, wordnet, EvaluateSpec()))
 
@@ -110,7 +113,7 @@ def _material(questions: Questions, wordnet: Path | None, spec: EvaluateSpec) ->
 
 
 def _classes(protocol: Protocol, questions: Questions) -> list[str]:
-    """The names of the classes, of a set of classes."""
+    """The names of the classes, if the set has classes."""
     return sorted({e.answers[0] for e in (*questions.asked, *questions.train)}) if protocol.closed == "classes" else []
 
 
@@ -123,7 +126,7 @@ def _check_classes(classes: Sequence[str]) -> None:
 
 
 def _line(benchmark: str, row: Asked) -> dict[str, Any]:
-    """The line of a scored prediction: a prediction like any other, with all that a comparison needs."""
+    """The line of a scored prediction: a prediction with everything that a comparison needs."""
     question: Example = row.question
     line = {
         "benchmark": benchmark,

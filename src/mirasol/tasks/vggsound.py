@@ -1,15 +1,15 @@
-"""VGG-Sound: ten seconds of YouTube each, one of 309 classes of sound whose source is seen (Chen et al. 2020).
+"""VGG-Sound: clips of ten seconds from YouTube, one of 309 classes of sound with a visible source (Chen et al. 2020).
 
-Files: ``vggsound.csv`` without a header, rows ``ytid,start second,label,split`` (train or test), or for the test
-split alone ``test.csv`` without a header, rows ``YTID_000300.mp4,label``: 15,446 of 309 classes. If ``stat.csv`` is
-there (``label,count,group``, no header), a label that it has not is an error.
+Annotations: ``vggsound.csv`` without a header, rows ``ytid,start second,label,split`` (train or test), or for the test
+split alone ``test.csv`` without a header, rows ``YTID_000300.mp4,label``: 15,446 of 309 classes. With ``stat.csv``
+(``label,count,group``, no header), a label that it lacks is an error.
 
-The supplement of Mirasol3B says 300 classes; the set has 309. The figure is top-1 over the test split. Known
-faults: videos vanish from YouTube, so report how many of the 15,446 are there; many clips hold more than one class
-(VGGSounder re-labels the test split; ``vggsounder.csv`` is not read here). Several clips can come from one video:
-the group is the YouTube id. There is no val split: one is made from train.
+Score: top-1 over the 15,446 test clips; the supplement of Mirasol3B says 300 classes, the set has 309. Videos vanish
+from YouTube, so published figures stand on fewer clips: the number of clips and the hash of their ids are part of the
+score. Many clips contain more than one class (VGGSounder re-labels the test split; ``vggsounder.csv`` is not read).
+Several clips can come from one video: the group is the YouTube id. The set has no val split: one is made from train.
 
-Media are the clips as the set names them, cut already: ``YTID_000300.mp4``.
+Media are the clips under the names of the set, already cut: ``YTID_000300.mp4``.
 
 Source: https://www.robots.ox.ac.uk/~vgg/data/vggsound/
 """
@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from mirasol.tasks.base import open_ended
 from mirasol.tasks.base.annotations import Annotations, Record
 from mirasol.tasks.base.importer import Adapter, Row
 
@@ -71,8 +72,15 @@ ADAPTER = Adapter(
     about="VGG-Sound: 309 classes of sound whose source is in the picture.",
     licence="CC-BY-4.0",
     files={"train": ("vggsound.csv",), "test": ("vggsound.csv", "test.csv")},
-    splits=SPLITS,
     fields=("youtube_id", "start", "label"),
     patterns=("{youtube_id}_{start:06d}.*",),
     read=read,
+)
+PROTOCOL = open_ended.class_protocol(
+    name="vggsound",
+    about="one of 309 classes of sound whose source is seen, by top-1",
+    source="Chen et al. 2020, https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
+    parts=lambda question: (),
+    published={"test": 15_446},
+    classes=309,
 )

@@ -1,11 +1,11 @@
-"""WebVid and files like it (Bain et al. 2021): a CSV with a caption a row, columns by name in any order.
+"""WebVid and similar files (Bain et al. 2021): a CSV with one caption a row, columns by name in any order.
 
-Files ``results_2M_train.csv`` or ``results_10M_train.csv`` or ``train.csv``, and the same with val. The id of the
-video is the column videoid (or video_id, id), the caption is name (or caption, text); page_dir, where it is there,
-is the folder of the file: ``page_dir/videoid.mp4``. Others (duration, contentUrl) are not read.
+Annotations: ``results_2M_train.csv``, ``results_10M_train.csv`` or ``train.csv``, and the same for val. The id of the
+video is the column videoid (or video_id, id), the caption is name (or caption, text); page_dir, if present, is the
+folder of the file: ``page_dir/videoid.mp4``. Other columns (duration, contentUrl) are ignored.
 
-There is no test split. The set is no longer given out; who has it has a part of it, so report how many videos are
-there. The group is the id; one video may stand under two: look at ``duplicates_across_splits`` in the summary.
+The set has no test split. It is no longer distributed and copies are partial, so report how many videos you have.
+The group is the id; one video may have two ids: see ``duplicates_across_splits`` in the summary.
 
 Source: https://github.com/m-bain/webvid
 """
@@ -55,7 +55,6 @@ ADAPTER = Adapter(
     files={
         split: (f"results_2M_{split}.csv", f"results_10M_{split}.csv", f"{split}.csv") for split in ("train", "val")
     },
-    splits={"train": "train", "val": "val"},
     fields=("videoid", "page_dir"),
     patterns=("{page_dir}/{videoid}.*", "{videoid}.*"),
     read=read,

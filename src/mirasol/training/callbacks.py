@@ -1,10 +1,9 @@
-"""What happens beside the steps of a phase: curves, evaluations, checkpoints, the progress bar."""
+"""Curves, evaluations, checkpoints and the progress bar of a phase."""
 
 from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +14,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.model.batch import Batch
 from mirasol.training.checkpoint import CHECKPOINT, FINGERPRINT
+from mirasol.training.config import PhaseRun
 from mirasol.training.curves import CURVES, SPEED, CurveFile
 from mirasol.training.module import PhaseModule
 from mirasol.training.optim import learning_rate
@@ -24,7 +24,7 @@ LOG_EVERY = 10  # steps of a curve's line: their mean
 
 
 class Window:
-    """Means over the steps since the last line, and the proof that none of them went wrong."""
+    """Means over the steps since the last line of the curves, and the check that all figures are finite."""
 
     def __init__(self, watched: tuple[str, ...]) -> None:
         self.watched = watched
@@ -34,7 +34,7 @@ class Window:
         self.recent: list[tuple[int, list[str], Tensor]] = []  # step, clip keys, figures that must be finite
 
     def add(self, step: int, keys: list[str], figures: dict[str, Tensor]) -> None:
-        """Take in the 0-dim figures of one step without waiting for the device."""
+        """Add the 0-dim figures of one step without waiting for the device."""
         values = torch.stack([value.double() for value in figures.values()])
         if self.sums is None:
             self.names, self.sums = list(figures), torch.zeros_like(values)
@@ -43,14 +43,8 @@ class Window:
         self.recent.append((step, keys, torch.stack([figures[name].double() for name in self.watched])))
 
     def check(self, phase: str) -> None:
-        """Look at the watched figures of every step since the last look.
-
-        Raises:
-            MirasolError: one is NaN or infinite.
-        """
-        if not self.recent:
-            return
-        table = torch.stack([values for _, _, values in self.recent]).tolist()
+        """Raise :class:`MirasolError` if a watched figure since the last check is NaN or infinite."""
+        table = torch.stack([values for _, _, values in self.recent]).tolist() if self.recent else []
         for (step, keys, _), values in zip(self.recent, table, strict=True):
             for name, value in zip(self.watched, values, strict=True):
                 if not math.isfinite(value):
@@ -62,7 +56,7 @@ class Window:
         self.recent.clear()
 
     def means(self, trainer: pl.Trainer) -> dict[str, float | None]:
-        """Mean of each figure over all processes (``None`` where it is not finite), and a fresh start."""
+        """Mean of each figure over all processes (``None`` where it is not finite); the next window begins."""
         assert self.sums is not None
         values = trainer.strategy.reduce(self.sums / self.count, reduce_op="mean")
         self.sums, self.count = None, 0
@@ -70,42 +64,38 @@ class Window:
         return {n: v if math.isfinite(v) else None for n, v in zip(self.names, values.tolist(), strict=True)}
 
     def state(self) -> dict[str, Any]:
-        """As plain values, for a checkpoint between two lines."""
+        """Plain values for a checkpoint between two lines."""
         return {"names": self.names, "sums": None if self.sums is None else self.sums.tolist(), "count": self.count}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """Undo :meth:`state`."""
+        """Set the values that :meth:`state` returned."""
         self.names, self.count = list(state["names"]), int(state["count"])
         sums = state["sums"]
         self.sums = None if sums is None else torch.tensor(sums, dtype=torch.float64, device=device)
 
 
 class Recorder(pl.Callback):
-    """Writes the curves, evaluates, and saves checkpoints, in an order that a kill at any point cannot spoil.
+    """Writes the curves, evaluates, and saves checkpoints, in an order that survives a kill at any point.
 
-    The line of a step is on the disk before the step's checkpoint, and a resumed run drops the lines
-    after its checkpoint. So the curves hold each logged step once, whenever the process was killed.
+    The line of a step is on the disk before the step's checkpoint, and a resumed run drops the lines after its
+    checkpoint. So the curves hold each logged step once.
     """
 
     def __init__(
         self,
-        phase: str,
-        *,
-        folder: Path,
+        run: PhaseRun,
         validation: Validation,
         progress: Progress,
         made_by: dict[str, Any],
         start: int,
-        watched: tuple[str, ...] = ("loss", "grad_norm"),
+        watched: tuple[str, ...],
     ) -> None:
-        self.phase = phase
-        self.progress = progress
-        self.validation = validation
-        self.made_by = made_by
-        self.start = start
+        """``made_by``: the run's fingerprint. ``start``: its first step. ``watched``: figures that must be finite."""
+        folder = run.paths.runs
+        self.phase, self.validation, self.progress = run.name, validation, progress
+        self.made_by, self.start = made_by, start
         self.checkpoint = folder / CHECKPOINT
-        self.curves = CurveFile(folder / CURVES)
-        self.speed = CurveFile(folder / SPEED)
+        self.curves, self.speed = CurveFile(folder / CURVES), CurveFile(folder / SPEED)
         self.window = Window(watched)
         self.restored: dict[str, Any] | None = None
         self.began = 0.0  # when the steps since the last line began
@@ -141,8 +131,8 @@ class Recorder(pl.Callback):
             line = self._log(trainer, pl_module, step, evaluate=milestone)
             shown = {name: line[name] for name in ("loss", "text") if line[name] is not None}
             shown |= {"val": line["val"]["exact_match"]} if milestone else {}
-        # Told to stop: what was learnt since the last checkpoint is kept. Several processes would have to agree
-        # on the step, and Lightning stops them where they do not: they go back to the last checkpoint.
+        # On SIGTERM one process saves its progress. Several would have to agree on the step, and Lightning stops them
+        # at different ones: they resume from the last checkpoint.
         if milestone or (trainer.received_sigterm and trainer.world_size == 1):
             self.window.check(self.phase)
             trainer.save_checkpoint(self.checkpoint)
@@ -151,8 +141,7 @@ class Recorder(pl.Callback):
     def _log(self, trainer: pl.Trainer, module: PhaseModule, step: int, *, evaluate: bool) -> dict[str, Any]:
         steps = self.window.count
         self.window.check(self.phase)
-        line: dict[str, Any] = {"step": step, **self.window.means(trainer)}
-        line["lr"] = learning_rate(step - 1, module.config)
+        line: dict[str, Any] = self.window.means(trainer) | {"step": step, "lr": learning_rate(step - 1, module.config)}
         rate = steps * module.config.batch_size / max(time.monotonic() - self.began, 1e-9)
         if evaluate:
             line["val"] = self.validation.run(trainer, module)

@@ -1,13 +1,16 @@
-"""Settings of a training phase (S 4). No torch here: ``params check`` reads it."""
+"""Settings of a training phase (S 4), and the description of one run. No torch here: ``params check`` reads it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from mirasol.core.fields import param
+from mirasol.media.clip import ClipSpec
 
 INIT = re.compile(r"(?P<folder>.+)@(?P<hash>[0-9a-f]{8,64})")  # weights, and how the SHA-256 of their bytes begins
+MIX_ENTRY = re.compile(r"(?P<name>[\w.-]+):(?P<weight>[1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,16 @@ class PhaseConfig:
     jitter: int = param(0, "chunks at most that a clip begins later; what comes before is not seen", ge=0)
     checkpoint_every: int = param(200, "steps between evaluations on the val split and checkpoints in runs/", ge=1)
     val_clips: int = param(256, "clips of the val split that each evaluation scores", ge=1)
+    mix: str = param(
+        "",
+        "data sets and their shares of the training clips, as in `msrvtt-qa:3 vggsound:1`: exactly 3 and 1 in any 4; "
+        "empty: all clips alike",
+    )
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The `training` section: what the three phases share."""
+    """The `training` section: settings of all three phases."""
 
     init: str = param(
         "",
@@ -80,3 +88,48 @@ class TrainingConfig:
         choices=("auto", "dense", "loop", "flex"),
     )
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))
+
+
+def is_mix(text: str) -> bool:
+    """Whether ``text`` is ``NAME:WEIGHT ...`` with each name once, or empty."""
+    found = [MIX_ENTRY.fullmatch(entry) for entry in text.split()]
+    return all(found) and len({match["name"] for match in found if match}) == len(found)
+
+
+def parse_mix(text: str) -> dict[str, int]:
+    """The weight of each data set in ``PhaseConfig.mix``, by name.
+
+    Raises:
+        ValueError: it is not a mix.
+    """
+    if not is_mix(text):
+        raise ValueError(f"mix {text!r}: expected NAME:WEIGHT, weights from 1 to 9999, each name once")
+    return {name: int(weight) for name, _, weight in (entry.rpartition(":") for entry in text.split())}
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a phase reads and writes."""
+
+    shards: Path  # folder with `shards.json`
+    tokenizer: Path  # `tokenizer.json`
+    cache: Path  # folder of decoded clips, for all phases and processes of this machine
+    runs: Path  # folder of the run that survives a kill: checkpoint, curves, damaged clips, TensorBoard files
+    out: Path  # folder for `weights.safetensors`, `config.json` and `curves.jsonl`, each written whole
+    init: Path | None = None  # folder of the weights to start from; None: random ones by the seed
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One run of a training phase."""
+
+    name: str  # `pretrain`, `audio_pretrain` or `finetune`
+    config: PhaseConfig
+    training: TrainingConfig
+    clip: ClipSpec
+    paths: RunPaths
+
+    @property
+    def samples(self) -> int:
+        """Training samples of the whole run, over all processes."""
+        return self.config.steps * self.config.batch_size

@@ -1,4 +1,4 @@
-"""Open weights from local files: read, mapped onto the model, accounted for, written as any model is."""
+"""Open weights from local files: read, map onto the model, account for each tensor, write a model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from mirasol.core.errors import MirasolError, listing
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.pretrained.mirasol import read_earlier
-from mirasol.model.pretrained.tensor_map import Found, account
+from mirasol.model.pretrained.mirasol import read_mirasol
+from mirasol.model.pretrained.tensor_map import TensorMap, account
 from mirasol.model.pretrained.text import read_text
 from mirasol.model.pretrained.vision import Pixels, read_vision
 from mirasol.model.pretrained.vocabulary import Vocabulary
@@ -35,20 +35,20 @@ PROBLEMS_SHOWN = 40
 
 @dataclass(frozen=True)
 class Sources:
-    """What to start from; what comes later in this list overrides what comes earlier."""
+    """The files to start from; later ones override earlier ones."""
 
     earlier: Path | None = None  # folder of mirasol weights
     vision: Path | None = None  # safetensors
     text: Path | None = None  # safetensors
-    pixels: str = "auto"  # `auto` or one of PIXELS: how `vision` was fed
-    pieces: Path | None = None  # tokenizer.json of `text`, or of `earlier`; None: the one beside the file
+    pixels: str = "auto"  # `auto` or one of PIXELS: the scaling of pixels that `vision` was trained with
+    pieces: Path | None = None  # tokenizer.json of `text`, or of `earlier`; None: the one in the same folder
 
 
 @dataclass
 class Report:
-    """Every parameter of the model once, every tensor of the files that went nowhere, and what to know."""
+    """Every parameter of the model once, every unused tensor of the files, and notes."""
 
-    rows: list[tuple[str, str, int, str]] = field(default_factory=list)  # part, how, parameters, from what
+    rows: list[tuple[str, str, int, str]] = field(default_factory=list)  # part, how, parameters, source
     unused: list[tuple[str, str, int, str]] = field(default_factory=list)  # file, key, numbers, why
     notes: list[str] = field(default_factory=list)
 
@@ -57,13 +57,13 @@ def import_weights(config: ModelConfig, tokenizer: Tokenizer, seed: int, sources
     """Build the model of ``config``, random by ``seed``, start it from ``sources`` and write it to ``out``.
 
     Raises:
-        MirasolError: a file is no safetensors or missing, ``out`` holds a source, or tensors do not fit: all of
-            them, with key, given and expected shape. Nothing is written then.
+        MirasolError: a file is missing or not safetensors, ``out`` holds a source, or tensors do not fit: lists all
+            of them, with key, given and expected shape. Nothing is written then.
     """
     _check_sources(sources, out)
     torch.manual_seed(seed)
     model = Mirasol(config)
-    report, taken, problems = Report(), Found.of(model), []
+    report, taken, problems = Report(), TensorMap.of(model), []
     for path, found in _read(model, tokenizer, sources):
         problems += [f"{path}: {problem}" for problem in found.problems]
         taken.tensors |= found.tensors
@@ -95,25 +95,25 @@ def _check_sources(sources: Sources, out: Path) -> None:
         raise MirasolError(f"--pieces {sources.pieces}: goes with --text or --from, and neither is given")
 
 
-def _read(model: Mirasol, tokenizer: Tokenizer, sources: Sources) -> Iterator[tuple[Path, Found]]:
+def _read(model: Mirasol, tokenizer: Tokenizer, sources: Sources) -> Iterator[tuple[Path, TensorMap]]:
     if sources.earlier is not None:
         path = sources.earlier / WEIGHTS
         before = read_config(sources.earlier)
         pieces = sources.pieces if sources.text is None else None
-        yield path, read_earlier(read_tensors(path), before, _our_pieces(path, before, tokenizer, pieces), model)
+        yield path, read_mirasol(read_tensors(path), before, _our_pieces(path, before, tokenizer, pieces), model)
     if sources.vision is not None:
         pixels = _pixels(sources.vision, sources.pixels)
-        tensors, settings = read_tensors(sources.vision), _beside(sources.vision, "config.json")
+        tensors, settings = read_tensors(sources.vision), _neighbour(sources.vision, "config.json")
         yield sources.vision, read_vision(tensors, settings, pixels, model)
     if sources.text is not None:
         path, tensors = sources.text, read_tensors(sources.text)
         if "text.embedding.weight" in tensors:  # ours
             before = read_config(path.parent)
             vocabulary = _our_pieces(path, before, tokenizer, sources.pieces)
-            yield path, read_earlier(tensors, before, vocabulary, model, lambda part: part == "text")
+            yield path, read_mirasol(tensors, before, vocabulary, model, lambda part: part == "text")
         elif "gpt_neox.embed_in.weight" in tensors:
             vocabulary = _their_pieces(path, tokenizer, sources.pieces)
-            yield path, read_text(tensors, _beside(path, "config.json"), vocabulary, model)
+            yield path, read_text(tensors, _neighbour(path, "config.json"), vocabulary, model)
         else:
             yield path, read_text(tensors, {}, Vocabulary({}, 0), model)
 
@@ -143,23 +143,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _pixels(path: Path, name: str) -> Pixels:
-    """How the checkpoint's model was fed: as the option says, or as the files beside it do."""
+    """The scaling of pixels by the option, or by the files next to the checkpoint."""
     if name != "auto":
         if name not in PIXELS:
             raise MirasolError(f"--pixels {name}: expected auto, {' or '.join(PIXELS)}")
         return PIXELS[name]
-    timm = _beside(path, "config.json").get("pretrained_cfg", {})
-    with _complaining(path.parent / "config.json"):
+    timm = _neighbour(path, "config.json").get("pretrained_cfg", {})
+    with _explained(path.parent / "config.json"):
         if "mean" in timm:
             return Pixels(_three(timm["mean"]), _three(timm["std"]), "config.json")
-    settings = _beside(path, "preprocessor_config.json")
-    with _complaining(path.parent / "preprocessor_config.json"):
+    settings = _neighbour(path, "preprocessor_config.json")
+    with _explained(path.parent / "preprocessor_config.json"):
         if "image_mean" in settings:
             return Pixels(_three(settings["image_mean"]), _three(settings["image_std"]), "preprocessor_config.json")
     raise MirasolError(
-        f"{path}: which pixels was it trained on? Neither preprocessor_config.json nor timm's config.json lies beside "
-        "it. Put it there, or say --pixels imagenet (mean and deviation of ImageNet: DeiT, MAE, DINOv2) or --pixels "
-        "half (-1..1: Google's ViTs)"
+        f"{path}: unknown scaling of pixels: neither preprocessor_config.json nor timm's config.json lies next to it. "
+        "Put it there, or give --pixels imagenet (mean and deviation of ImageNet: DeiT, MAE, DINOv2) or --pixels half "
+        "(-1..1: Google's ViTs)"
     )
 
 
@@ -173,10 +173,10 @@ def _three(values: Any) -> tuple[float, ...]:
 
 
 def _our_pieces(path: Path, before: ModelConfig, tokenizer: Tokenizer, pieces: Path | None) -> Vocabulary:
-    """Pieces of an earlier model of ours; without its tokenizer they are taken to be ours, if they are as many."""
-    beside = path.parent / "tokenizer.json"
-    if pieces is None and beside.is_file():
-        pieces = beside
+    """Pieces of an earlier model; without its tokenizer they count as the present ones if as many."""
+    neighbour = path.parent / "tokenizer.json"
+    if pieces is None and neighbour.is_file():
+        pieces = neighbour
     if pieces is not None:
         texts = Tokenizer.load(pieces).pieces
         if len(texts) != before.vocabulary:
@@ -184,8 +184,8 @@ def _our_pieces(path: Path, before: ModelConfig, tokenizer: Tokenizer, pieces: P
         return Vocabulary.match(tokenizer.pieces, texts)
     if before.vocabulary != tokenizer.vocabulary:
         raise MirasolError(
-            f"{path}: a vocabulary of {before.vocabulary} pieces, here {tokenizer.vocabulary}: which piece is which? "
-            "Name the tokenizer.json it was trained with: --pieces FILE"
+            f"{path}: cannot match the pieces of a vocabulary of {before.vocabulary} and of {tokenizer.vocabulary} "
+            "here: name the tokenizer.json it was trained with: --pieces FILE"
         )
     return Vocabulary({i: i for i in range(tokenizer.vocabulary)}, before.vocabulary)
 
@@ -193,10 +193,10 @@ def _our_pieces(path: Path, before: ModelConfig, tokenizer: Tokenizer, pieces: P
 def _their_pieces(path: Path, tokenizer: Tokenizer, pieces: Path | None) -> Vocabulary:
     """Pieces of a Hugging Face tokenizer.json; byte pieces of letters beyond ASCII match none of ours."""
     pieces = pieces or path.parent / "tokenizer.json"
-    settings = _beside(pieces, pieces.name)
+    settings = _neighbour(pieces, pieces.name)
     if not settings:
         raise MirasolError(f"{pieces}: no such file; embeddings without their pieces are of no use: --pieces FILE")
-    with _complaining(pieces):
+    with _explained(pieces):
         vocabulary = settings["model"]["vocab"]
         if isinstance(vocabulary, dict):  # BPE; unigram has a list of pieces with their scores
             ordered = list(vocabulary.items())
@@ -205,7 +205,9 @@ def _their_pieces(path: Path, tokenizer: Tokenizer, pieces: Path | None) -> Voca
         ordered += [(str(extra["content"]), int(extra["id"])) for extra in settings.get("added_tokens", ())]
         where = {str(text).replace("Ġ", SPACE): int(index) for text, index in reversed(ordered)}
         rows = {i: where[text] for i, text in enumerate(tokenizer.pieces) if text in where}
-    size = int(_beside(path, "config.json").get("vocab_size", 50432))  # GPTNeoXConfig's default; may exceed the pieces
+    size = int(
+        _neighbour(path, "config.json").get("vocab_size", 50432)
+    )  # GPTNeoXConfig's default; may exceed the pieces
     if rows and max(rows.values()) >= size:
         raise MirasolError(
             f"{pieces}: piece {max(rows.values())}, but {path.parent / 'config.json'} says {size} pieces"
@@ -213,20 +215,20 @@ def _their_pieces(path: Path, tokenizer: Tokenizer, pieces: Path | None) -> Voca
     return Vocabulary(rows, size)
 
 
-def _beside(path: Path, name: str) -> dict[str, Any]:
-    """A JSON file in the folder of ``path``, empty if there is none."""
-    beside = path.parent / name
-    if not beside.is_file():
+def _neighbour(path: Path, name: str) -> dict[str, Any]:
+    """A JSON file in the folder of ``path``, ``{}`` if missing."""
+    neighbour = path.parent / name
+    if not neighbour.is_file():
         return {}
-    with _complaining(beside):
-        settings = json.loads(beside.read_text(encoding="utf-8"))
+    with _explained(neighbour):
+        settings = json.loads(neighbour.read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError("no JSON object")
         return settings
 
 
 @contextmanager
-def _complaining(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:

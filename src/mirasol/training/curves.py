@@ -10,15 +10,13 @@ from typing import Any
 from mirasol.core.files import atomic_write, disk_error
 
 CURVES = "curves.jsonl"
-SPEED = "speed.jsonl"  # how fast it went: apart, as no two runs agree on it
+SPEED = "speed.jsonl"  # in a separate file, as no two runs agree on it
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of ``path``; a last line that a killed run left cut off does not count."""
-    if not path.exists():
-        return []
+    """The complete lines of ``path``, without a last line that a kill has cut."""
     lines = []
-    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
+    for text in path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else ():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
@@ -27,13 +25,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class CurveFile:
-    """A file of lines that each carry their ``step``, to which a resumed run adds without gap or double."""
+    """A file of lines with their ``step``; a resumed run appends without gap or duplicate."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def start(self, step: int) -> None:
-        """Keep the lines up to ``step``, which a checkpoint vouches for, and drop later ones.
+        """Keep the lines up to ``step``, that of the checkpoint, and drop later ones.
 
         Raises:
             MirasolError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""One training phase as Lightning sees it: losses, optimiser, and what to write down. It opens no files."""
+"""One training phase as a LightningModule: losses, optimiser, figures for the curves. It opens no files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ LOSSES = ("text", "latent", "video", "audio")  # audio where the model reconstru
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of everything random in one step: dropout and masks are a function of it alone.
-
-    A resumed run therefore needs no state of a random generator, and one that changes its number of
-    loader processes draws the same masks.
-    """
+    """The seed of dropout and masks in one step: a resumed run needs no state of a random generator, and the number of
+    loader processes changes no mask."""
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
@@ -29,8 +26,8 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 def reseed(seed: int, device: torch.device) -> None:
     """Seed torch for work on ``device``.
 
-    Not ``torch.manual_seed``: where CUDA has not started it notes the seed, with a stack trace, for each
-    kind of device that might start later; a millisecond and some memory that never comes back, every step.
+    Before CUDA has started, ``torch.manual_seed`` queues the seed with a stack trace for each kind of device: a
+    millisecond and a leak in every step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -40,24 +37,18 @@ def reseed(seed: int, device: torch.device) -> None:
 class PhaseModule(pl.LightningModule):
     """Trains ``model`` by the settings of one phase.
 
-    After each step ``figures`` holds 0-dim tensors for the curves: the loss
-    and its parts, the state of x (a latent that collapses has a low loss), the gradient's norm.
-    They stay on the device: reading one each step would make a GPU wait.
+    After each step ``figures`` holds 0-dim tensors for the curves: the loss and its parts, the state of x (a latent
+    that collapses has a low loss), the norm of the gradient. They stay on the device: reading one makes a GPU wait.
     """
 
     def __init__(self, model: Mirasol, config: PhaseConfig, *, seed: int, fused: bool) -> None:
         super().__init__()
-        self.model = model
-        self.config = config
-        self.seed = seed
-        self.fused = fused
+        self.model, self.config, self.seed, self.fused = model, config, seed, fused
         self.figures: dict[str, Tensor] = {}
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
         """The loss of the phase (P 3.5): text, latent and reconstruction, each with its weight."""
-        c = self.config
-        weights = (c.text_weight, c.latent_weight, c.video_weight, c.audio_weight)
-        weighed = (w * losses[name] for name, w in zip(LOSSES, weights, strict=True) if name in losses)
+        weighed = (getattr(self.config, f"{name}_weight") * losses[name] for name in LOSSES if name in losses)
         return sum(weighed, start=torch.zeros(()))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -80,7 +71,7 @@ class PhaseModule(pl.LightningModule):
         self.figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, bound).detach()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the rate of this step: a function of the step, so nothing of it is kept in a checkpoint."""
+        """Set the rate of this step: a function of the step, so checkpoints need no scheduler state."""
         rate = learning_rate(self.global_step, self.config)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 from mirasol.training.config import PhaseConfig
 
 
 def learning_rate(step: int, config: PhaseConfig) -> float:
-    """The rate of optimiser step ``step`` (0 for the first): linear warm-up, then a cosine down to 0.
-
-    It knows the step and the settings only, so a resumed run needs no scheduler state.
-    """
+    """The rate of optimiser step ``step`` (0 for the first): linear warm-up, then a cosine down to 0."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -25,20 +23,18 @@ def learning_rate(step: int, config: PhaseConfig) -> float:
 
 def decayed_names(model: nn.Module) -> set[str]:
     """Names of the parameters under weight decay: matrices that multiply, no norms, biases or embeddings."""
-    names = set()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(prefix, recurse=False):
-            multiplies = name.rpartition(".")[2].endswith("weight") and not isinstance(module, nn.Embedding)
-            if parameter.ndim >= 2 and multiplies:
-                names.add(name)
-    return names
+    return {
+        name
+        for prefix, module in model.named_modules()
+        for name, parameter in module.named_parameters(prefix, recurse=False)
+        if parameter.ndim >= 2 and name.endswith("weight") and not isinstance(module, nn.Embedding)
+    }
 
 
 def build_groups(model: Mirasol, weight_decay: float) -> list[dict[str, Any]]:
     """Two optimiser groups, with and without decay, for every part of the model, frozen or not.
 
-    The layout depends on the model alone, never on the phase; a frozen parameter has no gradient,
-    and AdamW leaves parameters without gradient alone, decay included.
+    The layout depends on the model alone. AdamW changes no parameter without a gradient, so a frozen one stays.
     """
     parameters = dict(model.named_parameters())
     decayed = decayed_names(model)

@@ -1,23 +1,20 @@
-"""What each training phase learns from and what it freezes (S 4)."""
+"""The tasks that each training phase learns from and the parts that it freezes (S 4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase: the tasks of its examples (captions may come beside them by weight), and the parts that learn.
+    """A phase of training."""
 
-    ``trained`` names the groups of :func:`mirasol.model.mirasol.parameter_groups` that learn;
-    ``None`` stands for all of them.
-    """
-
-    tasks: tuple[str, ...]
-    trained: tuple[str, ...] | None
-    required: bool  # False: without examples of its tasks the phase hands its weights on unchanged
+    tasks: tuple[str, ...]  # of its examples; captions may accompany them by weight
+    trained: tuple[str, ...] | None  # groups of `parameter_groups` that learn; None: all
+    required: bool  # False: without examples of its tasks the weights stay unchanged
 
 
 PHASES: dict[str, Phase] = {
@@ -37,21 +34,17 @@ PHASES: dict[str, Phase] = {
 
 
 def find_phase(name: str) -> Phase:
-    """The phase called ``name``.
-
-    Raises:
-        ValueError: there is no such phase.
-    """
+    """The phase called ``name``; raises ``ValueError`` for an unknown one."""
     if name not in PHASES:
         raise ValueError(f"training phase {name!r}: expected one of {', '.join(PHASES)}")
     return PHASES[name]
 
 
 def freeze(model: Mirasol, phase: Phase) -> None:
-    """Set ``requires_grad`` of every parameter to what the phase trains.
+    """Set ``requires_grad`` of the parameters that the phase trains, and of no other.
 
     Raises:
-        ValueError: the model has no group of that name.
+        ValueError: the model lacks a group.
     """
     groups = parameter_groups(model)
     trained = tuple(groups) if phase.trained is None else phase.trained

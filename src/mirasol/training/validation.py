@@ -1,4 +1,4 @@
-"""Accuracy on the val split while training: cheap, and per question family from the first evaluation on.
+"""Accuracy on the val split while training, per question family.
 
 One modality can starve the other without a trace in the loss; a family at chance shows it.
 """
@@ -18,15 +18,15 @@ from mirasol.model.mirasol import Mirasol
 
 
 def score_texts(model: Mirasol, batch: Batch) -> tuple[Tensor, Tensor]:
-    """How well the model expects each answer, all earlier tokens given (teacher forcing; no generation).
+    """Score the answers by teacher forcing, without generation.
 
     Returns:
-        Mean cross-entropy of each answer's tokens, float [B, Q], and whether every token of it is the
-        most likely one, bool [B, Q].
+        Mean cross-entropy of each answer's tokens, float [B, Q], and whether each of them is the most likely one,
+        bool [B, Q].
     """
     encoded = model.encode(batch)
     asked = batch.answer_mask[:, :, 1:]  # a token is predicted from the one before it
-    hidden = model.text(batch.tokens[:, :, :-1], *model.text.memory_of(encoded.h, encoded.present))
+    hidden, _ = model.text(batch.tokens[:, :, :-1], model.text.memory_of(encoded.h, encoded.present))
     logits = model.text.head(hidden[asked])
     targets = batch.tokens[:, :, 1:][asked]
     text = asked.flatten(0, 1).nonzero()[:, 0]
@@ -40,7 +40,7 @@ class Validation:
     """Scores a fixed part of the val split.
 
     Args:
-        batches: gives the batches of process ``rank`` of ``world``: disjoint parts of the clips.
+        batches: the batches of process ``rank`` of ``world``: disjoint parts of the clips.
         families: family of each example id, at least one; the same in all processes.
     """
 
@@ -72,22 +72,15 @@ class Validation:
                     table[self.rows[self.families[example]]] += torch.tensor([1.0, correct, loss], dtype=torch.float64)
 
     def _figures(self, table: list[list[float]]) -> dict[str, Any]:
-        families = {
-            name: {"exact_match": table[row][1] / table[row][0], "n": int(table[row][0])}
-            for name, row in self.rows.items()
-            if table[row][0]
-        }
+        counts = {name: table[row] for name, row in self.rows.items() if table[row][0]}
+        families = {name: {"exact_match": right / n, "n": int(n)} for name, (n, right, _) in counts.items()}
         texts, right, loss = (sum(column) for column in zip(*table, strict=True))
-        return {
-            "exact_match": right / max(texts, 1),
-            "text": loss / max(texts, 1),
-            "n": int(texts),
-            "families": families,
-        }
+        total = max(texts, 1)
+        return {"exact_match": right / total, "text": loss / total, "n": int(texts), "families": families}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested figures under names with slashes, as TensorBoard takes them; what is no number is left out."""
+    """Nested figures under names with slashes, as TensorBoard takes them, without ``None``."""
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -36,7 +36,7 @@ def read_config(folder: str | Path) -> ModelConfig:
     """The sizes of the model in ``folder``.
 
     Raises:
-        MirasolError: there is no such file, or it is not a model's.
+        MirasolError: the file is missing or not that of a model.
     """
     path = Path(folder) / CONFIG
     try:
@@ -48,10 +48,9 @@ def read_config(folder: str | Path) -> ModelConfig:
 
 
 def load_model(folder: str | Path) -> Mirasol:
-    """The model in ``folder``, on the CPU and in training mode, as a new one is.
+    """The model in ``folder``, on the CPU and in training mode.
 
-    Weights of 1 GiB or more stay mapped from their file until they are changed: the system may drop and read them
-    again.
+    Weights of 1 GiB or more stay mapped from their file until they change: the system may drop and reread them.
 
     Raises:
         MirasolError: a file is missing, damaged, or the weights do not fit ``config.json``.
@@ -70,14 +69,14 @@ def load_model(folder: str | Path) -> Mirasol:
 
 
 def pinned(folder: str | Path) -> str:
-    """``FOLDER@HASH``: names these weights and no others, wherever the folder goes (`training.init`)."""
+    """``FOLDER@HASH``: these weights and no others (`training.init`)."""
     return f"{folder}@{sha256_file(Path(folder) / WEIGHTS)[:12]}"
 
 
 def find_pinned(value: str) -> Path | None:
     """The folder that `training.init` names, ``None`` if it is empty.
 
-    The hash in the value is what DVC sees: other weights need another value, so a phase cannot go on as up to date.
+    DVC compares the value: other weights need another hash, so that a phase does not count as up to date.
 
     Raises:
         MirasolError: no such weights, or the folder now holds others.

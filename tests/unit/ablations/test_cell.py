@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.cell import CONDITIONS, MARKS, mark, permuted, run_cell
+from ablations.cell import CONDITIONS, MARKS, CellRun, mark, permuted, run_cell
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.loading.texts import Text
@@ -26,7 +26,7 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
-from mirasol.training.config import PhaseConfig, TrainingConfig
+from mirasol.training.config import PhaseConfig, RunPaths, TrainingConfig
 
 CLIP = ClipSpec(fps=4.0, chunks=8, frames_per_chunk=2, audio_bands=8)
 SPEC = EvaluateSpec(split="test", batch_size=4)
@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_of(world: Path) -> ModelConfig:
     words = Tokenizer.load(world / "tokenizer.json")
     return build_config(
-        ModelSpec(preset="tiny", combined=4, queries="last"),
+        ModelSpec(preset="tiny", num_queries=4, queries="last"),
         size=CLIP.size,
         frames_per_chunk=CLIP.frames_per_chunk,
         mels=CLIP.mels,
@@ -64,10 +64,9 @@ def batches(world: Path) -> list[Batch]:
 
 
 def run(world: Path, folder: Path, *phases: str, permute: bool = False) -> dict[str, object]:
-    return run_cell(
-        [(name, PHASE) for name in phases], TRAINING, CLIP, model_of(world), SPEC, world / "shards",
-        world / "tokenizer.json", folder / "out", folder / "runs", permute=permute,
-    )  # fmt: skip
+    runs = folder / "runs"
+    paths = RunPaths(world / "shards", world / "tokenizer.json", runs / "cache", runs, folder / "out")
+    return run_cell(CellRun([(n, PHASE) for n in phases], TRAINING, CLIP, model_of(world), paths, permute), SPEC)
 
 
 def test_a_cell_marks_every_question_under_every_condition(world: Path, tmp_path: Path) -> None:
@@ -99,7 +98,9 @@ def test_a_mark_is_what_greedy_generation_gets_right(world: Path) -> None:
             network.zero_grad()
             model(batch)["text"].backward()
             network.step()
-    rows = {row["id"]: row["full"] for row in mark(model, world / "shards", world / "tokenizer.json", SPEC, 1, None)}
+    rows = {
+        row["id"]: row["unchanged"] for row in mark(model, world / "shards", world / "tokenizer.json", SPEC, 1, None)
+    }
     truth = {e.id: e.answers[0] for e in read_manifest(world / "data/manifest.jsonl")}
     said = {
         example: text

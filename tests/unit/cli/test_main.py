@@ -18,12 +18,12 @@ from mirasol.cli.bench import BENCHMARKS
 from mirasol.cli.main import app, model
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import render
-from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.registry import PROTOCOLS
 
 ROOT = Path(__file__).parents[3]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
 SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
-SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"}
+SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run", "append"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "ablate": {"table", "seeds", "jobs", "list_", "dry_run"},
@@ -32,7 +32,8 @@ COMMANDS = {
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out"},
     "data import fsdd": {"media", "out"},
-    "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
+    "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append"},
+    "data import webdataset": {"tars", "out", "split", "caption_key"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
     "doctor": set(),

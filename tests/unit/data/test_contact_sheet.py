@@ -98,7 +98,7 @@ def test_one_shard_can_be_seen(tiny_shards: TinyShards, tmp_path: Path) -> None:
 
 
 def test_training_samples_are_those_of_the_loader(loader: Make, tokenizer: Tokenizer, tmp_path: Path) -> None:  # noqa: F811
-    training = loader(start_sample=4, augmentation=Augmentation(crop=0.5, flip=0.5, mixup=0.4, jitter=1))
+    training = loader(start=4, augmentation=Augmentation(crop=0.5, flip=0.5, mixup=0.4, jitter=1))
     drawn: list[int] = []
     read = type(training.samples).__getitem__
 

@@ -49,7 +49,7 @@ def test_every_question_has_a_prediction_in_the_order_of_the_manifest(project: P
     rows = predictions(project)
     assert [row["example_id"] for row in rows] == [e.id for e in asked]
     assert set(rows[0]) == {"example_id", "clip", "group", "family", "prompt", "answers", "predicted"}
-    assert set(rows[0]["predicted"]) == {"full", "muted", "blanked", "swapped", "shuffled"}
+    assert set(rows[0]["predicted"]) == {"unchanged", "muted", "blanked", "swapped", "shuffled"}
 
 
 def test_the_report_counts_every_question(project: Path) -> None:
@@ -63,7 +63,9 @@ def test_the_report_counts_every_question(project: Path) -> None:
 def test_conditions_change_what_the_model_says(project: Path) -> None:
     run(project)
     for condition in ("muted", "blanked", "swapped", "shuffled"):
-        assert any(row["predicted"][condition] != row["predicted"]["full"] for row in predictions(project)), condition
+        assert any(row["predicted"][condition] != row["predicted"]["unchanged"] for row in predictions(project)), (
+            condition
+        )
 
 
 def test_equal_inputs_give_equal_bytes(project: Path) -> None:
@@ -158,7 +160,7 @@ def test_data_without_sound_is_evaluated(project: Path) -> None:
     for path in sorted((project / "build/shards").glob("test-*.idx.json")):
         _silence(path)
     run(project)
-    assert all(row["predicted"]["swapped"] == row["predicted"]["full"] for row in predictions(project))
+    assert all(row["predicted"]["swapped"] == row["predicted"]["unchanged"] for row in predictions(project))
 
 
 def _silence(index: Path) -> None:

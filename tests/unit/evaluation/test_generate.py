@@ -53,7 +53,7 @@ def test_all_conditions_are_answered_as_each_by_itself(made_project: Path, beam:
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     batch, swapped = batch_of(made_project), batch_of(made_project, "swapped")
     found = answer_all(model, [(batch, swapped)], words, 6, Progress("evaluate", 5, "clips"), beam, seed=3)
-    changed = {"full": batch, "muted": muted(batch), "blanked": blanked(batch), "swapped": swapped}
+    changed = {"unchanged": batch, "muted": muted(batch), "blanked": blanked(batch), "swapped": swapped}
     changed["shuffled"] = shuffled(batch, 3)
     for condition, clips in changed.items():
         expected = answer(model, clips, words, 6, beam)

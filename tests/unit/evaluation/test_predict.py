@@ -17,8 +17,8 @@ from mirasol.evaluation import closed
 from mirasol.evaluation.evaluate import evaluate
 from mirasol.evaluation.predict import predict
 from mirasol.tasks.base.protocol import Protocol
-from mirasol.tasks.protocols.table import PROTOCOLS
 from mirasol.tasks.questions import questions_of
+from mirasol.tasks.registry import PROTOCOLS
 from mirasol.tasks.score import score_file, score_predictions
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.predictions import Prediction
@@ -44,7 +44,7 @@ def test_predictions_are_those_of_the_stage(project: Path) -> None:
     stage(project)
     rows = [json.loads(line) for line in (project / "build/evaluate/predictions.jsonl").read_text().splitlines()]
     found, missing = run(project)
-    assert [(p.id, p.predicted) for p in found] == [(row["example_id"], row["predicted"]["full"]) for row in rows]
+    assert [(p.id, p.predicted) for p in found] == [(row["example_id"], row["predicted"]["unchanged"]) for row in rows]
     assert missing == []
 
 

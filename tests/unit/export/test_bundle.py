@@ -19,10 +19,10 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.export import bundle as module
 from mirasol.export import onnx as exporter
-from mirasol.export.bundle import export_bundle, provenance
+from mirasol.export.bundle import TrainedModel, export_bundle, provenance
 from mirasol.export.config import ExportSpec
+from mirasol.export.io_spec import step_graphs
 from mirasol.export.model_card import model_card
-from mirasol.export.signature import step_graphs
 from mirasol.runtime.backends.onnxruntime import load
 from mirasol.runtime.contract import GRAPHS, read_contract
 from mirasol.runtime.engine import relative
@@ -135,7 +135,7 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
     values["pieces"].pop()
     tokenizer.write_text(json.dumps(values))
     with pytest.raises(MirasolError, match="has 14 pieces, the model was trained with 15"):
-        export_bundle(bundle_model(), CLIP, tokenizer, tmp_path / "bundle", ExportSpec(), max_answer=4)
+        export_bundle(TrainedModel(bundle_model(), CLIP, tokenizer, 4), tmp_path / "bundle", ExportSpec())
 
 
 def test_provenance_names_commit_data_and_params(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
+from mirasol.export.io_spec import StepGraph, step_graphs
 from mirasol.export.quantize import lower, precisions_of
 from mirasol.export.quantize_check import export_precisions
-from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.backends.onnxruntime import available, load
 from mirasol.runtime.contract import AUDIO
@@ -164,5 +164,5 @@ def test_one_that_loses_too_much_is_not_shipped(bundle: Path, shards: Path) -> N
 
 @pytest.mark.parametrize("names", ["fp8", "int8 int8", "int8,qdq"])
 def test_a_name_that_is_wrong_is_refused(names: str) -> None:
-    with pytest.raises(MirasolError, match=r"export\.precisions: .* is unknown or stands there twice"):
+    with pytest.raises(MirasolError, match=r"export\.precisions: .* is unknown or repeated"):
         precisions_of(ExportSpec(precisions=names))

@@ -9,8 +9,8 @@ import pytest
 from support.bundle import bundle_model
 
 from mirasol.core.errors import MirasolError
+from mirasol.export.io_spec import StepGraph, step_graphs
 from mirasol.export.onnx import to_onnx
-from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.runtime.contract import TensorSpec
 
 

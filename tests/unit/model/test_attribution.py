@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.model import PRESENCE, TINY, random_batch, tiny_model, with_presence
 
-from mirasol.model.attribution import _counted, _log_odds, look_back, noting
+from mirasol.model.attribution import _contributions, _log_odds, attribute, recording
 from mirasol.model.batch import Batch
 from mirasol.model.config import COMBINERS
 from mirasol.model.mirasol import Mirasol, join_presence
@@ -31,13 +31,13 @@ def one_clip(model: Mirasol, presence: str = "both", chunks: int = 4, row: int =
 def test_shares_sum_to_one_and_what_is_missing_has_none(combiner: str, presence: str, row: int) -> None:
     model = tiny_model(combiner=combiner)
     batch = one_clip(model, presence, row=row)
-    looks = look_back(model, batch, TEXT, FIRST)
-    torch.testing.assert_close(looks.chunks.sum(1), torch.ones(2))
-    torch.testing.assert_close(looks.features.sum((1, 2)), torch.ones(2))
-    assert (looks.features >= 0).all()
+    found = attribute(model, batch, TEXT, FIRST)
+    torch.testing.assert_close(found.chunks.sum(1), torch.ones(2))
+    torch.testing.assert_close(found.features.sum((1, 2)), torch.ones(2))
+    assert (found.features >= 0).all()
     there = join_presence(batch.video_present, batch.audio_present, model.video_tubes.tokens, model.audio.tokens)[0]
-    assert not looks.chunks[:, ~there.any(1)].any(), "exactly 0"
-    assert not looks.features[:, ~there].any(), "exactly 0"
+    assert not found.chunks[:, ~there.any(1)].any(), "exactly 0"
+    assert not found.features[:, ~there].any(), "exactly 0"
 
 
 def test_attention_is_the_one_that_the_pass_used() -> None:
@@ -48,10 +48,10 @@ def test_attention_is_the_one_that_the_pass_used() -> None:
     for block in model.text.blocks:
         block.cross_attention.out.register_forward_pre_hook(lambda _, inputs: mixed.append(inputs[0][0]))
         block.cross_attention.register_forward_pre_hook(lambda _, inputs: values.append(inputs[1][1][0, :, 0]))
-    with noting(model) as noted:
+    with recording(model) as record:
         encoded = model.encode(batch)
         model.logits(TEXT[None, None], encoded.h, encoded.present)
-    for weights, value, result in zip(noted.cross, values, mixed, strict=True):
+    for weights, value, result in zip(record.cross, values, mixed, strict=True):
         torch.testing.assert_close(weights @ value, result, rtol=1e-4, atol=1e-5)
 
 
@@ -74,10 +74,10 @@ def test_what_counted_is_what_a_small_change_of_it_changes(combiner: str) -> Non
         return float((p / (1 - p)).log().detach())
 
     slope = (log_odds(1 + 1e-4) - log_odds(1 - 1e-4)) / 2e-4
-    with torch.enable_grad(), noting(model) as noted:
+    with torch.enable_grad(), recording(model) as record:
         encoded = model.encode(batch)
         logits = model.logits(TEXT[None, None, :-1], encoded.h, encoded.present)[0, 0, FIRST - 1 :]
-        raised = _counted(_log_odds(logits, TEXT[FIRST:])[0], noted)
+        raised = _contributions(_log_odds(logits, TEXT[FIRST:])[0], record)
     assert raised.shape == (4, model.video_tubes.tokens + model.audio.tokens)
     assert raised[chunk, feature] == pytest.approx(max(slope, 0.0), rel=1e-5, abs=1e-9)
 
@@ -86,7 +86,7 @@ def test_looking_changes_nothing_and_leaves_nothing_behind() -> None:
     model = tiny_model()
     batch = one_clip(model)
     before = model.encode(batch).h
-    look_back(model, batch, TEXT, FIRST)
+    attribute(model, batch, TEXT, FIRST)
     assert torch.equal(model.encode(batch).h, before)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
@@ -95,23 +95,23 @@ def test_looking_changes_nothing_and_leaves_nothing_behind() -> None:
 def test_frozen_weights_are_no_hindrance() -> None:
     model = tiny_model().requires_grad_(False)
     with torch.no_grad():
-        looks = look_back(model, one_clip(model), TEXT, FIRST)
-    torch.testing.assert_close(looks.features.sum((1, 2)), torch.ones(2))
+        found = attribute(model, one_clip(model), TEXT, FIRST)
+    torch.testing.assert_close(found.features.sum((1, 2)), torch.ones(2))
 
 
 def test_what_comes_after_a_token_has_no_part_in_it() -> None:
     model = tiny_model()
     batch = one_clip(model)
-    early, both = (look_back(model, batch, text, FIRST) for text in (TEXT[:5], TEXT))
+    early, both = (attribute(model, batch, text, FIRST) for text in (TEXT[:5], TEXT))
     torch.testing.assert_close(early.chunks[0], both.chunks[0])
     torch.testing.assert_close(early.features[0], both.features[0])
 
 
 def test_chunks_that_the_text_model_has_forgotten_get_no_attention() -> None:
     model = tiny_model(max_chunks=2)
-    looks = look_back(model, one_clip(model, chunks=4), TEXT, FIRST)
-    assert not looks.chunks[:, :2].any()
-    torch.testing.assert_close(looks.chunks.sum(1), torch.ones(2))
+    found = attribute(model, one_clip(model, chunks=4), TEXT, FIRST)
+    assert not found.chunks[:, :2].any()
+    torch.testing.assert_close(found.chunks.sum(1), torch.ones(2))
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_bad_input_says_what_was_expected(change: dict[str, Any], said: str) -> 
     model = tiny_model().train(change.get("training", False))
     batch = random_batch(model.config) if "clips" in change else one_clip(model, change.get("presence", "both"))
     with pytest.raises(ValueError, match=said):
-        look_back(model, batch, change.get("text", TEXT), FIRST)
+        attribute(model, batch, change.get("text", TEXT), FIRST)

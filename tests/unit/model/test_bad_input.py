@@ -14,6 +14,7 @@ import torch
 from support.model import random_batch, tiny_config, tiny_model
 
 from mirasol.model.attention.chunk_causal import chunk_causal_attention
+from mirasol.model.attention.visible import Visible
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text, reset
 
@@ -44,7 +45,7 @@ def chunk(**changes: Callable) -> Callable[[], object]:
         batch, step = random_batch(model.config), EncoderCombiner(model)
         names = ("video", "audio", "video_present", "audio_present")
         inputs = [changes.get(name, lambda x: x)(getattr(batch, name)[:, 0]) for name in names]
-        return step.step(*inputs, step.init_state(2))
+        return step(*inputs, step.init_state(2))
 
     return run
 
@@ -55,7 +56,7 @@ def text_step(token: int = 1, length: int = 0, slots: int = 48, dtype: torch.dty
     state = text.init_state(1)
     state["length"] += length
     memory, valid = torch.zeros(1, slots, 24), torch.ones(1, slots, dtype=torch.bool)
-    return text.step(torch.tensor([token], dtype=dtype), state, memory, valid)
+    return text(torch.tensor([token], dtype=dtype), memory, valid, state)
 
 
 CASES: dict[str, tuple[Callable[[], object], str]] = {
@@ -102,7 +103,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "combiner": (configs(combiner="mean"), "'mean', expected one of"),
     "latent": (configs(latent="some"), "'some', expected one of"),
     "queries": (configs(queries="first"), "'first', expected one of"),
-    "m > n": (configs(combined=99), "m = 99 combined features of a chunk that has n = 10"),
+    "m > n": (configs(num_queries=99), "m = 99 combined features of a chunk that has n = 10"),
     "cls and pooled": (
         configs(combiner="cls", queries="pooled"),
         r"queries 'pooled' with combiner 'cls': expected queries 'last', or one of the combiners \('transformer', .*\)",
@@ -119,7 +120,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "step type": (chunk(audio=lambda x: x.half()), r"audio is torch\.float16, expected torch\.float32"),
     "step device": (chunk(video=lambda x: x.to("meta")), "video is on meta, the model on cpu"),
     "step x": (
-        lambda: Latent(tiny_model()).step(torch.zeros(1, 2, 24), {}),
+        lambda: Latent(tiny_model())(torch.zeros(1, 2, 24), {}),
         r"x has shape \(1, 2, 24\), expected \(1, 3, 24\)",
     ),
     "memory": (lambda: text_step(slots=9), r"memory has shape \(1, 9, 24\), expected \(1, 48, 24\)"),
@@ -134,15 +135,15 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         r"mask is torch\.int64 \(3,\), expected torch\.bool \[B\]",
     ),
     "a mask that hides everything": (
-        lambda: chunk_causal_attention(*torch.ones(3, 1, 2, 3, 1, 4), 2, NOTHING, NOTHING),
-        r"own_valid hides every key of 2 chunk\(s\), expected at least one that is seen in each",
+        lambda: chunk_causal_attention(*torch.ones(3, 1, 2, 3, 1, 4), 2, Visible(NOTHING, NOTHING)),
+        r"visible\.own hides every key of 2 chunk\(s\), expected at least one that is seen in each",
     ),
     "bidirectional stream": (
         lambda: Latent(tiny_model(latent="bidirectional")).init_state(1),
         "'bidirectional' sees the chunks to come and cannot stream: run whole clips, or train with `model.latent`",
     ),
     "bidirectional step": (
-        lambda: Latent(tiny_model(latent="bidirectional")).step(torch.zeros(1, 3, 24), {}),
+        lambda: Latent(tiny_model(latent="bidirectional"))(torch.zeros(1, 3, 24), {}),
         "cannot stream",
     ),
 }

@@ -11,7 +11,7 @@ from support.model import random_batch, tiny_model, with_presence
 
 from mirasol.model import closed_set
 from mirasol.model.closed_set import Trie, score
-from mirasol.model.generation import EOS, PAD, length_penalty, search
+from mirasol.model.generation import EOS, PAD, Decoding, Questions, length_penalty, search
 
 LENGTHS = torch.tensor([[1, 2, 3], [6, 5, 4]])
 
@@ -22,7 +22,7 @@ def asked(model, presence="both", lengths=LENGTHS):
     with torch.no_grad():
         encoded = model.encode(with_presence(batch, presence))
     prompts = batch.tokens[:, :, :6].masked_fill(torch.arange(6) >= lengths[..., None], PAD)
-    return encoded.h, encoded.present, prompts, lengths
+    return Questions(encoded.h, encoded.present, prompts, lengths)
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def test_scores_equal_one_pass_each(presence, nodes, monkeypatch):
     model = tiny_model(dtype=torch.float64, seed=3)
     inputs = asked(model, presence)
     answers = random_answers(40, 6, seed=1)
-    found = score(model.text, *inputs, [answers])
+    found = score(model.text, inputs, [answers])
     expected = torch.tensor(slow_scores(model, *inputs, [answers] * 6), dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -66,7 +66,7 @@ def test_each_prompt_has_its_own_answers(tokens, monkeypatch):
     model = tiny_model(dtype=torch.float64, seed=4)
     inputs = asked(model)
     answers = [random_answers(count, 6, seed=count) for count in (1, 5, 2, 9, 3, 5)]
-    found = score(model.text, *inputs, answers).flatten(0, 1)
+    found = score(model.text, inputs, answers).flatten(0, 1)
     expected = [row for clip in slow_scores(model, *inputs, answers) for row in clip]
     assert found.shape == (6, 9)
     for row, right in zip(found.tolist(), expected, strict=True):
@@ -84,9 +84,9 @@ def test_equal_beginnings_are_nodes_once():
 def test_a_closed_set_gives_the_greedy_answer_its_own_log_likelihood():
     model = tiny_model(seed=5)
     inputs = asked(model)
-    found = search(model.text, *inputs, 5)
+    found = search(model.text, inputs, Decoding(5))
     answers = [[t for t in row if t != PAD] for row in found.tokens.flatten(0, 1).tolist()]
-    scores = score(model.text, *inputs, [answers]).view(6, 6).diagonal()
+    scores = score(model.text, inputs, [answers]).view(6, 6).diagonal()
     torch.testing.assert_close(scores, found.log_likelihood.flatten(), rtol=0, atol=1e-5)
 
 
@@ -97,9 +97,9 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_them(alpha):
     words = [t for t in range(6) if t != EOS]
     texts = [[*t, EOS] for n in range(3) for t in itertools.product(words, repeat=n)]
     texts += [list(t) for t in itertools.product(words, repeat=3)]  # cut by the limit
-    scores = score(model.text, *inputs, [texts])
+    scores = score(model.text, inputs, [texts])
     worth = scores / length_penalty(torch.tensor([len(t) for t in texts]), alpha)
-    found = search(model.text, *inputs, 3, beam=len(texts), alpha=alpha)
+    found = search(model.text, inputs, Decoding(3, len(texts), alpha))
     best = worth.argmax(dim=-1)
     assert found.tokens.tolist() == [[(texts[i] + [PAD] * 3)[:3] for i in clip] for clip in best.tolist()]
     torch.testing.assert_close(found.log_likelihood, scores.gather(-1, best[..., None])[..., 0], rtol=0, atol=1e-12)
@@ -117,7 +117,7 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_them(alpha):
 def test_what_cannot_be_scored_is_refused(answers, message):
     model = tiny_model()
     with pytest.raises(ValueError, match=message):
-        score(model.text, *asked(model), answers)
+        score(model.text, asked(model), answers)
 
 
 def test_each_beginning_goes_through_the_decoder_once(monkeypatch):
@@ -125,8 +125,14 @@ def test_each_beginning_goes_through_the_decoder_once(monkeypatch):
     model = tiny_model()
     answers = random_answers(40, 6, seed=1)
     fed = []
-    branch = model.text.branch
-    monkeypatch.setattr(model.text, "branch", lambda tokens, *rest: fed.append(tokens.shape) or branch(tokens, *rest))
-    score(model.text, *asked(model), [answers])
+    forward = model.text.forward
+
+    def counting(tokens, memory, past=None, picked=None):
+        if past is not None:
+            fed.append(tokens.shape)
+        return forward(tokens, memory, past, picked)
+
+    monkeypatch.setattr(model.text, "forward", counting)
+    score(model.text, asked(model), [answers])
     assert sum(count for _, _, count in fed) == len({tuple(a[:n]) for a in answers for n in range(1, len(a))})
     assert max(count for _, _, count in fed) == 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.model import random_batch, tiny_model, with_presence
 
-from mirasol.model.generation import EOS, PAD, search
+from mirasol.model.generation import EOS, PAD, Decoding, Questions, search
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def test_a_beam_equals_one_of_lists(beam, alpha):
         encoded = model.encode(batch)
     lengths = torch.tensor([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])
     prompts = batch.tokens[:, :, :5].masked_fill(torch.arange(5) >= lengths[..., None], PAD)
-    found = search(model.text, encoded.h, encoded.present, prompts, lengths, 5, beam, alpha)
+    found = search(model.text, Questions(encoded.h, encoded.present, prompts, lengths), Decoding(5, beam, alpha))
     expected = [
         [plain_beam(model, encoded, b, prompts[b, q, : lengths[b, q]], 5, beam, alpha) for q in range(5)]
         for b in range(2)
@@ -127,7 +127,9 @@ def test_equals_go_to_the_lowest_token(monkeypatch):
     monkeypatch.setattr(model.text, "head", lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 19))
     h, present = torch.zeros(1, 2, 3, 24), torch.ones(1, 2, dtype=torch.bool)
     for beam in (1, 2, 3):  # with EOS = 3 in reach, from a beam of 4 on, ending at once is best
-        found = search(model.text, h, present, torch.full((1, 1, 3), 6), torch.tensor([[3]]), 4, beam, alpha=0.0)
+        found = search(
+            model.text, Questions(h, present, torch.full((1, 1, 3), 6), torch.tensor([[3]])), Decoding(4, beam, 0.0)
+        )
         assert found.tokens.tolist() == [[[0, 0, 0, 0]]]
 
 
@@ -138,9 +140,9 @@ def test_batches_give_what_single_clips_give(beam):
     with torch.no_grad():
         encoded = model.encode(batch)
     lengths = torch.randint(1, 7, (7, 3), generator=torch.Generator().manual_seed(0))
-    inputs = (encoded.h, encoded.present, batch.tokens[:, :, :6], lengths)
-    whole = search(model.text, *inputs, 6, beam)
-    parts = [search(model.text, *(x[b : b + 1] for x in inputs), 6, beam) for b in range(7)]
+    inputs = Questions(encoded.h, encoded.present, batch.tokens[:, :, :6], lengths)
+    whole = search(model.text, inputs, Decoding(6, beam))
+    parts = [search(model.text, Questions(*(x[b : b + 1] for x in inputs)), Decoding(6, beam)) for b in range(7)]
     assert torch.equal(whole.tokens, torch.cat([part.tokens for part in parts]))
     likelihoods = torch.cat([part.log_likelihood for part in parts])
     torch.testing.assert_close(whole.log_likelihood, likelihoods, rtol=0, atol=1e-12)
@@ -160,7 +162,7 @@ def test_what_nobody_wants_is_not_answered(monkeypatch):
     h, present = torch.zeros(2, 2, 3, 24), torch.ones(2, 2, dtype=torch.bool)
     wanted = torch.tensor([[False, True, False], [False, False, False]])
     prompts, lengths = torch.full((2, 3, 3), 6), torch.full((2, 3), 3)
-    found = search(model.text, h, present, prompts, lengths, 3, wanted=wanted)
+    found = search(model.text, Questions(h, present, prompts, lengths), Decoding(3), wanted)
     assert found.tokens.tolist() == [[[PAD] * 3, [8, EOS, PAD], [PAD] * 3], [[PAD] * 3] * 3]
 
 
@@ -172,4 +174,5 @@ def test_what_cannot_be_answered_is_refused():
     with pytest.raises(ValueError, match="prompt lengths 0 to 0, expected 1 to 4"):
         model.generate(h, present, torch.ones(1, 1, 4, dtype=torch.int64), torch.tensor([[0]]), 2)
     with pytest.raises(ValueError, match="a beam of 0 with answers of 2 tokens, expected at least 1 of both"):
-        search(model.text, h, present, torch.ones(1, 1, 4, dtype=torch.int64), torch.tensor([[4]]), 2, beam=0)
+        asked = Questions(h, present, torch.ones(1, 1, 4, dtype=torch.int64), torch.tensor([[4]]))
+        search(model.text, asked, Decoding(2, beam=0))

@@ -16,7 +16,7 @@ SMALL = Sizes(layers=2, width=4, hidden=4, heads=1, head=4)
 def small_model(**changes):
     """A model whose combiner and latent model have a width of 4."""
     sizes = dict.fromkeys(("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "ttm_sizes"), SMALL)
-    return tiny_model(dtype=torch.float64, **{**sizes, "combined": 2, "max_chunks": 2, **changes})
+    return tiny_model(dtype=torch.float64, **{**sizes, "num_queries": 2, "max_chunks": 2, **changes})
 
 
 def random(*shape):

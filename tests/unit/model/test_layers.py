@@ -9,7 +9,8 @@ import torch
 from support.model import TINY, random_batch, tiny_config, tiny_model
 
 from mirasol.model.layers import MLP
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 
 
 def test_a_gated_mlp():

@@ -14,8 +14,8 @@ from mirasol.data.loading.waveform import chunk_lengths, cut
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 from mirasol.model.batch import Waveform
-from mirasol.model.logmel import BLOCK, LogMel, pooling
-from mirasol.model.mirasol import parameter_groups
+from mirasol.model.logmel import BLOCK, LogMel, LogMelSpec, pooling
+from mirasol.model.parameter_groups import parameter_groups
 
 # Chunks of a whole number of hops; that vary by a sample; shorter than a hop, and varying; at other rates; levelled.
 SPECS = [
@@ -131,7 +131,7 @@ def test_a_model_makes_its_own_features_of_a_waveform() -> None:
     model.log_mel = log_mel_of(SMALL)
     batch = random_batch(model.config)
     sound = sound_for(batch, SMALL)
-    features = model.log_mel.heard(sound, batch.audio_present)
+    features = model.log_mel.of_waveform(sound, batch.audio_present)
     heard = dataclasses.replace(batch, audio=torch.empty(0), waveform=sound)
     ours, theirs = model(heard), model(dataclasses.replace(batch, audio=features))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -142,9 +142,9 @@ def test_decibels_are_not_rounded_under_autocast() -> None:
     model.log_mel = log_mel_of(SMALL)
     batch = random_batch(model.config)
     heard = dataclasses.replace(batch, audio=torch.empty(0), waveform=sound_for(batch, SMALL))
-    expected = model.log_mel.heard(heard.waveform, batch.audio_present)
+    expected = model.log_mel.of_waveform(heard.waveform, batch.audio_present)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model.hear(heard).audio, expected)
+        assert torch.equal(model.to_log_mel(heard).audio, expected)
 
 
 def test_it_has_no_weights_and_no_part_of_its_own() -> None:
@@ -180,9 +180,9 @@ def test_what_does_not_fit_is_told(name: str, value: torch.Tensor, told: str) ->
 
 
 def test_filters_of_a_transform_shorter_than_a_window_are_refused() -> None:
-    sizes = {"window": 400, "hop": 160, "columns": 4}
+    spec = LogMelSpec(400, 160, 4, floor=1e-8, mean_db=-60.0, scale_db=20.0, relative=False)
     with pytest.raises(ValueError, match="a transform of 64 samples, expected at least 400"):
-        LogMel(torch.ones(33, 8), **sizes, floor=1e-8, mean_db=-60.0, scale_db=20.0, relative=False)
+        LogMel(torch.ones(33, 8), spec)
 
 
 def test_rows_without_room_for_a_frame_are_refused() -> None:

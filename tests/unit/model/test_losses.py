@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 import torch
 import torch.nn.functional as F
 from support.model import random_batch, tiny_model
 
+from mirasol.model.batch import text_targets
 from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
 
 
@@ -33,6 +37,30 @@ def test_text_loss_of_the_model_is_that_of_its_logits():
         losses = model(batch)
     assert torch.allclose(losses["text_each"], each, atol=1e-5)
     assert torch.allclose(losses["text"], (each * batch.text_weight).sum() / batch.text_weight.sum(), atol=1e-5)
+
+
+def test_text_targets_are_the_marked_tokens_clip_by_clip():
+    tokens = torch.arange(24).view(2, 3, 4)
+    mask = torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[0, 0, 2:] = mask[0, 2, 1] = mask[1, 1, 3] = True
+    mask[1, 2, 0] = True  # nothing comes before a first token
+    found = text_targets(tokens, mask)
+    assert found.tokens.tolist() == [2, 3, 9, 19]
+    assert found.texts.tolist() == [0, 0, 2, 4]
+    before = tokens[:, :, :-1].flatten(1).gather(1, found.positions).flatten()[found.rows]
+    assert torch.equal(before, found.tokens - 1)
+
+
+@torch.no_grad()
+def test_a_batch_with_its_targets_has_the_losses_of_one_without():
+    model = tiny_model()
+    batch = random_batch(model.config)
+    batch.answer_mask[0, 1, 3:6] = True
+    expected = model(batch)
+    batch.targets = text_targets(batch.tokens, batch.answer_mask)
+    assert all(torch.equal(value, expected[name]) for name, value in model(batch.to("cpu")).items())
+    with pytest.raises(ValueError, match="targets is on meta, the model on cpu"):
+        model(dataclasses.replace(batch, targets=batch.to("meta").targets))
 
 
 def test_cosine_loss_counts_valid_vectors_and_stops_the_gradient():

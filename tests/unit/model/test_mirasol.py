@@ -9,7 +9,8 @@ import torch
 from support.model import PRESENCE, VARIANTS, random_batch, tiny_config, tiny_model, with_presence
 
 from mirasol.model.config import COMBINERS, LATENTS, ModelConfig
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 
 PATHS = [(combiner, latent) for combiner in COMBINERS for latent in LATENTS]
 

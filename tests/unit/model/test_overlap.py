@@ -16,7 +16,7 @@ from mirasol.model.streaming import EncoderCombiner, reset
 
 
 def seen(config, batch):
-    return Overlap(config).whole(batch.video, batch.audio, batch.video_present, batch.audio_present)
+    return Overlap(config)(batch.video, batch.audio, batch.video_present, batch.audio_present)[:2]
 
 
 def test_a_chunk_sees_the_end_of_the_one_before():
@@ -94,9 +94,9 @@ def test_a_stream_that_is_reset_begins_in_the_dark():
     encoder = EncoderCombiner(model)
     batch = random_batch(model.config)
     chunk = (batch.video[:, 0], batch.audio[:, 0], batch.video_present[:, 0], batch.audio_present[:, 0])
-    first, state = encoder.step(*chunk, encoder.init_state(2))
+    first, state = encoder(*chunk, encoder.init_state(2))
     assert not any(tensor.any() for tensor in encoder.init_state(2).values())  # zeros, as `reset` sets them
-    again, _ = encoder.step(*chunk, reset(state, torch.tensor([True, False])))
+    again, _ = encoder(*chunk, reset(state, torch.tensor([True, False])))
     assert torch.equal(again[0], first[0])
     assert not torch.equal(again[1], first[1])
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.model import random_batch, tiny_config, tiny_model
 
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 
 
 def test_it_is_off_by_default():

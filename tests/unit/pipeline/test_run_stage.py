@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.schema import Params
@@ -123,7 +124,7 @@ def test_sigterm_cleans_up_and_exits_with_143(project: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=LIMIT) == 143
     assert (project / "cleaned").exists()
     assert not (project / "runs" / "shards" / "error.json").exists(), "being stopped is no error of the stage"
 

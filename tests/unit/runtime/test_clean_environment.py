@@ -36,9 +36,13 @@ class Only:
 
 refused = set(json.loads(sys.argv.pop(1)))
 sys.meta_path.insert(0, Only)
-from mirasol.cli.main import main
-main()
+if sys.argv[1] == "-c":
+    exec(sys.argv[2])
+else:
+    from mirasol.cli.main import main
+    main()
 """
+EXAMPLE = "import mirasol; print(mirasol.load({bundle!r}).answer({media!r}, {question!r}))"
 
 
 def copied(folder: Path) -> Path:
@@ -79,18 +83,19 @@ def test_the_runtime_extra_asks_for_no_torch_and_streams_with_what_it_asks_for(t
     tops = importlib.metadata.packages_distributions()
     refused = [top for top, owners in tops.items() if not names & set(map(canonicalize_name, owners))]
     assert "torch" in refused
-    streams(sys.executable, "-c", ONLY, json.dumps(refused), media=media, env=dict(os.environ))
+    only = [sys.executable, "-c", ONLY, json.dumps(refused)]
+    streams(only, only, media, dict(os.environ))
 
 
-def streams(*mirasol: str | Path, media: Path, env: dict[str, str]) -> None:
-    """Answer and stream a file."""
+def streams(python: list[str | Path], module: list[str | Path], media: Path, env: dict[str, str]) -> None:
+    """Answer and stream a file, on the command line (``module``) and from Python (``python``)."""
+    example = EXAMPLE.format(bundle=str(tiny_bundle()), media=str(media), question=QUESTION)
     for command in (
-        ["answer", media, QUESTION, "--bundle", tiny_bundle()],
-        ["stream", media, "--ask", QUESTION, "--fast", "--bundle", tiny_bundle()],
+        [*module, "answer", media, QUESTION, "--bundle", tiny_bundle()],
+        [*module, "stream", media, "--ask", QUESTION, "--fast", "--bundle", tiny_bundle()],
+        [*python, "-c", example],
     ):
-        ran = subprocess.run(
-            [*mirasol, *command], capture_output=True, text=True, check=False, cwd=media.parent, env=env
-        )
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=media.parent, env=env)
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout
 
@@ -111,4 +116,4 @@ def test_the_runtime_extra_brings_no_torch_and_streams(tmp_path: Path, media: Pa
     names = {package["name"].lower() for package in json.loads(listed.stdout)}
     assert names >= NEEDED
     assert not names & HEAVY
-    streams(tmp_path / "venv" / "bin" / "mirasol", media=media, env={"PATH": "/usr/bin:/bin"})
+    streams([python], [tmp_path / "venv" / "bin" / "mirasol"], media, {"PATH": "/usr/bin:/bin"})

@@ -77,7 +77,7 @@ def test_a_contract_reads_back_equal(bundle: Path) -> None:
 
 
 def test_missing_bundle(tmp_path: Path) -> None:
-    with pytest.raises(MirasolError, match=r"nowhere is no bundle: no such folder.*mirasol stage export"):
+    with pytest.raises(MirasolError, match=r"nowhere is not a bundle: no such folder.*mirasol stage export"):
         read_contract(tmp_path / "nowhere")
 
 
@@ -130,7 +130,7 @@ def test_a_state_whose_shapes_do_not_pair_is_refused(bundle: Path) -> None:
 def test_a_file_outside_of_the_bundle_is_refused(bundle: Path) -> None:
     contract = read_contract(bundle)
     rewrite(bundle, files={**contract.files, "../elsewhere": "0"})
-    with pytest.raises(MirasolError, match="no plain file name"):
+    with pytest.raises(MirasolError, match="not a plain file name"):
         read_contract(bundle)
 
 

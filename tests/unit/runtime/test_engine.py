@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.bundle import tiny_bundle
+from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
@@ -103,5 +104,5 @@ def test_onnxruntime_sends_nothing_home_and_leaves_no_mark_of_its_own(tmp_path: 
     home.mkdir()
     code = "import sys; from mirasol.runtime.engine import Engine; Engine(sys.argv[1], threads=1, provider='cpu')"
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}  # no CI in it: there nothing is sent anyhow
-    subprocess.run([sys.executable, "-B", "-c", code, str(tiny_bundle())], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-B", "-c", code, str(tiny_bundle())], env=environment, check=True, timeout=LIMIT)
     assert [str(path.relative_to(home)) for path in home.rglob("*")] == []

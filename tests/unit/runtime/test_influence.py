@@ -31,7 +31,7 @@ def measured(session: Session) -> tuple[list[int], list[list[float] | None]]:
 def test_the_tokens_are_the_answer_s(engine: Engine) -> None:
     session = Session(engine)
     session.push(*random_chunk(0))
-    assert engine.tokenizer.decode(measured(session)[0]) == session.ask(QUESTION)
+    assert engine.tokenizer.decode(measured(session)[0]) == str(session.ask(QUESTION))
 
 
 def test_a_place_without_a_chunk_and_a_lone_chunk_have_none(engine: Engine) -> None:
@@ -53,15 +53,15 @@ def test_every_remembered_chunk_is_measured_and_the_stream_stays_as_it_is(engine
 
 def test_it_is_of_the_answer_that_was_given_whatever_came_since(engine: Engine) -> None:
     async def run() -> dict[str, Any]:
-        hub = SessionManager(engine, Limits())
-        async with hub.run():
-            visit = hub.begin()
-            await hub.start(visit)
+        manager = SessionManager(engine, Limits())
+        async with manager.run():
+            session = manager.begin()
+            await manager.start(session)
             for index in range(4):
                 if index == 2:
-                    answer = [piece async for piece in hub.answer(visit, QUESTION)]
-                await hub.push(visit, Chunk(index, (index + 1) * CLIP.chunk_seconds, *random_chunk(index)))
-            return {"answer": answer, **await hub.influence(visit, QUESTION)}
+                    answer = [piece async for piece in manager.answer(session, QUESTION)]
+                await manager.push(session, Chunk(index, (index + 1) * CLIP.chunk_seconds, *random_chunk(index)))
+            return {"answer": answer, **await manager.influence(session, QUESTION)}
 
     found = asyncio.run(run())
     assert "".join(found["tokens"]) == "".join(found["answer"])

@@ -130,7 +130,7 @@ def test_an_answer_can_be_asked_for_at_any_time_and_does_not_change_the_stream(e
 
 def test_an_answer_in_pieces_is_the_answer(engine: Engine) -> None:
     session = pushed(engine, 2)
-    assert "".join(session.ask_stream(QUESTION)) == session.ask(QUESTION)
+    assert "".join(session.ask_stream(QUESTION)) == str(session.ask(QUESTION))
 
 
 def pieces_of(session: Session, question: str) -> tuple[str, bool]:

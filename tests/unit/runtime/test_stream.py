@@ -13,11 +13,12 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime import stream as module
-from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
-from mirasol.runtime.session import Session
+from mirasol.runtime.model import load
+from mirasol.runtime.session import Answer, Session
 from mirasol.runtime.sources.files import Chunk, FileSource
-from mirasol.runtime.stream import Moment, View, moments, stream
+from mirasol.runtime.stream import Moment, moments
+from mirasol.runtime.view import View, show
 
 
 class Clock:
@@ -55,7 +56,7 @@ def test_it_asks_every_so_often_and_after_the_last_chunk(engine: Engine, media: 
 
 def test_the_last_answer_is_that_of_the_whole_file(engine: Engine, media: Path) -> None:
     found = list(moments(Session(engine), FileSource(media, CLIP), QUESTION, 60.0, wait=False))
-    assert [m.answer for m in found if m.answer is not None] == [answer(media, QUESTION, tiny_bundle())]
+    assert [m.answer for m in found if m.answer is not None] == [load(tiny_bundle()).answer(media, QUESTION)]
 
 
 class Camera:
@@ -120,7 +121,7 @@ def test_a_slow_machine_falls_behind_and_drops_nothing(
 
 def test_lines_where_there_is_no_terminal(media: Path) -> None:
     out = io.StringIO()
-    last = stream(media, tiny_bundle(), QUESTION, 2.0, wait=False, threads=1, console=Console(file=out, width=200))
+    last = show(load(tiny_bundle(), threads=1), media, QUESTION, wait=False, console=Console(file=out, width=200))
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0].lstrip().startswith("2.0 s")
@@ -131,7 +132,7 @@ def test_lines_where_there_is_no_terminal(media: Path) -> None:
 def test_a_live_view_on_a_terminal(media: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True)
-    last = stream(media, tiny_bundle(), QUESTION, 2.0, wait=False, threads=1, console=console)
+    last = show(load(tiny_bundle(), threads=1), media, QUESTION, wait=False, console=console)
     shown = out.getvalue()
     assert "clip.mkv" in shown
     assert QUESTION in shown
@@ -144,7 +145,7 @@ def test_the_view_before_the_first_chunk_and_of_a_late_one() -> None:
     assert view.summary() == "nothing was streamed"
     out = Console(file=io.StringIO(), width=100, record=True)
     out.print(view.render())
-    view.add(Moment(0, 0.5, True, False, 900.0, 1.4, 2048, "", 3.0))
+    view.add(Moment(0, 0.5, True, False, 900.0, 1.4, 2048, Answer("", 0.5, True), 3.0))
     out.print(view.render())
     shown = out.export_text()
     assert "waiting for the first chunk" in shown
@@ -154,4 +155,4 @@ def test_the_view_before_the_first_chunk_and_of_a_late_one() -> None:
 
 def test_never_to_ask_is_refused(media: Path) -> None:
     with pytest.raises(MirasolError, match="--every is 0 s"):
-        stream(media, tiny_bundle(), QUESTION, 0.0)
+        show(load(tiny_bundle(), threads=1), media, QUESTION, 0.0)

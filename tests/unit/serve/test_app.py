@@ -13,9 +13,9 @@ from support.bundle import CLIP, ended_by, tiny_bundle
 from support.media import tone, write_media
 from support.service import QUESTION, Service, camera_chunk, events, running
 
-from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.features import ChunkFeatures
+from mirasol.runtime.model import load
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import FileSource
 
@@ -45,14 +45,14 @@ def uploaded(service: Service, media: Path) -> Iterator[str]:
 def test_an_answer_about_an_upload_is_the_runtime_s(service: Service, uploaded: str, media: Path) -> None:
     status, found = service.call("POST", f"{uploaded}/answer", {"question": QUESTION})
     assert status == 200
-    expected = answer(media, QUESTION, tiny_bundle())
+    expected = str(load(tiny_bundle()).answer(media, QUESTION))
     assert found == {"answer": expected, "complete": False, "chunks": 7, "seconds": 3.5}
 
 
 def test_whether_the_model_has_ended_an_answer_is_told(
     service: Service, uploaded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, told = service.hub.engine, []
+    engine, told = service.manager.engine, []
     for contract in (engine.contract, ended_by(engine, "bell")):
         monkeypatch.setattr(engine, "contract", contract)
         path = service.session()
@@ -83,7 +83,7 @@ def test_an_answer_over_the_socket_is_streamed_and_explained(service: Service, u
         events(socket, "ended")
         socket.send(json.dumps({"type": "ask", "question": QUESTION, "influence": True}))
         found = events(socket, "influence")
-    expected = answer(media, QUESTION, tiny_bundle())
+    expected = str(load(tiny_bundle()).answer(media, QUESTION))
     assert expected
     assert "".join(event["text"] for event in found if event["type"] == "piece") == expected
     assert found[-2]["answer"] == "".join(found[-1]["tokens"]) == expected
@@ -101,7 +101,7 @@ def test_a_camera_s_chunks_are_the_runtime_s(service: Service) -> None:
         socket.send(json.dumps({"type": "ask", "question": QUESTION}))
         found = events(socket, "answer")
     assert [event["index"] for event in found if event["type"] == "chunk"] == [0, 1, 2]
-    assert found[-1]["answer"] == session.ask(QUESTION)
+    assert found[-1]["answer"] == str(session.ask(QUESTION))
 
 
 def test_a_camera_may_bring_pictures_or_sound_alone(service: Service) -> None:
@@ -124,7 +124,7 @@ def test_a_camera_s_chunk_that_did_not_come_takes_its_place_in_time(service: Ser
         found = events(socket, "answer")
     shown = [(e["index"], bool(e["frames"]), bool(e["mel"])) for e in found if e["type"] == "chunk"]
     assert shown == [(0, True, True), (1, False, False), (2, True, True)]
-    assert found[-1]["answer"] == session.ask(QUESTION)
+    assert found[-1]["answer"] == str(session.ask(QUESTION))
 
 
 def test_an_upload_plays_at_its_own_speed(service: Service, uploaded: str) -> None:
@@ -151,7 +151,7 @@ def test_health_readiness_and_metrics(service: Service) -> None:
     service.session()
     text = service.call("GET", "/metrics")[1].decode()
     assert "# TYPE mirasol_sessions gauge" in text
-    assert f"mirasol_sessions {len(service.hub.visits)}.0" in text
+    assert f"mirasol_sessions {len(service.manager.sessions)}.0" in text
 
 
 def test_every_path_is_described_with_its_refusals(service: Service) -> None:

@@ -34,10 +34,10 @@ def test_a_local_service_answers_to_no_other_name(service: Service, host: str) -
 @pytest.mark.parametrize("origin", ["http://elsewhere.example", "null", "http://localhost:1"])
 def test_a_page_of_another_site_is_refused(service: Service, origin: str) -> None:
     assert service.call("GET", "/healthz", Origin=origin)[0] == 403
-    visit = service.hub.begin()
+    session = service.manager.begin()
     with pytest.raises(InvalidStatus, match="403"):
-        service.socket(f"/api/sessions/{visit.id}", origin=origin)
-    service.hub.end(visit)
+        service.socket(f"/api/sessions/{session.id}", origin=origin)
+    service.manager.end(session)
 
 
 def test_the_own_page_is_not(service: Service) -> None:
@@ -52,11 +52,11 @@ def test_a_warning_says_whether_anybody_may_use_it() -> None:
 
 @pytest.mark.parametrize("token", ["schlüssel", "two words", "end\n", "\udcff"])
 def test_a_token_that_no_header_carries_unchanged_is_refused_at_the_start(
-    token: str, monkeypatch: pytest.MonkeyPatch
+    token: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(run.TOKEN, token)
-    with pytest.raises(MirasolError, match=f"{run.TOKEN} may hold visible ASCII characters alone") as error:
-        run.serve("nowhere")
+    with pytest.raises(MirasolError, match=f"{run.TOKEN} may hold only visible ASCII characters") as error:
+        run.serve(service.manager.engine)
     assert token not in str(error.value)
 
 

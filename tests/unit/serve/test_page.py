@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from support.bundle import tiny_bundle
 from support.media import tone, write_media
+from support.scratch import LIMIT
 from support.service import QUESTION, Service, running, until
 from websockets.sync.client import ClientConnection, connect
 
-from mirasol.runtime.answer import answer
+from mirasol.runtime.model import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
@@ -40,7 +41,7 @@ class Browser:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=LIMIT))
             if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.faults.append(message["params"])
             if message.get("id") == number:
@@ -80,8 +81,8 @@ def browser(service: Service, tmp_path: Path) -> Iterator[Browser]:
             page = next(tab for tab in json.load(listing) if tab["type"] == "page")
         with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
             found = Browser(socket)
-            for room in ("Page", "Runtime", "Log", "DOM"):
-                found.do(f"{room}.enable")
+            for domain in ("Page", "Runtime", "Log", "DOM"):
+                found.do(f"{domain}.enable")
             found.do("Page.navigate", url=f"http://127.0.0.1:{service.port}/")
             until(lambda: found.js("typeof Run") == "function", 60)
             yield found
@@ -99,7 +100,9 @@ def test_a_file_is_played_and_asked_about(browser: Browser, tmp_path: Path) -> N
     chooser = browser.do("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     browser.do("DOM.setFileInputFiles", files=[str(media)], nodeId=chooser)
     until(lambda: "ended" in browser.js("$('state').textContent"), 60)
-    assert browser.ask(QUESTION) == answer(media, QUESTION, tiny_bundle()) + "…"  # the tiny model never ends one
+    assert (
+        browser.ask(QUESTION) == str(load(tiny_bundle()).answer(media, QUESTION)) + "…"
+    )  # the tiny model never ends one
     assert browser.js("document.querySelectorAll('#time canvas').length") == 8
 
 
@@ -109,7 +112,7 @@ def test_the_camera_brings_pictures_and_sound(browser: Browser, service: Service
     assert browser.js("Boolean(run.chunks[3].shot && run.chunks[3].mel)")
     assert browser.ask(QUESTION)
     browser.js("$('stop').click()")
-    until(lambda: not service.hub.visits)
+    until(lambda: not service.manager.sessions)
 
 
 def test_a_chunk_that_a_slow_service_gets_no_more_keeps_its_place(browser: Browser) -> None:

@@ -12,7 +12,7 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.tasks.base.importer import for_val, import_set
+from mirasol.tasks.base.importer import ImportOptions, for_val, import_set
 from mirasol.tasks.registry import ADAPTERS
 
 
@@ -167,7 +167,9 @@ def test_media_are_needed_but_in_a_dry_run(tmp_path: Path) -> None:
 def test_a_dry_run_writes_nothing_and_lists_what_is_missing(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"train_qa.json": questions(7)})
     (tmp_path / "videos").mkdir()
-    summary = import_set(ADAPTERS["msrvtt-qa"], folder, tmp_path / "videos", tmp_path / "data", dry_run=True)
+    summary = import_set(
+        ADAPTERS["msrvtt-qa"], folder, tmp_path / "videos", tmp_path / "data", ImportOptions(dry_run=True)
+    )
     assert (summary["rows"], summary["missing_media"]) == ({"train": 1}, ["video7.*"])
     assert not (tmp_path / "data").exists()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.media import SHARED
 
-from mirasol.tasks.base.importer import import_set
+from mirasol.tasks.base.importer import ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 from mirasol.tasks.scoring.normalise import normalise
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real files in {
 
 @functools.cache
 def summary(name: str) -> dict[str, Any]:
-    return import_set(ADAPTERS[name], FOLDER / name, None, Path("never"), dry_run=True)
+    return import_set(ADAPTERS[name], FOLDER / name, None, Path("never"), ImportOptions(dry_run=True))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_rows_are_as_many_as_published(name: str, rows: dict[str, int]) -> None:
 def test_msrvtt_qa_reads_the_300_rows_at_hand(tmp_path: Path) -> None:
     # The copy calls them test, but clips 6513 to 6525 and ids from 158581 on are those of the val split.
     (tmp_path / "val_qa.json").symlink_to(FOLDER / "msrvtt-qa/test_qa.first300.json")
-    found = import_set(ADAPTERS["msrvtt-qa"], tmp_path, None, tmp_path / "never", dry_run=True)
+    found = import_set(ADAPTERS["msrvtt-qa"], tmp_path, None, tmp_path / "never", ImportOptions(dry_run=True))
     assert (found["rows"], found["groups"]) == ({"val": 300}, 13)
 
 
@@ -53,7 +53,11 @@ def test_activitynet_qa_has_the_official_denominators() -> None:
         "train": 3200, "val": 1800, "test": 800,
     }  # fmt: skip
     only = import_set(
-        ADAPTERS["activitynet-qa"], FOLDER / "activitynet-qa", None, Path("never"), splits=["test"], dry_run=True
+        ADAPTERS["activitynet-qa"],
+        FOLDER / "activitynet-qa",
+        None,
+        Path("never"),
+        ImportOptions(splits=["test"], dry_run=True),
     )
     free = sum(count for name, count in only["families"].items() if name not in ("motion", "spatial", "temporal"))
     assert free == 5600

@@ -17,8 +17,8 @@ from support.wordnet import write_wordnet
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import Example
-from mirasol.tasks.protocols.table import PROTOCOLS
 from mirasol.tasks.questions import Questions, questions_of
+from mirasol.tasks.registry import PROTOCOLS
 from mirasol.tasks.score import score_predictions
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.normalise import ARTICLES, normalise

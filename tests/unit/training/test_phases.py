@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.model import random_batch, tiny_model
 
-from mirasol.model.mirasol import parameter_groups
+from mirasol.model.parameter_groups import parameter_groups
 from mirasol.training.config import PhaseConfig
 from mirasol.training.optim import build_optimizer
 from mirasol.training.phases import PHASES, find_phase, freeze

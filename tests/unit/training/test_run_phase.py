@@ -11,7 +11,8 @@ from support.training import copy_without, small_model, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
-from mirasol.model.mirasol import Mirasol, parameter_groups
+from mirasol.model.mirasol import Mirasol
+from mirasol.model.parameter_groups import parameter_groups
 from mirasol.training.curves import read_lines
 from mirasol.training.data_module import takes_waveforms
 from mirasol.training.weights import load_model, save_weights
@@ -81,15 +82,15 @@ def test_a_finished_run_is_not_run_again(world: Path, tmp_path: Path, capfd: pyt
         path.unlink()
     assert train(world, tmp_path) == first
     assert outputs(tmp_path) == before
-    assert "goes on from step 4 of 4" in capfd.readouterr().err
+    assert "resumes at step 4 of 4" in capfd.readouterr().err
 
 
-def test_another_configuration_starts_anew_and_says_why(
+def test_another_configuration_starts_again_and_says_why(
     world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     train(world, tmp_path / "a")
     train(world, tmp_path / "a", lr=5e-4)
-    assert "starts anew" in (said := capfd.readouterr().err)
+    assert "starts from step 0" in (said := capfd.readouterr().err)
     assert "settings.phase.lr (0.001, now 0.0005)" in said
     train(world, tmp_path / "b", lr=5e-4)
     assert outputs(tmp_path / "a") == outputs(tmp_path / "b")

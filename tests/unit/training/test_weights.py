@@ -76,15 +76,15 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
     save_weights(tmp_path, tiny_model())
     values = json.loads((tmp_path / CONFIG).read_text())
-    del values["combined"]
+    del values["num_queries"]
     (tmp_path / CONFIG).write_text(json.dumps(values))
-    with pytest.raises(MirasolError, match=r"config.json: not the sizes of a model.*combined"):
+    with pytest.raises(MirasolError, match=r"config.json: not the sizes of a model.*num_queries"):
         load_model(tmp_path)
 
 
 def test_parameters_that_make_no_model_are_refused() -> None:
     with pytest.raises(MirasolError, match="the parameters make no model: m = 99 combined features of a chunk"):
-        initial_model(tiny_config(combined=99), None, seed=0)
+        initial_model(tiny_config(num_queries=99), None, seed=0)
 
 
 def test_a_config_from_before_an_option_existed_is_read_with_its_default(tmp_path: Path) -> None:

@@ -25,20 +25,20 @@ from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
 
 UNHASHED = "the bytes do not match their hash"
 NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
-CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
+CACHE_BYTES = 4 << 30  # a larger split is decoded every time
 
 
 @dataclass(frozen=True)
 class ClipArrays(Decoded):
-    """A decoded clip with what its JSON says (see :func:`mirasol.data.shards.encode.encode_slice`)."""
+    """A decoded clip with its JSON (see :func:`mirasol.data.shards.encode.encode_slice`)."""
 
     meta: dict[str, Any] = field(kw_only=True)
 
 
 class ShardDataset:
-    """The clips of one split, by number, in the order of the manifest.
+    """The clips of one split, by number, in the order of the manifest. Safe in several processes, forked or spawned.
 
-    Safe to use in several processes at once, forked or spawned.
+    Each method that reads a clip raises :class:`DamagedClip` with the tar and the clip if the tar is damaged.
     """
 
     def __init__(
@@ -50,25 +50,21 @@ class ShardDataset:
         cache_bytes: int = CACHE_BYTES,
         any_size: bool = False,
     ) -> None:
-        """Open ``folder``; with ``cache`` decoded clips are kept below it, and copies of tars that lie behind a URL.
-        Without it those are read by range.
+        """Open ``folder``.
 
-        A tar of another size than it was made with is an error, or with ``any_size`` a remark: what it still
-        holds can be read, and each clip that it has lost is a :class:`DamagedClip` when it is read.
+        Args:
+            cache: folder for decoded clips and for copies of tars behind a URL; without it those are read by range.
+            any_size: accept a tar of another size, with a warning: its lost clips are damaged when read.
 
         Raises:
-            MirasolError: the folder is no finished set of shards, the split has no clip, or the store of the tars
-                cannot be reached.
+            MirasolError: the shards are unfinished, the split has no clip, or the store of the tars is unreachable.
         """
         self.folder, self.split = Path(folder), split
         index = read_index(self.folder)
         self.spec = ClipSpec(**index["clip"])
         self._tars = ShardReader(self.folder, index, split, copies=cache, any_size=any_size)
-        self.keys: list[str] = []
-        self._places: list[tuple[int, Entry]] = []  # number of the tar, entry in its index
-        for number, entry in self._tars.clips():
-            self.keys.append(entry.key)
-            self._places.append((number, entry))
+        self._places: list[tuple[int, Entry]] = list(self._tars.clips())  # number of the tar, entry in its index
+        self.keys = [entry.key for _, entry in self._places]
         if not self.keys:
             raise MirasolError(
                 f"{self.folder}: no clip in the split {split}: give some groups of the manifest this split"
@@ -85,7 +81,7 @@ class ShardDataset:
         return len(self.keys)
 
     def keys_in(self, tar: str) -> list[str]:
-        """The keys of the clips in the tar of that name; none where there is no such tar."""
+        """The keys of the clips in a tar; none for an unknown name."""
         return [key for key, (n, _) in zip(self.keys, self._places, strict=True) if self._tars.names[n] == tar]
 
     def close(self) -> None:
@@ -93,11 +89,7 @@ class ShardDataset:
         self._tars.close()
 
     def meta(self, index: int) -> dict[str, Any]:
-        """What the JSON of clip ``index`` says: examples, times, presence, hashes, versions.
-
-        Raises:
-            DamagedClip: the tar is damaged; the message names it and the clip.
-        """
+        """The JSON of clip ``index``: examples, times, presence, hashes, versions."""
         data = self._file(index, "json")
         try:
             digest = self._places[index][1].json
@@ -113,21 +105,16 @@ class ShardDataset:
         return meta
 
     def read(self, index: int) -> ClipArrays:
-        """Frames and features of clip ``index``, and its JSON.
-
-        Raises:
-            DamagedClip: the tar is damaged; the message names it and the clip.
-        """
+        """Frames and features of clip ``index``, and its JSON."""
         return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
 
     def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
-        """Frames and features of clip ``index``, or with ``waveform`` its sound in their place; cached where it can be.
+        """Frames and features of clip ``index``, or with ``waveform`` frames and sound; from the cache if possible.
 
-        Frames that are decoded lie in ``into``, contiguous [T, K, size*3/2, size], where it is given.
+        Decoded frames lie in ``into``, contiguous [T, K, size*3/2, size], if given.
 
         Raises:
-            DamagedClip: the tar is damaged; the message names it and the clip.
-            ValueError: ``waveform``, and chunks whose length is each clip's own (``clip.sampling: spread``).
+            ValueError: ``waveform`` under ``clip.sampling: spread``, where chunks of each clip have their own length.
         """
         if waveform and self.spec.sampling != "rate":
             raise ValueError(f"waveforms make a batch under clip.sampling rate alone, this is {self.spec.sampling}")
@@ -141,36 +128,24 @@ class ShardDataset:
         return clip
 
     def verify(self, index: int) -> None:
-        """Read the files of clip ``index`` and compare them with their hashes, without decoding.
-
-        Raises:
-            DamagedClip: the tar is damaged; the message names it and the clip.
-        """
+        """Compare the files of clip ``index`` with their hashes, without decoding."""
         meta = self.meta(index)
-        for kind, there in (("mp4", meta["has_video"]), ("flac", meta["has_audio"])):
-            if there:
+        for kind, has in (("mp4", meta["has_video"]), ("flac", meta["has_audio"])):
+            if has:
                 try:
                     self._hashed(index, kind, meta)
                 except ValueError as error:
                     raise self._damaged(index, kind, error) from error
 
     def chunk(self, index: int, chunk: int) -> NDArray[np.uint8]:
-        """The K frames [K, size*3/2, size] of one chunk of clip ``index``: no other frame is decoded.
-
-        Raises:
-            DamagedClip: the tar is damaged, or the clip has no such chunk; the message names it and the clip.
-        """
+        """The K frames [K, size*3/2, size] of one chunk of clip ``index``, decoded alone; no such chunk is damage."""
         try:
             return unpack_chunk(self._hashed(index, "mp4", self.meta(index)), chunk, self.spec)
         except UNUSABLE as error:
             raise self._damaged(index, "mp4", error) from error
 
     def waveform(self, index: int) -> NDArray[np.float32] | None:
-        """The sound [S] of clip ``index`` at the set's sample rate, or ``None``.
-
-        Raises:
-            DamagedClip: the tar is damaged; the message names it and the clip.
-        """
+        """The sound [S] of clip ``index`` at the sample rate of the shards, or ``None``."""
         samples = self._samples(index, self.meta(index))
         return None if samples is None else as_floats(samples)
 
@@ -184,7 +159,7 @@ class ShardDataset:
 
     def _decode(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:
         spec, meta = self.spec, self.meta(index)
-        seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
+        video_chunks, audio_chunks = int(meta["video_chunks"]), int(meta["audio_chunks"])
         video = audio = sound = None
         if meta["has_video"]:
             video = np.empty(video_shape(spec), np.uint8) if into is None else into
@@ -194,15 +169,16 @@ class ShardDataset:
                     raise ValueError(f"{len(frames)} frames, expected {expected}")
             except UNUSABLE as error:
                 raise self._damaged(index, "mp4", error) from error
-            video[min(seen, meta["chunks"]) :] = black_frame(spec.size)
+            video[min(video_chunks, meta["chunks"]) :] = black_frame(spec.size)
         samples = self._samples(index, meta)
         if samples is not None and waveform:
-            sound = cut(samples, spec, heard)
+            sound = cut(samples, spec, audio_chunks)
         elif samples is not None:
             audio = np.full(audio_shape(spec), SILENCE, np.float32)
-            audio[:heard] = clip_audio(as_floats(samples), spec, meta["chunk_seconds"], heard)
+            audio[:audio_chunks] = clip_audio(as_floats(samples), spec, meta["chunk_seconds"], audio_chunks)
         chunks = np.arange(spec.chunks)
-        return Decoded(video, audio, chunks < seen * meta["has_video"], chunks < heard * meta["has_audio"], sound)
+        present = (chunks < video_chunks * meta["has_video"], chunks < audio_chunks * meta["has_audio"])
+        return Decoded(video, audio, *present, sound)
 
     def _hashed(self, index: int, kind: str, meta: dict[str, Any]) -> bytes:
         data = self._file(index, kind)
@@ -221,14 +197,14 @@ class ShardDataset:
         except OSError as error:
             raise self._damaged(index, kind, error) from error
         if len(data) != size:
-            raise self._damaged(index, kind, ValueError(f"{len(data)} bytes where {size} belong"))
+            raise self._damaged(index, kind, ValueError(f"{len(data)} bytes, expected {size}"))
         return data
 
     def _damaged(self, index: int, kind: str, error: BaseException) -> DamagedClip:
         number, key = self._places[index][0], self.keys[index]
         return DamagedClip(
-            f"{self._tars.where(number)}: clip {key}.{kind} is damaged: {reason(error)}. `mirasol data check` says "
-            "what else is and how to mend it",
+            f"{self._tars.where(number)}: clip {key}.{kind} is damaged: {reason(error)}. `mirasol data check` lists "
+            "all damage and how to repair it",
             key,
             f"{self._tars.names[number]}: {kind}: {reason(error)}",
         )

@@ -1,9 +1,8 @@
-"""Decoded clips on disk: what the first epoch decodes, later epochs, phases and evaluation only read.
+"""Decoded clips on disk: the first epoch decodes; later epochs, phases and evaluation only read.
 
-One sparse file per split with a record of fixed size per clip: checksum, flags, presence, frames, features; and
-another of the same kind for clips with waveforms.
-A record is written by one call and counts only if its checksum holds, so that any number of processes may
-write at once and a kill or a power cut at any moment costs a decoding, never a wrong clip.
+A split has one sparse file with a record of fixed size per clip: checksum, flags, presence, frames, features; and a
+second such file for clips with waveforms. One call writes a record, which counts only if its checksum holds: any
+number of processes may write at once, and a kill or a power cut costs a decoding, never a wrong clip.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class Decoded:
     """A clip as numbers: T chunks of K frames, A audio columns, M mels; black and silent where absent."""
 
     video: NDArray[np.uint8] | None  # [T, K, size*3/2, size]; None without a picture
-    audio: NDArray[np.float32] | None  # [T, A, M]; None without sound, or where `waveform` stands for it
+    audio: NDArray[np.float32] | None  # [T, A, M]; None without sound, or with `waveform`
     video_present: NDArray[np.bool_]  # [T]
     audio_present: NDArray[np.bool_]  # [T]
-    waveform: Waveform | None = None  # for who asked for it, of a clip with sound
+    waveform: Waveform | None = None  # on request, of a clip with sound
 
 
 def video_shape(spec: ClipSpec) -> tuple[int, int, int, int]:
@@ -51,12 +50,12 @@ def audio_shape(spec: ClipSpec) -> tuple[int, int, int]:
 
 
 class DecodedCache:
-    """Decoded clips of one split, by number. Opened again in every process that uses it."""
+    """Decoded clips of one split, by number. Each process opens the file for itself."""
 
     def __init__(
         self, root: Path, identity: str, split: str, spec: ClipSpec, clips: int, *, waveform: bool = False
     ) -> None:
-        """``identity`` is the hash of what the clips were made from; caches of another are removed."""
+        """``identity`` is a hash of the clips' source; caches of other sources are removed."""
         self.spec, self.waveform = spec, waveform
         sound = 2 * int(np.prod(chunks_shape(spec))) if waveform else 4 * int(np.prod(audio_shape(spec)))
         sizes = [spec.chunks, spec.chunks, int(np.prod(video_shape(spec))), sound]
@@ -75,7 +74,7 @@ class DecodedCache:
         return vars(self) | {"_file": None, "_process": 0}
 
     def read(self, index: int) -> Decoded | None:
-        """Clip ``index``, or ``None`` where it was not written or does not match its checksum."""
+        """Clip ``index``, or ``None`` if it was not written or does not match its checksum."""
         file = self._open()
         if file is None:
             return None
@@ -90,20 +89,17 @@ class DecodedCache:
             video_present, audio_present, video, audio = (
                 rest[low:high] for low, high in zip(self._cuts, self._cuts[1:], strict=False)
             )
-            heard = audio_present.astype(bool)
-            return Decoded(
-                video.reshape(video_shape(self.spec)) if flags & HAS_VIDEO else None,
-                audio.view(np.float32).reshape(audio_shape(self.spec))
-                if flags & HAS_AUDIO and not self.waveform
-                else None,
-                video_present.astype(bool),
-                heard,
-                self._waveform(audio, heard) if flags & HAS_AUDIO and self.waveform else None,
-            )
+            present = video_present.astype(bool), audio_present.astype(bool)
+            frames = video.reshape(video_shape(self.spec)) if flags & HAS_VIDEO else None
+            if not flags & HAS_AUDIO:
+                return Decoded(frames, None, *present)
+            if self.waveform:
+                return Decoded(frames, None, *present, self._waveform(audio, present[1]))
+            return Decoded(frames, audio.view(np.float32).reshape(audio_shape(self.spec)), *present)
         return None
 
     def write(self, index: int, clip: Decoded) -> None:
-        """Keep clip ``index``. A disk that is full or read-only means that nothing more is kept."""
+        """Keep clip ``index``. After an error of the disk (full, read-only) nothing more is kept."""
         file = self._open()
         if file is None:
             return
@@ -121,9 +117,9 @@ class DecodedCache:
         except OSError:
             self._close()
 
-    def _waveform(self, data: NDArray[np.uint8], heard: NDArray[np.bool_]) -> Waveform:
+    def _waveform(self, data: NDArray[np.uint8], present: NDArray[np.bool_]) -> Waveform:
         chunks = data.view(np.int16).reshape(1, *chunks_shape(self.spec))
-        return Waveform(chunks, (chunk_lengths(self.spec) * heard)[None], feature_grid(self.spec))
+        return Waveform(chunks, (chunk_lengths(self.spec) * present)[None], feature_grid(self.spec))
 
     def _open(self) -> int | None:
         if self._process != os.getpid():
@@ -133,7 +129,7 @@ class DecodedCache:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 if os.fstat(self._file).st_size != self.bytes:
-                    os.ftruncate(self._file, self.bytes)  # sparse: takes room as clips are written
+                    os.ftruncate(self._file, self.bytes)  # sparse: grows as clips are written
         return self._file
 
     def _close(self) -> None:

@@ -1,9 +1,7 @@
-"""Clips that cannot be read while training: told, listed, counted, and too many of them an error.
+"""Clips that cannot be read while training: printed, listed, counted; too many of them are an error.
 
-The loader (:mod:`mirasol.data.loading.loader`) decides which clip replaces a damaged one; the val split replaces none.
-Here it is written down: ``damaged-RANK.jsonl`` beside the checkpoint has a line for each sample that was replaced and
-for each clip that the evaluations left out. A resumed run drops the lines of samples that it sees again, as it does
-with the curves.
+``damaged-RANK.jsonl`` next to the checkpoint has a line for each training sample with a replaced clip and for each
+clip that the evaluations left out. A resumed run drops the lines of samples that it reads again, as in the curves.
 """
 
 from __future__ import annotations
@@ -24,65 +22,57 @@ LISTED = 20  # clips named in the report of a phase and in an error
 
 
 class DamagedClip(MirasolError):
-    """A clip of a shard cannot be read; ``key`` is its key, ``why`` the reason without its place."""
+    """A clip of a shard cannot be read: its ``key``, and ``why`` without the path."""
 
     def __init__(self, message: str, key: str = "", why: str = "") -> None:
         super().__init__(message)
         self.key, self.why = key, why
 
-    def __reduce__(self) -> Any:  # else a loader process could not hand it over
+    def __reduce__(self) -> Any:  # else a loader process could not send it
         return type(self), (str(self), self.key, self.why)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged clip, the training sample that met it (``None``: its texts are lost, so it is in no epoch, or it is of
-    the val split), and the key of the clip that was taken instead."""
+    """A damaged clip and its replacement."""
 
-    sample: int | None
+    sample: int | None  # training sample; None: its texts are lost, so no epoch has it, or it is of the val split
     key: str
     why: str
-    instead: str = ""
+    instead: str = ""  # key of the replacement
     split: str = "train"
 
 
 class Failures:
-    """What one process of a training has met of a split, from sample ``start`` on.
+    """The damaged clips that one process of a training meets in a split, from sample ``start`` on.
 
     Args:
-        folder: where ``damaged-RANK.jsonl`` is kept; ``None`` keeps nothing.
+        folder: of ``damaged-RANK.jsonl``; ``None`` keeps no list.
         share: of the split's clips that may be damaged.
-        start: training samples consumed before; lines of later ones are of a run that was interrupted.
-        split: ``train``, or ``val``, whose list is opened after that of ``train``.
+        start: training samples consumed before; lines of later ones are from an interrupted run.
+        split: ``train``, or ``val``; open the list of ``train`` first.
 
     Raises:
         MirasolError: the folder cannot be written.
     """
 
     def __init__(
-        self,
-        folder: Path | None,
-        share: float,
-        *,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        split: str = "train",
+        self, folder: Path | None, share: float, *, start: int = 0, rank: int = 0, world: int = 1, split: str = "train"
     ) -> None:
         self.share, self.split = share, split
         self.path = None if folder is None else folder / FILES.format(rank)
         kept: list[Damage] = []
         if folder is not None and self.path is not None:
-            stale = [] if rank else [p for p in _files(folder) if _rank(p) >= world]  # of ranks that are no more
-            for path in stale:
-                _write(path, _before(path, start))
+            for other, path in _files(folder).items():
+                if rank == 0 and other >= world:  # of an earlier run with more ranks
+                    _write(path, _before(path, start))
             kept = _before(self.path, start)
             if split == "train":
                 _write(self.path, kept)
         self.clips = {damage.key for damage in kept if damage.split == split}
 
     def record(self, found: Iterable[Damage], clips: int) -> None:
-        """Write down what was met in a split of ``clips`` clips.
+        """Write down damaged clips ``found`` in a split of ``clips`` clips.
 
         Raises:
             MirasolError: more than ``share`` of the clips are damaged, or the disk cannot be written.
@@ -108,16 +98,18 @@ class Failures:
             last = found[-1]
             raise MirasolError(
                 f"{len(self.clips)} of {clips} clips are damaged, more than training.max_damaged = {self.share:g} of "
-                f"the split {self.split}: {shown} (the last: {last.why}). `mirasol data check` says what else is and "
-                "how to mend it"
+                f"the split {self.split}: {shown} (the last: {last.why}). `mirasol data check` lists all damage and "
+                "how to repair it"
             )
 
 
 def report(folder: Path, samples: int) -> dict[str, Any]:
-    """What all processes met in training samples below ``samples``: ``{}`` if nothing, else ``clips``, the damaged
-    ones; ``replaced``, samples that show another clip; ``val``, clips that evaluations left out, if there are any;
-    and ``list``, the first of the clips with their reasons."""
-    lines = [damage for path in _files(folder) for damage in _before(path, samples, unplaced=True)]
+    """The damage that all processes met in training samples below ``samples``; ``{}`` if none.
+
+    Counts of damaged ``clips``, of ``replaced`` samples and of the clips of ``val`` that evaluations left out, if any;
+    ``list`` has the first clips with their reasons.
+    """
+    lines = [damage for path in _files(folder).values() for damage in _before(path, samples, unplaced=True)]
     val = {damage.key for damage in lines if damage.split == "val"}
     reasons = {damage.key: damage.why for damage in sorted(lines, key=lambda d: (d.key, d.why))}
     if not reasons:
@@ -127,18 +119,14 @@ def report(folder: Path, samples: int) -> dict[str, Any]:
     return {"clips": len(reasons), "replaced": len(replaced), "list": listed} | ({"val": len(val)} if val else {})
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(FILES.format("*")))
-
-
-def _rank(path: Path) -> int:
-    number = path.stem.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
+def _files(folder: Path) -> dict[int, Path]:
+    """The lists by rank."""
+    found = {path.stem.removeprefix("damaged-"): path for path in sorted(folder.glob(FILES.format("*")))}
+    return {int(rank): path for rank, path in found.items() if rank.isdecimal()}
 
 
 def _before(path: Path, start: int, *, unplaced: bool = False) -> list[Damage]:
-    """The lines of samples below ``start``, and what evaluations before it met; a last line that a kill has cut is of
-    a later one."""
+    """The lines of samples below ``start`` and of evaluations before it, without a last line that a kill has cut."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:

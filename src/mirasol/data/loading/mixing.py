@@ -1,99 +1,75 @@
-"""One training order over several sets of shards, with exact proportions: a function of seed and number alone."""
+"""One training order over one or several data sets, with exact proportions: a function of seed and number alone."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from mirasol.data.loading import augment
-from mirasol.data.loading.loader import TrainingLoader
-from mirasol.data.loading.samples import Sample, TrainingSamples
 
 
-@dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Which set training sample g comes from: set i ``weights[i]`` times in each window of ``sum(weights)``.
+    """The data set of training sample g: set i comes ``weights[i]`` times in each window of ``sum(weights)`` samples.
 
-    A window begins at every multiple of its length, and its order is drawn anew. Each set goes through its own
-    endless order, one sample after the other, whatever the others are.
-    """
-
-    weights: tuple[int, ...]
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Check the weights.
-
-        Raises:
-            ValueError: there is none, or one is no whole number of at least 1.
-        """
-        if not self.weights or any(w != int(w) or w < 1 for w in self.weights):
-            raise ValueError(f"weights {self.weights}: expected whole numbers of at least 1, one for each set")
-
-    def place(self, sample: int) -> tuple[int, int]:
-        """The set of sample number ``sample``, and the number that it has among the samples of that set."""
-        window, position = divmod(sample, sum(self.weights))
-        order = np.repeat(np.arange(len(self.weights)), self.weights)
-        order = augment.other_draws(self.seed, augment.SETS, window).permutation(order)
-        which = int(order[position])
-        return which, window * self.weights[which] + int((order[:position] == which).sum())
-
-
-class MixedSamples(Dataset[Sample]):
-    """Training sample g of several sets together."""
-
-    def __init__(self, sets: Sequence[TrainingSamples], mixture: Mixture) -> None:
-        """All sets are cut, asked and augmented alike; give each its own seed.
-
-        Raises:
-            ValueError: the sets and weights differ in number, or the sets in clip, text length, tasks or Q.
-        """
-        if len(sets) != len(mixture.weights):
-            raise ValueError(f"{len(sets)} sets and {len(mixture.weights)} weights: expected one weight for each set")
-        first = sets[0]
-        for other in sets[1:]:
-            for name in ("spec", "max_text", "tasks", "width", "waveform"):
-                ours, theirs = getattr(first, name), getattr(other, name)
-                if ours != theirs:
-                    raise ValueError(f"sets with different {name} make no batch: {ours} and {theirs}")
-        self.sets, self.mixture = sets, mixture
-        self.spec, self.max_text, self.tasks, self.width = first.spec, first.max_text, first.tasks, first.width
-        self.waveform = first.waveform
-
-    @property
-    def total(self) -> int:
-        """Clips of all splits."""
-        return sum(samples.total for samples in self.sets)
-
-    def key(self, sample: int) -> str:
-        """As :meth:`TrainingSamples.key`."""
-        which, number = self.mixture.place(sample)
-        return self.sets[which].key(number)
-
-    def __getitem__(self, sample: int) -> Sample:
-        return self.read(sample)
-
-    def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
-        """As :meth:`TrainingSamples.read`."""
-        which, number = self.mixture.place(sample)
-        found = self.sets[which].read(number, into)
-        return dataclasses.replace(found, damage=[dataclasses.replace(d, sample=sample) for d in found.damage])
-
-
-def mix(loaders: Sequence[TrainingLoader], weights: Sequence[int], seed: int) -> TrainingLoader:
-    """One loader over the sets of several, ``weights[i]`` of the i-th in each window of ``sum(weights)`` samples.
-
-    Batch size, ranks, first sample, workers and what damaged clips are told to are those of the first. Make the
-    loaders with different seeds, or sets of one size go in step.
+    A window begins at every multiple of its length and has its own random order. The order in which ``weights`` names
+    the sets decides nothing.
 
     Raises:
-        ValueError: weights and loaders do not fit, or the sets make no common batch (see :class:`MixedSamples`).
+        ValueError: no weight, or one that is not a whole number of at least 1.
     """
-    first = loaders[0]
-    sets = [loader.samples for loader in loaders if isinstance(loader.samples, TrainingSamples)]
-    samples = MixedSamples(sets, Mixture(tuple(weights), seed))
-    return TrainingLoader(samples, first.order, first.caption_weight, first.workers, first.failures)
+
+    def __init__(self, weights: Mapping[str, int], seed: int) -> None:
+        if not weights or any(w != int(w) or w < 1 for w in weights.values()):
+            raise ValueError(f"weights {weights}: expected whole numbers of at least 1, one for each set")
+        self.names = sorted(weights)
+        self.weights = [weights[name] for name in self.names]
+        self.seed = seed
+
+    def window(self, number: int) -> NDArray[np.int64]:
+        """The set of each sample in window ``number``, as an index of ``names``."""
+        sets = np.repeat(np.arange(len(self.weights)), self.weights)
+        return augment.draws_of(self.seed, augment.SETS, number).permutation(sets)
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """The set of ``sample``, and its number among the samples of that set."""
+        if len(self.weights) == 1:
+            return 0, sample
+        number, position = divmod(sample, sum(self.weights))
+        sets = self.window(number)
+        which = int(sets[position])
+        return which, number * self.weights[which] + int((sets[:position] == which).sum())
+
+    def counts(self, samples: int) -> dict[str, int]:
+        """How many of the first ``samples`` come from each set."""
+        windows, rest = divmod(samples, sum(self.weights))
+        begun = np.bincount(self.window(windows)[:rest], minlength=len(self.weights)).tolist()
+        rows = zip(self.names, self.weights, begun, strict=True)
+        return {name: windows * weight + more for name, weight, more in rows}
+
+
+class ClipOrder:
+    """The clip of training sample g: each set goes through its clips epoch by epoch, each epoch in a random order.
+
+    Args:
+        sets: the set of each clip, one of the names of ``mixture``.
+    """
+
+    def __init__(self, sets: Sequence[str], mixture: Mixture) -> None:
+        self.mixture = mixture
+        self._members = [np.flatnonzero(np.array(sets) == name) for name in mixture.names]
+        self._epochs: dict[int, tuple[int, NDArray[np.int64]]] = {}  # of each set: number and order
+
+    def index(self, sample: int) -> int:
+        """The clip of ``sample``, unless it is damaged."""
+        which, number = self.mixture.locate(sample)
+        members = self._members[which]
+        epoch, position = divmod(number, len(members))
+        if self._epochs.get(which, (-1,))[0] != epoch:
+            self._epochs[which] = epoch, augment.permutation(self.mixture.seed, epoch, len(members), which)
+        return int(members[self._epochs[which][1][position]])
+
+    def peers(self, sample: int) -> NDArray[np.int64]:
+        """The clips of the same set, sorted: one may replace the clip of ``sample`` or be mixed with it."""
+        return self._members[self.mixture.locate(sample)[0]]

@@ -1,13 +1,12 @@
-"""The tars of a set of shards as they are read: in the folder of the list, or behind a URL that the list names.
+"""Reading the tars of shards: in the folder of ``shards.json``, or behind the URL that it names.
 
-Behind a URL there are two ways. Whoever reads a whole split copies its tars to the local disk first, once, whole and
-checked against their hashes; whoever wants a few clips asks for their bytes alone, by range.
+To read a whole split from a URL, copy its tars to the local disk first, whole and checked against their hashes. To
+read a few clips, ask for their bytes alone, by range.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -28,23 +27,26 @@ OPEN_TARS = 64
 COPIED_AT_ONCE = 8
 COPIES = "tars"  # folder of copies in a cache
 LOCK = "lock"
-DAMAGED = ".damaged"  # ends the name of a copy of what is damaged in the store too
-AGAIN = "get it with `dvc checkout`, or make it again with `dvc repro -f shards`"
-MEND = "remove what is left of it there, then make it again with `dvc repro -f shards`, which sends what is missing"
+DAMAGED = ".damaged"  # suffix of a copy whose original in the store is damaged too
+RESTORE = "get it with `dvc checkout`, or make it again with `dvc repro -f shards`"
+RESEND = "remove the rest of it there, then make it again with `dvc repro -f shards`, which sends missing files"
 
 
 class ShardReader:
     """The tars of one split, by number. Safe to use in several processes at once, forked or spawned."""
 
     def __init__(self, folder: Path, index: dict[str, Any], split: str, *, copies: Path | None, any_size: bool) -> None:
-        """``copies``: where copies of tars behind a URL are kept; ``None`` reads them by range. ``any_size``: a tar
-        that is damaged is a remark and no error.
+        """Open the tars of ``split``.
+
+        Args:
+            copies: folder for copies of tars behind a URL; ``None`` reads them by range.
+            any_size: warn about a damaged tar instead of refusing it.
 
         Raises:
             MirasolError: a tar is missing or damaged, the store cannot be reached, or the disk is full.
         """
         entries: list[dict[str, Any]] = index["splits"].get(split, [])
-        self.names = [str(tar["name"]) for tar in entries]  # as they are told
+        self.names = [str(tar["name"]) for tar in entries]
         self._remote: RemoteFolder | None = None
         self._paths = [folder / name for name in self.names]
         self._indexes: list[list[Entry]] = []
@@ -52,7 +54,7 @@ class ShardReader:
         self._process = os.getpid()
         if not index.get("storage"):
             found = [path.stat().st_size if path.is_file() else None for path in self._paths]
-            _check_sizes(self._paths, entries, found, any_size, AGAIN)
+            _check_sizes(self._paths, entries, found, any_size, RESTORE)
             self._indexes = [read_tar_index(path.with_name(path.name + INDEX_SUFFIX)) for path in self._paths]
             return
         from mirasol.data.storage import RemoteFolder  # sets on the local disk do without
@@ -60,15 +62,14 @@ class ShardReader:
         remote = RemoteFolder(index["storage"])
         objects = [object_name(tar["name"], tar["sha256"]) for tar in entries]
         self._urls = [f"{remote.url}/{name}" for name in objects]
-        kept = None if copies is None else copies / COPIES
-        if kept is None:
-            sizes = remote.sizes()
-            self._remote, self._objects = remote, objects
-            self._sizes = [sizes.get(name, 0) for name in objects]
-            _check_sizes(self._urls, entries, [sizes.get(name) for name in objects], any_size, MEND)
-            self._indexes = _remote_indexes(remote, entries)
-        else:
-            self._paths, self._indexes = _copies(remote, index, split, kept, any_size)
+        if copies is not None:
+            self._paths, self._indexes = _copies(remote, index, split, copies / COPIES, any_size)
+            return
+        sizes = remote.sizes()
+        self._remote, self._objects = remote, objects
+        self._sizes = [sizes.get(name, 0) for name in objects]
+        _check_sizes(self._urls, entries, [sizes.get(name) for name in objects], any_size, RESEND)
+        self._indexes = _remote_indexes(remote, entries)
 
     def __getstate__(self) -> dict[str, object]:
         return vars(self) | {"_files": collections.OrderedDict(), "_process": 0, "_indexes": []}
@@ -77,18 +78,16 @@ class ShardReader:
         self.close()
 
     def clips(self) -> Iterator[tuple[int, Entry]]:
-        """Number of the tar and entry of every clip, to be asked once, in the order of the manifest."""
-        for number, entries in enumerate(self._indexes):
-            for entry in entries:
-                yield number, entry
-        self._indexes = []
+        """Number of the tar and entry of every clip, in the order of the manifest; once, then they are freed."""
+        indexes, self._indexes = self._indexes, []
+        yield from ((number, entry) for number, entries in enumerate(indexes) for entry in entries)
 
     def where(self, number: int) -> str:
         """Path or URL of a tar."""
         return self._urls[number] if self._remote is not None else str(self._paths[number])
 
     def read(self, number: int, offset: int, size: int) -> bytes:
-        """A stretch of a tar; less where it ends before.
+        """A stretch of a tar, shorter where the tar ends.
 
         Raises:
             OSError: the tar cannot be read.
@@ -120,22 +119,21 @@ class ShardReader:
 
 
 def remote_index(remote: RemoteFolder, tar: dict[str, Any], kept: Path | None = None) -> list[Entry]:
-    """As :func:`read_tar_index`, of a tar behind a URL, checked against its hash; with ``kept`` from the copy there."""
+    """As :func:`read_tar_index`, of a tar behind a URL, checked against its hash; folder ``kept`` keeps a copy."""
     name = _index_object(tar)
+    copy = None if kept is None else kept / name
     try:
-        if kept is not None and (kept / name).is_file():
-            data = (kept / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() == tar["index_sha256"]:
-                return parse_tar_index(data)
-        data = remote.read(name)
+        data = copy.read_bytes() if copy is not None and copy.is_file() else b""
         if hashlib.sha256(data).hexdigest() != tar["index_sha256"]:
-            raise ValueError("the bytes do not match their hash")
-        if kept is not None:
-            with atomic_write(kept / name) as file:
-                file.write(data)
+            data = remote.read(name)
+            if hashlib.sha256(data).hexdigest() != tar["index_sha256"]:
+                raise ValueError("the bytes do not match their hash")
+            if copy is not None:
+                with atomic_write(copy) as file:
+                    file.write(data)
         return parse_tar_index(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MirasolError(f"{remote.url}/{name}: not the index of a tar ({error}): {MEND}") from error
+        raise MirasolError(f"{remote.url}/{name}: not the index of a tar ({error}): {RESEND}") from error
 
 
 def _remote_indexes(remote: RemoteFolder, tars: list[dict[str, Any]], kept: Path | None = None) -> list[list[Entry]]:
@@ -148,23 +146,28 @@ def _index_object(tar: dict[str, Any]) -> str:
 
 
 def _check_sizes(
-    places: Iterable[object], entries: list[dict[str, Any]], found: list[int | None], any_size: bool, mend: str
+    places: Iterable[object], entries: list[dict[str, Any]], found: list[int | None], any_size: bool, repair: str
 ) -> None:
     for place, tar, size in zip(places, entries, found, strict=True):
         if size == tar["bytes"]:
             continue
-        state = "is missing" if size is None else f"has {size} bytes where {tar['bytes']} belong"
-        if not any_size or size is None:
-            raise MirasolError(f"{place} {state}: {mend}")
-        print(f"{place} {state}: the clips that it has lost are damaged", file=sys.stderr)
+        state = "is missing" if size is None else f"has {size} bytes, expected {tar['bytes']}"
+        _damaged(f"{place} {state}", any_size and size is not None, repair)
+
+
+def _damaged(what: str, allowed: bool, repair: str) -> None:
+    """Warn about a damaged tar, or refuse it."""
+    if not allowed:
+        raise MirasolError(f"{what}: {repair}")
+    print(f"{what}: its lost clips are damaged", file=sys.stderr)
 
 
 def _copies(
     remote: RemoteFolder, index: dict[str, Any], split: str, folder: Path, any_size: bool
 ) -> tuple[list[Path], list[list[Entry]]]:
-    """Local paths of the tars of ``split`` and their indexes; what is not there is copied, what is of other sets goes.
+    """Local paths of the tars of ``split`` and their indexes: copies missing tars and removes those of other shards.
 
-    All that writes to ``folder`` has its lock: who has it takes each file without a known name for a killed run's.
+    Every writer to ``folder`` holds its lock, so an unknown file in it is the rest of a killed run.
     """
     names = {s: [object_name(tar["name"], tar["sha256"]) for tar in tars] for s, tars in index["splits"].items()}
     try:
@@ -174,11 +177,11 @@ def _copies(
             ours = {LOCK, *(_index_object(tar) for tars in index["splits"].values() for tar in tars)}
             ours |= {name + end for named in names.values() for name in named for end in ("", DAMAGED)}
             for path in folder.iterdir():
-                if path.name not in ours:  # of another set, or of a run that was killed
+                if path.name not in ours:
                     path.unlink()
             tars, wanted = index["splits"].get(split, []), names.get(split, [])
-            both = zip(tars, wanted, strict=True)
-            missing = [(tar, name) for tar, name in both if not _has_size(folder / name, tar["bytes"])]
+            sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+            missing = [(t, name) for t, name in zip(tars, wanted, strict=True) if sizes.get(name) != t["bytes"]]
             damaged = _copy(remote, missing, folder, any_size) if missing else set()
             paths = [folder / (name + DAMAGED if name in damaged else name) for name in wanted]
             return paths, _remote_indexes(remote, tars, folder)
@@ -196,10 +199,7 @@ def _copy(remote: RemoteFolder, tars: list[tuple[dict[str, Any], str]], folder: 
         try:
             for (_, name), job in zip(tars, jobs, strict=True):
                 if not job.result():
-                    told = f"{remote.url}/{name}: the bytes do not match their hash"
-                    if not any_size:
-                        raise MirasolError(f"{told}: {MEND}")
-                    print(f"{told}: the clips that it has lost are damaged", file=sys.stderr)
+                    _damaged(f"{remote.url}/{name}: the bytes do not match their hash", any_size, RESEND)
                     damaged.add(name)
                 progress.advance(1)
         except BaseException:
@@ -209,10 +209,9 @@ def _copy(remote: RemoteFolder, tars: list[tuple[dict[str, Any], str]], folder: 
 
 
 def _copy_one(remote: RemoteFolder, tar: dict[str, Any], name: str, folder: Path) -> bool:
-    """Whether the copy is what was written; a copy that is not may be the network's fault, once."""
+    """Whether the copy matches its hash; a second try, for an error of the network."""
     temporary = folder / f"{name}.tmp"
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
+    temporary.unlink(missing_ok=True)
     for _ in range(2):
         remote.get(name, temporary)
         if sha256_file(temporary) == tar["sha256"]:
@@ -220,7 +219,3 @@ def _copy_one(remote: RemoteFolder, tar: dict[str, Any], name: str, folder: Path
             return True
     temporary.replace(folder / (name + DAMAGED))
     return False
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

@@ -7,24 +7,27 @@ replaces a damaged one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.conditions import Condition
 from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF, Augmentation
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.data.loading.failures import Damage, DamagedClip, Failures
+from mirasol.data.loading.mixing import ClipOrder, Mixture
 from mirasol.data.loading.texts import Text, encode_texts
 from mirasol.data.manifest import Example, example_of
 from mirasol.tokenizer import Tokenizer
 
-CONDITIONS = ("none", "muted", "blanked", "swapped")
-TRIES = 32  # clips that may take the place of a damaged one, before the run fails
+TRIES = 32  # clips that may replace a damaged one, before the run fails
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,39 +41,50 @@ class Sample:
     damage: list[Damage] = dataclasses.field(default_factory=list)  # clips that should have been here
 
 
+@dataclasses.dataclass(frozen=True)
+class SampleSettings:
+    """How training samples are made: the keys of a phase of the same names, with its tasks and the seed."""
+
+    tasks: tuple[str, ...]  # of `caption`, `audio_class` and `qa`: what is learnt
+    seed: int
+    texts_per_clip: int  # Q, drawn per clip; mixup doubles it
+    caption_weight: float  # of a caption next to other tasks, 0: none; where `tasks` names captions, they weigh 1
+    mute: float = 0.0  # share of the clips with sound and picture whose sound becomes silence
+    blank: float = 0.0  # share of them whose picture becomes black
+    augmentation: Augmentation = OFF
+    mix: Mapping[str, int] = dataclasses.field(default_factory=dict)  # weights of data sets; empty: all clips alike
+
+
 class Clips:
-    """The clips of a split that have a text of the wanted tasks, with these texts encoded."""
+    """The clips of a split that have a text of the wanted tasks, with these texts encoded.
+
+    Args:
+        captions: a clip's captions come along with texts of other tasks; alone they do not bring a clip in.
+        sets: data sets to take; a clip that several of them ask about counts once for each, with its texts. Empty:
+            all clips, each once.
+        failures: records clips with unreadable texts, which are left out; ``None``: the first is an error.
+        without: keys of clips to leave out.
+
+    Raises:
+        MirasolError: no clip has a text of these tasks, or none of one of ``sets``; a text is longer than the text
+            cache, or too many clips are damaged.
+    """
 
     def __init__(
         self,
         shard_set: ShardDataset,
         tokenizer: Tokenizer,
         tasks: Sequence[str],
-        captions: bool,
+        *,
+        captions: bool = False,
+        sets: Collection[str] = (),
         failures: Failures | None = None,
         without: Collection[str] = (),
-        waveform: bool = False,
     ) -> None:
-        """``captions`` adds a clip's captions to texts of other tasks; alone they do not bring a clip in. ``without``
-        are keys of clips that are left out.
-
-        A clip whose texts cannot be read is left out and told to ``failures``, or is an error without it. With
-        ``waveform`` clips come with their sound in place of features of it.
-
-        Raises:
-            MirasolError: no clip has a text of these tasks, or a text is longer than the text cache, or too many
-                clips are damaged.
-        """
-        self.shard_set, self.waveform = shard_set, waveform
-        self.tasks = tuple(tasks)
-        self.max_text = tokenizer.max_text
+        self.shard_set, self.tasks, self.max_text = shard_set, tuple(tasks), tokenizer.max_text
         wanted = {*tasks, "caption"} if captions else set(tasks)
-        examples: list[Example] = []
-        counts: list[int] = []
-        self.numbers: list[int] = []  # in the shard set
-        for number in range(len(shard_set)):
-            if shard_set.keys[number] in without:
-                continue
+        found: list[tuple[int, str, list[Example]]] = []  # number in the shard set, data set, examples
+        for number in (n for n, key in enumerate(shard_set.keys) if key not in without):
             try:
                 rows = [r for r in shard_set.meta(number)["examples"] if r["task"] in wanted]
             except DamagedClip as error:
@@ -78,17 +92,24 @@ class Clips:
                     raise
                 failures.record([Damage(None, error.key, error.why)], len(shard_set))
                 continue
-            if any(r["task"] in tasks for r in rows):
-                self.numbers.append(number)
-                counts.append(len(rows))
-                examples += [example_of(row) for row in rows]
-        if not self.numbers:
-            raise MirasolError(
-                f"{shard_set.folder}: no clip of the split {shard_set.split} has an example of task "
-                f"{' or '.join(tasks)}: give the manifest rows of that task"
-            )
-        texts = iter(encode_texts(tokenizer, examples))
-        self.texts = [[next(texts) for _ in range(count)] for count in counts]
+            for name, texts in _by_set(rows).items() if sets else [("", rows)]:
+                if any(r["task"] in tasks for r in texts):
+                    found.append((number, name, [example_of(row) for row in texts]))
+        self._check(sets, {name for _, name, _ in found})
+        found = [clip for clip in found if not sets or clip[1] in sets]
+        self.numbers = [number for number, _, _ in found]
+        self.sets = [name for _, name, _ in found]
+        encoded = iter(encode_texts(tokenizer, (example for _, _, examples in found for example in examples)))
+        self.texts = [list(itertools.islice(encoded, len(examples))) for _, _, examples in found]
+
+    def _check(self, sets: Collection[str], known: set[str]) -> None:
+        where = f"{self.shard_set.folder}: no clip of the split {self.shard_set.split}"
+        tasks = f"has an example of task {' or '.join(self.tasks)}"
+        if not known:
+            raise MirasolError(f"{where} {tasks}: give the manifest rows of that task")
+        if unknown := sorted(set(sets) - known):
+            there = ", ".join(sorted(known - {""})) or "none, no row names its data set"
+            raise MirasolError(f"{where} and the data set {', '.join(unknown)} {tasks}; data sets that have: {there}")
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -96,93 +117,81 @@ class Clips:
     def key(self, index: int) -> str:
         return self.shard_set.keys[self.numbers[index]]
 
-    def arrays(self, index: int, into: NDArray[np.uint8] | None = None) -> Decoded:
-        return self.shard_set.arrays(self.numbers[index], waveform=self.waveform, into=into)
+    def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
+        """As :meth:`ShardDataset.arrays`."""
+        return self.shard_set.arrays(self.numbers[index], waveform=waveform, into=into)
+
+
+def _by_set(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The examples of each data set; "" stands for rows that name none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row.get("set", ""), []).append(row)
+    return found
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Training sample g of the endless global order."""
+    """Training sample g of the endless global order.
 
-    def __init__(
-        self,
-        clips: Clips,
-        texts_per_clip: int,
-        seed: int,
-        mute: float,
-        blank: float,
-        augmentation: Augmentation = OFF,
-        replace: bool = False,
-    ) -> None:
-        """``replace``: another clip takes the place of a damaged one, which is an error otherwise."""
-        self.clips = clips
-        self.texts_per_clip = texts_per_clip
-        self.seed, self.mute, self.blank = seed, mute, blank
-        self.augmentation, self.replace = augmentation, replace
-        self.spec, self.max_text, self.tasks = clips.shard_set.spec, clips.max_text, clips.tasks
-        self._epoch = -1
-        self._order = np.zeros(0, np.int64)
+    Args:
+        waveform: clips bring their sound instead of features.
+        replace: another clip replaces a damaged one, which is an error otherwise.
+    """
+
+    def __init__(self, clips: Clips, settings: SampleSettings, waveform: bool = False, replace: bool = False) -> None:
+        self.clips, self.settings, self.waveform, self.replace = clips, settings, waveform, replace
+        self.order = ClipOrder(clips.sets, Mixture(settings.mix or {"": 1}, settings.seed))
 
     @property
     def width(self) -> int:
         """Q of a batch: mixed clips bring the texts of both."""
-        return self.texts_per_clip * (2 if self.augmentation.mixup else 1)
-
-    @property
-    def waveform(self) -> bool:
-        """Whether clips come with their sound in place of features of it."""
-        return self.clips.waveform
-
-    @property
-    def total(self) -> int:
-        """Clips of the split, of which a share may be damaged."""
-        return len(self.clips.shard_set)
-
-    def index(self, sample: int) -> int:
-        """Which of the clips sample number ``sample`` is, unless it is damaged."""
-        epoch, position = divmod(sample, len(self.clips))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, augment.permutation(self.seed, epoch, len(self.clips))
-        return int(self._order[position])
+        return self.settings.texts_per_clip * (2 if self.settings.augmentation.mixup else 1)
 
     def key(self, sample: int) -> str:
         """Key of the clip that sample number ``sample`` is made of, unless it is damaged."""
-        return self.clips.key(self.index(sample))
+        return self.clips.key(self.order.index(sample))
 
     def __getitem__(self, sample: int) -> Sample:
         return self.read(sample)
 
     def read(self, sample: int, into: NDArray[np.uint8] | None = None) -> Sample:
         """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
-        draws = augment.sample_draws(self.seed, sample)
-        index, clip, damage = self._read(self.index(sample), sample, into)
+        settings = self.settings
+        draws = augment.draws_of(settings.seed, augment.SAMPLE, sample)
+        index, clip, damage = self._read(self.order.index(sample), sample, into)
         texts = self._texts(index, draws)
-        if self.augmentation != OFF:
-            chances = augment.other_draws(self.seed, augment.CHANGE, sample).random(augment.CHANCES)
-            clip = augment.changed(clip, self.augmentation, chances)
+        if settings.augmentation != OFF:
+            numbers = augment.draws_of(settings.seed, augment.CHANGE, sample).random(augment.NUMBERS)
+            clip = augment.augmented(clip, settings.augmentation, numbers)
         found = Sample(self.clips.key(index), clip, texts, damage=damage)
-        if self.augmentation.mixup and len(self.clips) > 1:
+        if settings.augmentation.mixup and len(self.order.peers(sample)) > 1:
             found = self._mixed(found, index, sample)
-        missing = augment.draw_missing(self.mute, self.blank, draws)
-        clip = found.clip
-        heard = clip.audio is not None or clip.waveform is not None
-        if clip.video is not None and heard and missing != "none":  # it keeps at least one of the two
-            clip = augment.muted(clip) if missing == "muted" else augment.blanked(clip)
-        return dataclasses.replace(found, clip=clip)
+        missing, clip = augment.draw_missing(settings.mute, settings.blank, draws), found.clip
+        if clip.video is None or (clip.audio is None and clip.waveform is None):  # its one modality stays
+            return found
+        return dataclasses.replace(found, clip=augment.under(missing, clip))
 
     def _texts(self, index: int, draws: np.random.Generator) -> list[Text]:
-        return augment.draw_texts(self.clips.texts[index], self.texts_per_clip, self.clips.tasks, draws)
+        return augment.draw_texts(self.clips.texts[index], self.settings.texts_per_clip, self.clips.tasks, draws)
+
+    def partner(self, index: int, sample: int, draws: np.random.Generator) -> int:
+        """The clip that mixup mixes with clip ``index`` of the same set."""
+        peers = self.order.peers(sample)
+        place = int(np.searchsorted(peers, index))
+        return int(peers[(place + 1 + int(draws.integers(len(peers) - 1))) % len(peers)])
 
     def _mixed(self, found: Sample, index: int, sample: int) -> Sample:
         """Mixup: two clips in one, each text in the loss by the share of its clip.
 
         That is the mixture of the two losses itself, for the loss is a weighted sum over texts.
         """
-        draws = augment.other_draws(self.seed, augment.MIX, sample)
-        share = augment.draw_share(self.augmentation.mixup, draws)
-        partner = (index + 1 + int(draws.integers(len(self.clips) - 1))) % len(self.clips)
-        chances = draws.random(augment.CHANCES)
+        how = self.settings.augmentation
+        draws = augment.draws_of(self.settings.seed, augment.MIX, sample)
+        share = augment.draw_share(how.mixup, draws)
+        partner = self.partner(index, sample, draws)
+        numbers = draws.random(augment.NUMBERS)
         partner, other, damage = self._read(partner, sample)
-        other = augment.changed(other, self.augmentation, chances)
+        other = augment.augmented(other, how, numbers)
         damage = [*found.damage, *damage]
         if not augment.mixable(found.clip, other):
             return dataclasses.replace(found, damage=damage)
@@ -194,54 +203,56 @@ class TrainingSamples(Dataset[Sample]):
     def _read(
         self, index: int, sample: int, into: NDArray[np.uint8] | None = None
     ) -> tuple[int, Decoded, list[Damage]]:
-        """Clip ``index``, or the first sound one of those that follow from seed and ``sample``; and what was damaged.
+        """Clip ``index``, or the first intact one of those that seed and ``sample`` choose; and the damaged ones.
 
         Raises:
-            DamagedClip: it is damaged and nothing may take its place, or what should is damaged too.
+            DamagedClip: it is damaged and may not be replaced, or all replacements are damaged too.
         """
         draws: np.random.Generator | None = None
         errors: list[DamagedClip] = []
         while True:
             try:
-                clip = self.clips.arrays(index, into)
+                clip = self.clips.arrays(index, waveform=self.waveform, into=into)
             except DamagedClip as error:
                 errors.append(error)
                 if not self.replace or len(errors) > TRIES:
                     raise
-                draws = draws or augment.other_draws(self.seed, augment.REPLACE, sample)
-                index = int(draws.integers(len(self.clips)))
+                draws = draws or augment.draws_of(self.settings.seed, augment.REPLACE, sample)
+                peers = self.order.peers(sample)
+                index = int(peers[int(draws.integers(len(peers)))])
             else:
                 key = self.clips.key(index)
                 return index, clip, [Damage(sample, error.key, error.why, key) for error in errors]
 
 
 class EvaluationSamples(Dataset[Sample]):
-    """Every clip once, in the order of the shards, with all its texts, under one condition."""
+    """Every clip once, in the order of the shards, with all its texts, under one condition.
 
-    def __init__(self, clips: Clips, condition: str, seed: int) -> None:
-        if condition not in CONDITIONS:
-            raise ValueError(f"condition {condition!r} is not one of {CONDITIONS}")
-        self.clips, self.condition = clips, condition
+    Raises:
+        MirasolError: to swap sounds takes two clips with sound.
+        ValueError: ``shuffled``, which changes batches.
+    """
+
+    def __init__(self, clips: Clips, condition: Condition = Condition.unchanged, seed: int = 0) -> None:
+        if condition == Condition.shuffled:
+            raise ValueError(f"condition {condition!r}: shuffle the chunks of a batch instead")
+        self.clips, self.condition = clips, Condition(condition)
         self.donors: dict[int, int] = {}
-        if condition == "swapped":
-            heard = [i for i, number in enumerate(clips.numbers) if clips.shard_set.meta(number)["has_audio"]]
-            if len(heard) < 2:
+        if condition == Condition.swapped:
+            audible = [i for i, number in enumerate(clips.numbers) if clips.shard_set.meta(number)["has_audio"]]
+            if len(audible) < 2:
                 raise MirasolError(
-                    f"{clips.shard_set.folder}: {len(heard)} clip(s) of the split {clips.shard_set.split} have sound; "
-                    "to give clips another clip's sound takes two"
+                    f"{clips.shard_set.folder}: {len(audible)} clip(s) of the split {clips.shard_set.split} have "
+                    "sound; to give clips another clip's sound takes two"
                 )
-            groups = [clips.shard_set.meta(clips.numbers[i])["examples"][0]["group"] for i in heard]
-            self.donors = augment.derangement(seed, heard, groups)
+            groups = [clips.shard_set.meta(clips.numbers[i])["examples"][0]["group"] for i in audible]
+            self.donors = augment.derangement(seed, audible, groups)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample:
-        clip = self.clips.arrays(index)
-        if self.condition == "muted":
-            clip = augment.muted(clip)
-        elif self.condition == "blanked":
-            clip = augment.blanked(clip)
-        elif index in self.donors:
+        clip = augment.under(self.condition, self.clips.arrays(index))
+        if index in self.donors:
             clip = augment.with_sound_of(clip, self.clips.arrays(self.donors[index]))
         return Sample(self.clips.key(index), clip, self.clips.texts[index])

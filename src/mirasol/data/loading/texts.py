@@ -18,7 +18,7 @@ class Text:
     """One text of a clip: ``ids`` = bos, prompt, answer mark, answer, eos."""
 
     ids: NDArray[np.int32]
-    answer: int  # where the answer begins in ``ids``
+    answer: int  # index of its first token in ``ids``
     task: str
     example: str  # its id
 

@@ -1,7 +1,7 @@
-"""Sound whose features the device makes: chunks of 16-bit samples, and what is to be done to their log-mel there.
+"""Sound for log-mel on the device: chunks of 16-bit samples, and the masks and shares of their features.
 
-Under ``clip.sampling: rate`` only: there all clips' chunks are equally long. Letters: n waveforms (2 under mixup),
-T chunks, W samples of a row.
+Under ``clip.sampling: rate`` only, where the chunks of all clips are equally long. Letters: n waveforms (2 under
+mixup), T chunks, W samples of a row.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ NOTHING: Box = (0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Waveform:
-    """One clip's sound, or two clips' that are mixed. The model's half of it is ``mirasol.model.batch.Waveform``."""
+    """The sound of one clip, or of two mixed ones; in a batch it becomes ``mirasol.model.batch.Waveform``."""
 
-    chunks: NDArray[np.int16]  # [n, T, W]: each chunk behind one window of what came before it
-    samples: NDArray[np.int64]  # [n, T]: the length of each chunk, 0 where there is none
+    chunks: NDArray[np.int16]  # [n, T, W]: a window of the preceding sound, then the chunk
+    samples: NDArray[np.int64]  # [n, T]: the length of each chunk, 0 if absent
     grid: tuple[int, int]  # T*A columns and M mels of its features
     masks: tuple[Box, ...] = (NOTHING,)  # n
     shares: tuple[float, ...] = (1.0,)  # n
 
     def later(self, by: int) -> Waveform:
-        """Without the first ``by`` chunks, and with as many of silence at the end."""
+        """Without the first ``by`` chunks, and with as many silent ones at the end."""
         chunks, samples = np.zeros_like(self.chunks), np.zeros_like(self.samples)
         chunks[:, : chunks.shape[1] - by] = self.chunks[:, by:]
         samples[:, : samples.shape[1] - by] = self.samples[:, by:]
         return replace(self, chunks=chunks, samples=samples)
 
     def masked(self, box: Box) -> Waveform:
-        """With one more stretch of time and band of mels hidden, of a clip that had none."""
+        """With a stretch of time and a band of mels hidden; one waveform without a mask."""
         return replace(self, masks=(box,))
 
     def mixed(self, other: Waveform, share: float) -> Waveform:
-        """``share`` of this one's features and the rest of the other's."""
+        """``share`` of these features and the rest of the other's."""
         return Waveform(
             np.concatenate([self.chunks, other.chunks]),
             np.concatenate([self.samples, other.samples]),
@@ -71,20 +71,20 @@ def chunks_shape(spec: ClipSpec) -> tuple[int, int]:
     return spec.chunks, window + max(hop, int(chunk_lengths(spec).max()))
 
 
-def cut(samples: NDArray[np.int16], spec: ClipSpec, heard: int) -> Waveform:
-    """The first ``heard`` chunks of a clip's sound [S]; sound that ends early goes on in silence.
+def cut(samples: NDArray[np.int16], spec: ClipSpec, count: int) -> Waveform:
+    """The first ``count`` chunks of a clip's sound [S]; sound that ends early continues in silence.
 
-    A chunk shorter than a hop ends a hop behind the window: there :class:`mirasol.model.logmel.LogMel` looks for it.
+    A chunk shorter than a hop ends a hop behind the window, where :class:`mirasol.model.logmel.LogMel` expects it.
     """
     window, hop = window_and_hop(spec)
-    lengths = np.where(np.arange(spec.chunks) < heard, chunk_lengths(spec), 0)
+    lengths = np.where(np.arange(spec.chunks) < count, chunk_lengths(spec), 0)
     ends = np.cumsum(lengths)
-    padded = np.zeros(window + hop + int(ends[-1]), np.int16)  # a hop more, for what lies before a short chunk
+    padded = np.zeros(window + hop + int(ends[-1]), np.int16)  # a hop more, for the sound before a short chunk
     kept = samples[: ends[-1]]
     padded[window + hop : window + hop + len(kept)] = kept
     chunks = np.zeros(chunks_shape(spec), np.int16)
-    for row, (low, high) in zip(chunks, itertools.pairwise([0, *ends[:heard]]), strict=False):
-        begin = hop + min(low, high - hop)  # of the window before it, or of what fills the row up to a hop
+    for row, (low, high) in zip(chunks, itertools.pairwise([0, *ends[:count]]), strict=False):
+        begin = hop + min(low, high - hop)  # of the window before it, or of the hop that a short chunk fills
         row[: window + hop + high - begin] = padded[begin : window + hop + high]
     return Waveform(chunks[None], lengths[None], feature_grid(spec))
 

@@ -79,7 +79,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         storage = str(index.get("storage", ""))
         unhashed = [n for n, tar in zip(names, tars, strict=True) if storage and not _has_hashes(tar)]
     except FileNotFoundError:
-        raise MirasolError(f"{path}: no such file: the shards do not exist yet: `dvc repro shards`") from None
+        raise MirasolError(f"{path}: no such file: make the shards with `dvc repro shards`") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MirasolError(
             f"{path}: not shards of this version ({error}): make them with `dvc repro shards`"

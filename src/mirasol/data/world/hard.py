@@ -1,11 +1,11 @@
-"""The hard variant of the built-in world: what `mirasol ablate` trains on (docs/ablations.md).
+"""The hard variant of the built-in world: the training data of `mirasol ablate` (docs/ablations.md).
 
-Twice as long as the world of the demo, 8 chunks of half a second, ten colours and ten sounds. Objects and sounds come
-and go one chunk at a time, so that every question but the simplest needs several chunks: what came first, last or
-after another, what came together, how often, and what was there at the very beginning.
+Clips are twice as long as in the demo's world: 8 chunks of half a second, ten colours and ten sounds. Objects and
+sounds come and go one chunk at a time, so that every question but the simplest needs several chunks: about order,
+coincidence, number, and the very beginning.
 
-Each answer is uniform over its answers for each exact wording; ``muted`` and ``blanked`` of a family are exact, for
-a clip that is asked about its events has always four objects and four sounds.
+For each exact wording the right answer is uniform over its answers. ``muted`` and ``blanked`` of a family are exact,
+because a clip with questions about its events always has four objects and four sounds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mirasol.data.world.scene import (
     SIZE,
     SOUNDS,
     SPLITS,
+    BaseScene,
     Draw,
     Sound,
     Thing,
@@ -39,19 +40,18 @@ HARD_COLOURS = (*COLOURS, "orange", "purple", "black", "white")
 HARD_SOUNDS = (*SOUNDS, "hum", "knock", "chirp", "siren")
 EVENTS = 4  # objects of a clip, and sounds
 SHARED = 3  # of them come together
-COUNTED = 6  # a clip that is asked to count has one to six
+COUNTED = 6  # a clip with counting questions has one to six
 COUNT_EVERY = 5  # one clip in five
 RING_OF = 2  # one clip in two
 ORDINALS = ("first", "second", "third", "last")
 NUMBERS = ("one", "two", "three", "four", "five", "six")
 SIZE_NAME = "huge"
 NOWHERE = -SIZE  # a centre from which nothing reaches into the picture
-LENGTHS = (1, 3, 4, 4)  # frames that an object is seen
-SLACK = 2  # pixels that it may stand beside the middle of its half
+LENGTHS = (1, 3, 4, 4)  # frames with the object in the picture
+SLACK = 2  # pixels: its largest distance from the middle of its half
 GREY = (112, 136)  # luma of the background: black and white both stand out
-DRIFT = 4  # pixels that an object moves while it is seen
-SEED = 7  # apart from the draws of the demo's world of the same seed
-
+DRIFT = 4  # pixels that an object moves while visible
+SEED = 7  # separates the draws from those of the demo's world of the same seed
 
 _C = 1 / len(HARD_COLOURS)
 _S = 1 / len(HARD_SOUNDS)
@@ -67,7 +67,7 @@ HARD_FAMILIES = {
     "nth_sound": Family("order", (_A, _T), _S, _S, 1.0, _ONE),
     "next_sound": Family("order", (_A, _T), _NEXT, _NEXT, 1.0, 1 / (EVENTS - 1)),
     "count_heard": Family("count", (_A,), _N, _N, 1.0, 1.0),
-    # Who does not hear chooses among the four that are seen, who does not see among the four that are heard.
+    # Without sound four colours remain to choose from, without picture four sounds.
     "colour_of_sound": Family("audio-visual", (_A, _V), _C, _ONE, _C, 1.0),
     "sound_of_colour": Family("audio-visual", (_A, _V), _S, _S, _ONE, 1.0),
     # The last colour and the last sound. Of five chunks in any order one that has both is last in one of five.
@@ -75,34 +75,19 @@ HARD_FAMILIES = {
 }
 
 
-@dataclass(frozen=True)
-class HardScene:
-    """A clip's truth; what the renderer asks of it is called as in :class:`mirasol.data.world.scene.Scene`."""
+@dataclass(frozen=True, kw_only=True)
+class HardScene(BaseScene):
+    """A clip's truth; ``things`` are in order of time, each visible in one chunk."""
 
-    split: str
-    index: int
-    counted: bool  # asked to count: one colour and one sound, each one to six times
-    things: tuple[Thing, ...]  # in order of time, each seen in one chunk
-    ring: str | None
-    background: int
-    sounds: tuple[Sound, ...]
-    chunks: tuple[int, ...]  # where each of ``things`` is seen
+    counted: bool  # with counting questions: one colour and one sound, each one to six times
+    chunks: tuple[int, ...]  # of each of ``things``
     frames: int = FRAMES
-    has_audio: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.index:05d}"
-
-    @property
-    def group(self) -> str:
-        return self.name
 
     @property
     def pairs(self) -> tuple[tuple[Thing, Sound], ...]:
-        """What is seen and heard together, in order of time."""
-        heard = {s.chunk: s for s in self.sounds}
-        return tuple((t, heard[c]) for t, c in zip(self.things, self.chunks, strict=True) if c in heard)
+        """Objects and sounds of the same chunk, in order of time."""
+        sounds = {s.chunk: s for s in self.sounds}
+        return tuple((t, sounds[c]) for t, c in zip(self.things, self.chunks, strict=True) if c in sounds)
 
 
 def sample_hard(seed: int, split: str, index: int) -> HardScene:
@@ -129,7 +114,7 @@ def sample_hard(seed: int, split: str, index: int) -> HardScene:
         split=split,
         index=index,
         counted=counted,
-        things=tuple(_thing(draw, *seen_at) for seen_at in zip(colours, places, seen, strict=True)),
+        things=tuple(_thing(draw, *chosen) for chosen in zip(colours, places, seen, strict=True)),
         ring=ring,
         background=draw.between(*GREY),
         sounds=_sounds(draw, sounds, heard),
@@ -138,7 +123,7 @@ def sample_hard(seed: int, split: str, index: int) -> HardScene:
 
 
 def _thing(draw: Draw, colour: str, place: str, chunk: int) -> Thing:
-    """An object that is seen for one, three or four frames of its chunk, and moves a little meanwhile."""
+    """An object that is visible for one, three or four frames of its chunk, and moves a little."""
     length = draw.choice(LENGTHS)
     first = chunk * FRAMES_PER_CHUNK + draw.below(FRAMES_PER_CHUNK - length + 1)
     across = SIZE // 4 + draw.between(-SLACK, SLACK) + (SIZE // 2 if place in ("right", "bottom") else 0)
@@ -169,7 +154,7 @@ def _sounds(draw: Draw, names: list[str], chunks: list[int]) -> tuple[Sound, ...
 
 
 def hard_texts(scene: HardScene) -> list[Text]:
-    """All that is asked and said about a clip: a caption, its sounds, a class, every question that it can answer."""
+    """All texts about a clip: a caption, its sounds, a class, every question that it can answer."""
     names = " ".join(s.name for s in scene.sounds)
     out = [Text("caption", "", CAPTION_PROMPT, hard_caption(scene)), Text("audio_class", "", AUDIO_PROMPT, names)]
     return out + [Text("qa", *question) for question in hard_questions(scene)]

@@ -1,9 +1,8 @@
-"""What the built-in world is asked, and what each question can be answered from.
+"""The questions of the built-in world, and the best scores without sound, picture or order.
 
-For every exact wording the right answer is uniform over its answers: words alone give chance. ``muted`` and
-``blanked`` are the best that anyone can do who knows the picture alone, or the sound alone; a test plays them.
-``shuffled`` is the best for one who knows what each chunk shows and sounds like and takes their order from nothing
-(docs/world.md says what could tell it); a test counts it out.
+For every exact wording the right answer is uniform over its answers: words alone give chance. ``muted`` and ``blanked``
+are the best scores with the picture alone, or the sound alone; a test plays them. ``shuffled`` is the best score with
+the content of each chunk but no clue to their order (docs/world.md names possible clues); a test computes it.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from mirasol.data.world.scene import Draw, Scene, Thing
 
 NUMBERS = ("one", "two", "three", "four")
 QUARTERS = ("first", "second", "third", "fourth")
-# Asked whenever they apply, because they are the hardest to learn; of the others as many as there is room for.
+# Asked whenever they apply, because they are the hardest to learn; others fill up to QUESTIONS.
 ALWAYS = ("flash_of_sound", "sound_of_flash", "count", "when", "pitch")
-QUESTIONS = 9  # at most per clip, beside the classification
+QUESTIONS = 9  # at most per clip, without the classification
 
 
 class Text(NamedTuple):
-    """One thing to say about a clip."""
+    """One text about a clip."""
 
     task: str  # a task of the manifest
     family: str  # a key of FAMILIES, "" for captions and sound classes
@@ -34,7 +33,7 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of question: what it needs, and how often it can be answered right without."""
+    """A kind of question: its needs, and the best share of right answers without them."""
 
     kind: str
     needs: tuple[str, ...]
@@ -46,10 +45,10 @@ class Family:
 
 _COLOUR = 1 / 6
 _SOUND = 1 / 6
-# One of the two or three sounds that are heard, in the shares in which clips with two and with three are asked.
+# One of the two or three sounds of the clip, weighted by the questions about clips with two and with three.
 _FIRST = 17360969 / 42158538
 _NEXT = 7026423 / 10744723  # of two sounds the other one; of three one of the two others
-_CLASS = 263 / 480  # the large colour is known; one of one to three sounds
+_CLASS = 263 / 480  # the large colour is certain; one of one to three sounds
 
 FAMILIES = {
     "colour": Family("seen", ("video",), _COLOUR, 1.0, _COLOUR, 1.0),
@@ -59,9 +58,9 @@ FAMILIES = {
     "sound": Family("heard", ("audio",), _SOUND, _SOUND, 1.0, 1.0),
     "pitch": Family("heard", ("audio",), 1 / 2, 1 / 2, 1.0, 1.0),
     "when": Family("heard", ("audio",), _SOUND, _SOUND, 1.0, 1 / 2),
-    # Two objects flash: who does not hear chooses between their two colours.
+    # Two objects flash: without sound the choice is between their two colours.
     "flash_of_sound": Family("audio-visual", ("audio", "video"), _COLOUR, 1 / 2, _COLOUR, 1.0),
-    # Two sounds are heard: who does not see chooses between them.
+    # Two sounds: without picture the choice is between them.
     "sound_of_flash": Family("audio-visual", ("audio", "video"), _SOUND, _SOUND, 1 / 2, 1.0),
     "classify": Family("audio-visual", ("audio", "video"), _COLOUR * _SOUND, _SOUND, _COLOUR, _CLASS),
     "first_sound": Family("order", ("audio",), _SOUND, _SOUND, 1.0, _FIRST),
@@ -73,7 +72,7 @@ FAMILIES = {
 
 
 def texts(scene: Scene) -> list[Text]:
-    """All that is asked and said about a clip: a caption, its sounds if it has a track, a class, questions."""
+    """All texts about a clip: a caption, its sounds if it has a track, a class, questions."""
     out = [Text("caption", "", CAPTION_PROMPT, caption(scene))]
     if scene.has_audio:
         names = " ".join(s.name for s in scene.sounds) or "silence"
@@ -83,13 +82,13 @@ def texts(scene: Scene) -> list[Text]:
     possible = [Text("qa", *question) for question in questions(scene)]
     chosen = [q for q in possible if q.family in ALWAYS]
     others = [q for q in possible if q.family not in ALWAYS]
-    # Which of them is asked depends on nothing that they ask about.
+    # The choice is independent of the answers.
     chosen += Draw(scene.asked).some(others, min(len(others), max(QUESTIONS - len(chosen), 0)))
     return out + [q for q in possible if q in chosen]
 
 
 def caption(scene: Scene) -> str:
-    """At most 22 words: what moves where, what is gone afterwards, and what flashes and sounds, in order of time."""
+    """At most 22 words: the motion of the objects, the ring, and flashes and sounds in order of time."""
     parts = [f"{t.size} {t.colour} {t.place} {t.verb} {t.motion}" for t in scene.things]
     if scene.ring:
         parts.append(f"{scene.ring} ring")
@@ -137,7 +136,7 @@ def _heard(scene: Scene) -> Iterator[tuple[str, str, str]]:
             yield "next_sound", f"What sound came after the {phrase(before)}?", after
     if ("rising" in names) != ("falling" in names):
         yield "pitch", "Does the tone rise or fall?", "rising" if "rising" in names else "falling"
-    if not scene.flashes:  # where something flashes, that is asked about
+    if not scene.flashes:  # other questions ask about flashes
         for s in scene.sounds:
             yield "when", f"Which sound is heard in the {QUARTERS[s.chunk]} quarter?", s.name
 

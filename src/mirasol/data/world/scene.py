@@ -1,10 +1,10 @@
-"""The built-in world's truth: what a clip shows and sounds like, drawn from a seed.
+"""The built-in world's truth: the picture and sound of a clip, drawn from a seed.
 
-Everything is an integer and comes from the raw stream of PCG64, which numpy keeps the same for ever (it does
-not promise that for ``Generator``'s methods): equal seeds give equal scenes on any processor.
+Everything is an integer from the raw stream of PCG64, which numpy keeps stable (unlike ``Generator``'s methods): equal
+seeds give equal scenes on any processor.
 
-Answers are balanced by construction: every choice that a question can ask about is drawn uniformly and apart
-from the others. See docs/world.md.
+Answers are balanced by construction: every choice that a question can ask about is drawn uniformly and independently
+of the others. See docs/world.md.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SAMPLES = CHUNKS * CHUNK_SAMPLES
 
 SPLITS = ("train", "val", "test")
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")
-# Seen together in a quarter of the test clips and nowhere else. One partner less for each colour: the colours
-# stay equally frequent, and since both are in the picture the habit of not seeing them together rules out no answer.
+# Together in a quarter of the test clips and in no other clip. One partner less for each colour: the colours stay
+# equally frequent, and since both are in the picture their absence as a pair in training rules out no answer.
 NOVEL_PAIRS = (("red", "blue"), ("yellow", "cyan"), ("green", "pink"))
 NOVEL_EVERY = 4
 SOUNDS = ("bell", "buzz", "beep", "noise", "rising", "falling")
@@ -40,10 +40,10 @@ FLASH_GROWTH = 2  # added to the radius: 25 and 19 px
 FLASH_FRAMES = 2
 PLACES = ("left", "right", "top", "bottom")
 TRAVEL = (14, 22)  # pixels between the first and the last frame
-SOUND_SAMPLES = 5600  # 0.35 s: inside its chunk even when it starts with the second frame, with room for a window
-JITTER = 200  # samples of delay at most, so that no onset stands on a grid
+SOUND_SAMPLES = 5600  # 0.35 s: inside its chunk even when it starts with the second frame, and a window fits
+JITTER = 200  # samples of delay at most, so that no onset is on a grid
 
-# What a clip is about, in percent. `both`: two flashes with a sound each; `one`: a flash with its sound, and other
+# The subjects of clips, in percent. `both`: two flashes with a sound each; `one`: a flash with its sound, and other
 # sounds; `half`: two flashes, a sound with one of them; `count`: beeps; `alone`: sounds without a flash;
 # `silent`: two flashes and a silent track; `trackless`: two flashes and no audio track.
 KINDS = {"both": 38, "one": 16, "half": 14, "count": 12, "alone": 12, "silent": 4, "trackless": 4}
@@ -75,7 +75,7 @@ class Sound:
 
     name: str
     start: int  # in samples from the start of the clip
-    pitch: int  # hertz: what it means depends on the sound
+    pitch: int  # hertz, used differently by each sound
     loudness: int  # of 256
     noise: int  # seed of the noise
 
@@ -84,20 +84,18 @@ class Sound:
         return self.start // CHUNK_SAMPLES
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A clip's truth."""
+@dataclass(frozen=True, kw_only=True)
+class BaseScene:
+    """The picture and sound of a clip, in every variant of the world."""
 
     split: str
     index: int
-    novel: bool  # its pair of colours is in NOVEL_PAIRS
-    kind: str  # a key of KINDS
-    large: Thing
-    small: Thing
+    things: tuple[Thing, ...]
     ring: str | None  # colour of the ring around the picture in the first chunk, gone afterwards
     background: int  # luma
     sounds: tuple[Sound, ...]  # in order of time
-    asked: int  # seed of the choice of questions
+    frames: int = FRAMES
+    has_audio: bool = True
 
     @property
     def name(self) -> str:
@@ -105,19 +103,28 @@ class Scene:
 
     @property
     def group(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene(BaseScene):
+    """A clip's truth; ``things`` are a large and a small object."""
+
+    novel: bool  # its pair of colours is in NOVEL_PAIRS
+    kind: str  # a key of KINDS
+    asked: int  # seed of the choice of questions
+
+    @property
+    def group(self) -> str:
         return f"novel-{self.name}" if self.novel else self.name
 
     @property
-    def frames(self) -> int:
-        return FRAMES
+    def large(self) -> Thing:
+        return self.things[0]
 
     @property
-    def has_audio(self) -> bool:
-        return self.kind != "trackless"
-
-    @property
-    def things(self) -> tuple[Thing, Thing]:
-        return self.large, self.small
+    def small(self) -> Thing:
+        return self.things[1]
 
     @property
     def flashes(self) -> tuple[Thing, ...]:
@@ -167,7 +174,7 @@ def sample_clip(seed: int, split: str, index: int) -> Scene:
     novel = split == "test" and index % NOVEL_EVERY == NOVEL_EVERY - 1
     kind = _kind(draw.below(100))
     colours = _colours(draw, novel)
-    chunks = draw.some(range(CHUNKS), CHUNKS)  # who takes which chunk: flashes first, then sounds without a flash
+    chunks = draw.some(range(CHUNKS), CHUNKS)  # for the events: flashes first, then sounds without a flash
     flashing = {"both": 2, "one": 1, "half": 2, "silent": 2, "trackless": 2}.get(kind, 0)
     flashers = draw.some(("large", "small"), flashing)
     beat = [draw.below(2) for _ in range(CHUNKS)]  # a flash starts with the first or the second frame of its chunk
@@ -179,8 +186,11 @@ def sample_clip(seed: int, split: str, index: int) -> Scene:
         index=index,
         novel=novel,
         kind=kind,
-        large=_thing(draw, "large", colours[0], places[0], flash.get("large")),
-        small=_thing(draw, "small", colours[1], places[1], flash.get("small")),
+        has_audio=kind != "trackless",
+        things=tuple(
+            _thing(draw, size, colour, place, flash.get(size))
+            for size, colour, place in zip(("large", "small"), colours, places, strict=True)
+        ),
         ring=draw.choice([c for c in COLOURS if c not in colours]) if draw.below(10) < 6 else None,
         background=draw.between(18, 34),
         sounds=_sounds(draw, kind, chunks, beat),

@@ -1,10 +1,9 @@
-"""The built-in world's pictures, and the mp4 file that holds pictures and sound.
+"""The built-in world's pictures, and the mp4 file of pictures and sound.
 
-Pictures are drawn as YUV 4:2:0 in whole numbers, which is what the file stores: nothing is scaled or converted on
-the way, by nobody's rounding. The codecs and their flags give the same bytes on any processor:
+Pictures are drawn as YUV 4:2:0 in whole numbers, the format of the file, so that no scaling or conversion rounds them.
+The codecs and their flags give the same bytes on any processor:
 
-- x264 with a constant quantiser, one thread and no look-ahead: rate control is the part of it that works in
-  floating point; the rest is exact, with or without vector instructions;
+- x264 with a constant quantiser, one thread and no look-ahead: only its rate control uses floating point;
 - FLAC with fixed predictors, which are integers; the encoder fits the others in floating point;
 - the muxer's bit-exact flag: no times and no versions in the file.
 """
@@ -12,7 +11,7 @@ the way, by nobody's rounding. The codecs and their flags give the same bytes on
 from __future__ import annotations
 
 import io
-from typing import Final, Protocol
+from typing import Final
 
 import av
 import numpy as np
@@ -27,9 +26,10 @@ from mirasol.data.world.scene import (
     RADIUS,
     SAMPLE_RATE,
     SIZE,
+    BaseScene,
     Thing,
 )
-from mirasol.data.world.sound import Heard, samples
+from mirasol.data.world.sound import samples
 
 # (Y, U, V), BT.601 limited range: six hues a sixth of a turn apart.
 PALETTE = {
@@ -39,7 +39,7 @@ PALETTE = {
     "cyan": (160, 160, 48),
     "blue": (80, 208, 112),
     "pink": (140, 176, 192),
-    # The hard variant's, between them and beside them.
+    # The hard variant's.
     "orange": (132, 64, 184),
     "purple": (96, 176, 160),
     "black": (24, 128, 128),
@@ -59,20 +59,7 @@ FLAC = {"compression_level": "2", "frame_size": "4096"}  # the highest level wit
 Yuv = NDArray[np.uint8]
 
 
-class Drawn(Heard, Protocol):
-    """What a scene must say of itself to be drawn and heard."""
-
-    @property
-    def things(self) -> tuple[Thing, ...]: ...
-    @property
-    def ring(self) -> str | None: ...
-    @property
-    def background(self) -> int: ...
-    @property
-    def has_audio(self) -> bool: ...
-
-
-def render(scene: Drawn) -> NDArray[np.uint8]:
+def render(scene: BaseScene) -> NDArray[np.uint8]:
     """The frames of a clip, uint8 RGB [frames, SIZE, SIZE, 3], before compression."""
     planes = render_yuv(scene).astype(np.int32)
     y = 298 * (planes[:, :SIZE] - 16)
@@ -83,8 +70,8 @@ def render(scene: Drawn) -> NDArray[np.uint8]:
     return frames
 
 
-def render_yuv(scene: Drawn) -> Yuv:
-    """The frames of a clip as the file stores them, planar YUV 4:2:0, uint8 [frames, SIZE*3/2, SIZE]."""
+def render_yuv(scene: BaseScene) -> Yuv:
+    """The frames of a clip in the format of the file, planar YUV 4:2:0, uint8 [frames, SIZE*3/2, SIZE]."""
     inks = [(scene.background, 128, 128), (0, 128, 128)]
     label = np.zeros((scene.frames, SIZE, SIZE), np.uint8)
     if scene.ring:
@@ -108,7 +95,7 @@ def _draw(label: Yuv, thing: Thing, ink: int) -> None:
     for k, (x, y) in enumerate(thing.path):
         bright = thing.flash is not None and thing.flash <= k < thing.flash + FLASH_FRAMES
         radius = RADIUS[thing.size] + (FLASH_GROWTH if bright else 0)
-        x0, y0 = x - radius, y - radius  # where the stamp's corner falls, perhaps outside the picture
+        x0, y0 = x - radius, y - radius  # the stamp's corner, perhaps outside the picture
         left, right = max(x0, 0), min(x + radius + 1, SIZE)
         top, bottom = max(y0, 0), min(y + radius + 1, SIZE)
         if left < right and top < bottom:
@@ -131,8 +118,8 @@ STAMPS = {
 }
 
 
-def encode(scene: Drawn) -> bytes:
-    """The mp4 file of a clip: H.264 with one closed GOP per chunk, and FLAC unless it is without a track.
+def encode(scene: BaseScene) -> bytes:
+    """The mp4 file of a clip: H.264 with one closed GOP per chunk, and FLAC if it has a track.
 
     Raises:
         MirasolError: PyAV's FFmpeg lacks an encoder.

@@ -14,7 +14,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
-from mirasol.data.loading.loader import collate
+from mirasol.data.loading.loader import BatchForm, collate
 from mirasol.data.loading.samples import Sample
 from mirasol.data.loading.texts import Text
 from mirasol.evaluation.attribution.draw import draw
@@ -23,7 +23,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
-from mirasol.model.attribution import look_back
+from mirasol.model.attribution import attribute
 from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import EOS, SPACE, Tokenizer
 from mirasol.training.weights import load_model
@@ -108,15 +108,13 @@ def look(model: Mirasol, words: Tokenizer, clip: Decoded, spec: ClipSpec, questi
     if room < 1:
         raise MirasolError(f"the question takes {len(prompt)} tokens, the text cache holds {model.config.max_text}")
     text = Text(np.array(prompt, np.int32), len(prompt), "qa", "")
-    batch = collate(
-        [Sample("", clip, [text])], spec=spec, length=model.config.max_text, width=1, tasks=("qa",), caption_weight=1.0
-    )
+    batch = collate([Sample("", clip, [text])], BatchForm(spec, model.config.max_text, ("qa",)))
     with torch.no_grad():
         encoded = model.encode(batch)
         lengths = torch.tensor([[len(prompt)]])
         found = model.generate(encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, room)[0, 0].tolist()
     ids = (found[: found.index(EOS)] if EOS in found else found)[:TOKENS_SHOWN] or [EOS]  # an empty answer looks too
-    looks = look_back(model, batch, torch.tensor(prompt + ids), len(prompt))
+    looks = attribute(model, batch, torch.tensor(prompt + ids), len(prompt))
     return Explained(
         question=question,
         answer=words.decode(found),

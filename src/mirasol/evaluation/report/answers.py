@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mirasol.data.conditions import Condition
 from mirasol.evaluation.report.html import Album, chips, interval, missing, percent, section, text, title
 from mirasol.evaluation.report.project import Looked
 from mirasol.evaluation.report.sections import gauge
-from mirasol.tasks.scoring.matters import WITHIN
-from mirasol.tasks.scoring.metrics import CONDITIONS
+from mirasol.tasks.scoring.metrics import CHANGED, WITHIN
 from mirasol.tasks.scoring.normalise import exact_match
 
 CONDITION_WORDS = {
-    "full": "clip as it is",
+    "unchanged": "clip as it is",
     "muted": "sound muted",
     "blanked": "picture blanked",
     "swapped": "another clip's sound",
@@ -75,17 +75,17 @@ def modalities_section(report: Mapping[str, Any] | None) -> str:
         body = missing("Scores without sound or picture", "dvc repro evaluate")
         return section("modalities", heading, "", body)
     judged = report["matters"]
-    head = "".join(f'<th scope="col">{text(CONDITION_WORDS[c])}</th>' for c in CONDITIONS)
+    head = "".join(f'<th scope="col">{text(CONDITION_WORDS[c])}</th>' for c in Condition)
     rows = []
     for name in ordered_families(report):
         needs = report["families"][name].get("needs")
         uses = f"<small>{text(' + '.join(needs))}</small>" if needs else ""
         cells = [_heat(report["families"][name], None, False)]
-        for condition in CONDITIONS[1:]:
+        for condition in CHANGED:
             cell = report[condition]["families"][name]
             cells.append(_heat(cell, judged[name][condition]["holds"], needs is not None and cell["chance"] < 1))
         rows.append(f'<tr><th scope="row">{title(name)}{uses}</th>{"".join(cells)}</tr>')
-    overall = [report["overall"], *(report[c]["overall"] for c in CONDITIONS[1:])]
+    overall = [report["overall"], *(report[c]["overall"] for c in CHANGED)]
     rows.append('<tr class="total"><th scope="row">All questions</th>')
     rows.append("".join(_heat(cell, None, False) for cell in overall) + "</tr>")
     known = [cell["holds"] for row in judged.values() for cell in row.values() if cell["holds"] is not None]
@@ -104,10 +104,10 @@ def modalities_section(report: Mapping[str, Any] | None) -> str:
 
 def _needs(report: Mapping[str, Any]) -> str:
     """For each family and condition in words: what became of it, with its interval."""
-    head = "".join(f'<th scope="col">{text(SHORT_WORDS[c])}</th>' for c in CONDITIONS[1:])
+    head = "".join(f'<th scope="col">{text(SHORT_WORDS[c])}</th>' for c in CHANGED)
     rows = []
     for name in ordered_families(report):
-        cells = (report["matters"][name][c] for c in CONDITIONS[1:])
+        cells = (report["matters"][name][c] for c in CHANGED)
         words = "".join(
             f"<td>{text(cell['found'] or 'not judged')}<small>{interval(cell)}</small></td>" for cell in cells
         )
@@ -125,7 +125,7 @@ def _heat(cell: Mapping[str, Any], held: bool | None, needed: bool) -> str:
     )
 
 
-def is_right(prediction: Prediction, condition: str = "full") -> bool:
+def is_right(prediction: Prediction, condition: str = Condition.unchanged) -> bool:
     """Whether the answer under ``condition`` counts."""
     return exact_match(prediction["predicted"].get(condition), prediction["answers"])
 
@@ -202,9 +202,9 @@ def gallery_section(
 def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: Album, found: Looked | None) -> str:
     right = is_right(prediction)
     predicted = prediction["predicted"]
-    answer = predicted.get("full")
+    answer = predicted.get(Condition.unchanged)
     expected = "" if right else f'<p class="expected">expected <b>{text(" / ".join(prediction["answers"]))}</b></p>'
-    lost = [c for c in CONDITIONS[1:] if predicted.get(c) is not None]
+    lost = [c for c in CHANGED if predicted.get(c) is not None]
     changed = chips([(SHORT_WORDS[c], predicted[c], is_right(prediction, c)) for c in lost])
     others = [p for p in siblings if p["example_id"] != prediction["example_id"]]
     more = ""
@@ -224,6 +224,6 @@ def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: 
 def _short_answer(prediction: Prediction) -> str:
     right = is_right(prediction)
     expected = "" if right else f" <small>expected {text(' / '.join(prediction['answers']))}</small>"
-    said = prediction["predicted"].get("full")
+    said = prediction["predicted"].get(Condition.unchanged)
     said = text(said if said is not None else "no answer")
     return f'<li class="{"yes" if right else "no"}">{text(prediction["prompt"])} <b>{said}</b>{expected}</li>'

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.evaluation.attribution.draw import over_frames, over_sound
@@ -48,7 +49,7 @@ def looks(
                 explained = look(model, words, clip, shards.spec, prediction["prompt"], max_answer)
             except (MirasolError, RuntimeError, ValueError) as error:
                 return {}, f"the weights do not fit these clips: {error}"
-            if explained.answer == prediction["predicted"].get("full"):
+            if explained.answer == prediction["predicted"].get(Condition.unchanged):
                 found[prediction["example_id"]] = looked(explained, clip, model)
     lost = len(chosen) - len(found)
     return found, f"the weights here give another answer to {lost} of {len(chosen)}" if lost else ""

@@ -13,7 +13,7 @@ from mirasol.evaluation.report.html import interval, percent
 from mirasol.evaluation.report.paper import OWN, key_of, paper_tables, printed, results
 from mirasol.evaluation.report.project import Project, previous, read_project
 from mirasol.evaluation.report.sections import realtime
-from mirasol.tasks.scoring.metrics import CONDITIONS
+from mirasol.tasks.scoring.metrics import CHANGED
 
 ABLATION = ("table", "row", "paper", "ours", "ci95", "against", "difference", "verdict")
 
@@ -52,7 +52,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _families(report: Mapping[str, Any]) -> str:
-    conditions = [c for c in CONDITIONS[1:] if c in report]  # an earlier version had fewer
+    conditions = [c for c in CHANGED if c in report]  # an earlier version had fewer
     rows = []
     for name in ordered_families(report):
         cell = report["families"][name]
@@ -67,9 +67,9 @@ def _matters(report: Mapping[str, Any]) -> str:
     known = [cell["holds"] for row in found.values() for cell in row.values() if cell["holds"] is not None]
     if not known:
         return ""
-    rows = [[name, *(_finding(found[name][c]) for c in CONDITIONS[1:])] for name in ordered_families(report)]
+    rows = [[name, *(_finding(found[name][c]) for c in CHANGED)] for name in ordered_families(report)]
     said = f"What needs what: {sum(known)} of {len(known)} as it must be, **bold** the others"
-    return f"{said}\n\n{_table(('family', *CONDITIONS[1:]), rows)}"
+    return f"{said}\n\n{_table(('family', *CHANGED), rows)}"
 
 
 def _finding(cell: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from typing import Any, TypeGuard
 
 from mirasol.evaluation.report.html import interval, percent, section, text
 from mirasol.evaluation.report.project import Project
-from mirasol.tasks.protocols.table import PROTOCOLS
 from mirasol.tasks.questions import published_split
+from mirasol.tasks.registry import PROTOCOLS
 
 OWN = "Mirasol3B"  # how the paper's own rows begin
 ACCURACY = {"accuracy", "exactmatch", "top1", "acc", "overall", "all"}

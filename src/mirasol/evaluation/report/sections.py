@@ -76,7 +76,7 @@ def hero(project: Project, album: Album, featured: Mapping[str, Any] | None) -> 
         stats.append(missing("Parity", "dvc repro export"))
     picture = ""
     if featured:
-        asked = f"{text(featured['prompt'])} <b>{text(featured['predicted']['full'])}</b>"
+        asked = f"{text(featured['prompt'])} <b>{text(featured['predicted']['unchanged'])}</b>"
         picture = f'<figure class="hero-clip">{album.player(featured["clip"])}<figcaption>{asked}</figcaption></figure>'
     return (
         f'<header class="hero"><div class="hero-text"><p class="brand">{SUN}mirasol</p><h1>{text(heading)}</h1>'

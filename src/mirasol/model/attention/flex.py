@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from mirasol.model.attention.visible import Visible
+
 BLOCK = 128  # side of the blocks that are skipped or computed as a whole, FlexAttention's default
 SMALLEST_HEAD = 16  # FlexAttention compiles no kernel for narrower heads
 KEPT = 64  # block masks
@@ -23,13 +25,7 @@ def is_best_for(q: Tensor) -> bool:
 
 
 def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    window: int,
-    own_valid: Tensor | None,
-    later_valid: Tensor | None,
-    blocks: BlockMask | None,
+    q: Tensor, k: Tensor, v: Tensor, window: int, visible: Visible | None, blocks: BlockMask | None
 ) -> Tensor:
     """Arguments and result as of :func:`mirasol.model.attention.chunk_causal.chunk_causal_attention`.
 
@@ -41,9 +37,9 @@ def attention(
     chunks, queries, keys = q.shape[1], q.shape[2], k.shape[2]
     if blocks is None:
         blocks = block_mask(chunks, queries, keys, min(window, chunks), q.device)
-    visible = None if own_valid is None or later_valid is None else _visible(queries, keys, own_valid, later_valid)
+    hide = None if visible is None else _hide(queries, keys, visible)
     heads_first = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
-    out: Tensor = _call(q.device)(*heads_first, score_mod=visible, block_mask=blocks)
+    out: Tensor = _call(q.device)(*heads_first, score_mod=hide, block_mask=blocks)
     return out.transpose(1, 2).unflatten(1, (chunks, queries))
 
 
@@ -90,19 +86,19 @@ def _ordered(blocks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     return counts, indices
 
 
-def _visible(queries: int, keys: int, own_valid: Tensor, later_valid: Tensor) -> Callable[..., Tensor]:
+def _hide(queries: int, keys: int, visible: Visible) -> Callable[..., Tensor]:
     """A change of scores that hides missing keys: they differ from batch to batch, the block mask does not."""
-    own, later = own_valid.flatten(1), later_valid.flatten(1)
+    own, later = (seen.flatten(1) for seen in visible)
 
-    def visible(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def hide(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         valid = torch.where(query // queries == key // keys, own[batch, key], later[batch, key])
         return torch.where(valid, score, float("-inf"))
 
-    return visible
+    return hide
 
 
 def _call(device: torch.device) -> Callable[..., Tensor]:
-    if torch.compiler.is_compiling():  # it becomes a part of what is compiled around it
+    if torch.compiler.is_compiling():  # it becomes part of the surrounding compiled graph
         return flex_attention
     return _compiled if device.type == "cuda" else _as_written
 

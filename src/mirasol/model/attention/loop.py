@@ -1,8 +1,8 @@
 """The chunk loop on a CPU, forward and backward, without the copies that autograd would make.
 
-Left to autograd, each chunk's slice of the keys gets a gradient of the size of all keys, each chunk's output is kept
-beside the stacked one, and the values are read at the stride of the projection that made queries, keys and values.
-Here the gradients are summed in place, the output is kept once, and keys and values are laid out once per head.
+Autograd would give each chunk's slice of the keys a gradient of the size of all keys, keep each chunk's output and the
+stacked one, and read the values at the stride of the projection to queries, keys and values. Here the gradients are
+summed in place, the output is kept once, and keys and values are laid out once per head.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEYS = 512  # keys of one backward call: what the kernel takes at a time itself, so that longer calls save nothing
+from mirasol.model.attention.visible import Visible
+
+KEYS = 512  # keys of one backward call: the kernel's own block, so that longer calls save nothing
 
 _kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _kernel_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -23,11 +25,11 @@ def is_fused_for(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return q.device.type == "cpu" and q.dtype == k.dtype == v.dtype
 
 
-def seen_by(t: int, first: int, own_valid: Tensor | None, later_valid: Tensor | None) -> Tensor | None:
+def seen_by(t: int, first: int, visible: Visible | None) -> Tensor | None:
     """Which keys of chunks ``first`` .. ``t`` chunk ``t`` sees, bool [B, 1, 1, keys]; ``None`` for all."""
-    if own_valid is None or later_valid is None:
+    if visible is None:
         return None
-    valid = torch.cat([later_valid[:, first:t], own_valid[:, t : t + 1]], dim=1)
+    valid = torch.cat([visible.later[:, first:t], visible.own[:, t : t + 1]], dim=1)
     return valid.flatten(1)[:, None, None]
 
 
@@ -39,14 +41,14 @@ class FusedLoop(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, own_valid: Tensor | None, later_valid: Tensor | None
     ) -> Tensor:
         """[B, T, nq, heads, head] for each of q, k, v -> [B, T, nq, heads, head]."""
-        per_chunk = k.shape[2]
+        per_chunk, visible = k.shape[2], _visible(own_valid, later_valid)
         k, v = (x.flatten(1, 2).transpose(1, 2).contiguous() for x in (k, v))  # [B, heads, T*n, head]
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         sums = []
         for t in range(q.shape[1]):
             first = max(0, t - window + 1)
             seen = slice(first * per_chunk, (t + 1) * per_chunk)
-            mask = _additive(seen_by(t, first, own_valid, later_valid), q.dtype)
+            mask = _additive(seen_by(t, first, visible), q.dtype)
             mixed, log_sum = _kernel(q[:, t].transpose(1, 2), k[:, :, seen], v[:, :, seen], attn_mask=mask)
             out[:, t] = mixed.transpose(1, 2)
             sums.append(log_sum)
@@ -59,13 +61,13 @@ class FusedLoop(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         """Gradients of q, k and v."""
         q, k, v, out, own_valid, later_valid, *sums = ctx.saved_tensors
-        chunks, per_chunk = q.shape[1], ctx.per_chunk
+        chunks, per_chunk, visible = q.shape[1], ctx.per_chunk, _visible(own_valid, later_valid)
         grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
         grad_k, grad_v = torch.zeros_like(k), torch.zeros_like(v)
         piece = max(1, KEYS // per_chunk) * per_chunk
         for t in reversed(range(chunks)):  # the order in which autograd would sum
             first = max(0, t - ctx.window + 1)
-            mask = _additive(seen_by(t, first, own_valid, later_valid), q.dtype)
+            mask = _additive(seen_by(t, first, visible), q.dtype)
             queries, mixed, grad_mixed = (x[:, t].transpose(1, 2) for x in (q, out, grad))
             start, end = first * per_chunk, (t + 1) * per_chunk
             for a in range(start, end, piece):
@@ -83,6 +85,10 @@ class FusedLoop(torch.autograd.Function):
         return grad_q, *split, None, None, None
 
 
+def _visible(own: Tensor | None, later: Tensor | None) -> Visible | None:
+    return None if own is None or later is None else Visible(own, later)
+
+
 def _additive(seen: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """0 where a key is seen, minus infinity elsewhere: what the kernel adds to the scores."""
+    """The kernel's mask, added to the scores: 0 for visible keys, else minus infinity."""
     return None if seen is None else torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))

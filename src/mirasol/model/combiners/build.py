@@ -1,4 +1,4 @@
-"""What a combiner is (P 3.2): u_1..u_t -> x_t, and the table of those there are."""
+"""The protocol of a combiner (P 3.2), u_1..u_t -> x_t, and the table of all combiners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.chunk_transformer import Streamed, StreamState
 from mirasol.model.combiners.cls import CLSCombiner
 from mirasol.model.combiners.concat import ConcatCombiner
 from mirasol.model.combiners.perceiver import PerceiverCombiner
@@ -20,29 +20,32 @@ from mirasol.model.config import POOLED_COMBINERS, QUERIES, ModelConfig
 class Combiner(Protocol):
     """Maps the n features of each chunk to m << n, x_t = Combiner(u_1, ..., u_t) (eq. 2), causally."""
 
-    def __call__(self, u: Tensor, valid: Tensor | None) -> Tensor:
-        """u [B, T, n, d] -> x [B, T, m, d]; ``valid`` bool [B, T, n], ``None`` when nothing is missing.
+    def __call__(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
+        """All chunks of a clip, or the next one of a stream.
 
-        Features that are not valid have no influence on anything; a chunk without any still has a finite x.
+        Args:
+            u: [B, T, n, d]; T is 1 with a state.
+            valid: bool [B, T, n], ``None`` when nothing is missing. Features that are not valid have no influence.
+            state: of the chunk before, or :meth:`init_state`.
+
+        Returns:
+            x [B, T, m, d], finite also for an empty chunk, and with a state the next one.
         """
 
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
-        """What the combiner knows before the first chunk; every tensor has the batch first."""
-
-    def step(self, u: Tensor, valid: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """One chunk: u [B, n, d], valid bool [B, n] -> x [B, m, d]."""
+        """The state before the first chunk; every tensor has the batch first."""
 
 
-def build_combiner(config: ModelConfig, video_places: Tensor, audio_tokens: int) -> Combiner:
+def build_combiner(config: ModelConfig, video_positions: Tensor, audio_tokens: int) -> Combiner:
     """The combiner that the config names.
 
     Args:
         config: the sizes.
-        video_places: [f, 2], row and column of each video token's centre as fractions of the frame.
+        video_positions: [f, 2], row and column of each video token's centre as fractions of the frame.
         audio_tokens: s.
 
     Raises:
-        ValueError: no combiner or queries of that name, two that do not go together, or m > n.
+        ValueError: no combiner or queries of that name, two that cannot be combined, or m > n.
     """
     combiners: dict[str, Callable[..., Any]] = {
         "transformer": TransformerCombiner,
@@ -60,8 +63,8 @@ def build_combiner(config: ModelConfig, video_places: Tensor, audio_tokens: int)
             f"queries 'pooled' with combiner {config.combiner!r}: expected queries 'last', or one of the combiners "
             f"{POOLED_COMBINERS}"
         )
-    features = video_places.shape[0] + audio_tokens
-    if config.combined > features:
-        raise ValueError(f"m = {config.combined} combined features of a chunk that has n = {features}")
-    combiner: Combiner = combiners[config.combiner](config, video_places, audio_tokens)
+    features = video_positions.shape[0] + audio_tokens
+    if config.num_queries > features:
+        raise ValueError(f"m = {config.num_queries} combined features of a chunk that has n = {features}")
+    combiner: Combiner = combiners[config.combiner](config, video_positions, audio_tokens)
     return combiner

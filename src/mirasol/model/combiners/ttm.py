@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mirasol.model.chunk_transformer import StreamState
+from mirasol.model.chunk_transformer import Streamed, StreamState
 from mirasol.model.combiners.pooled import PooledStart
 from mirasol.model.config import ModelConfig
-from mirasol.model.layers import projection
-from mirasol.model.vit import Block
+from mirasol.model.layers import Block, projection
 
 BOTTLENECK = 64  # hidden width of TokenLearner's MLP
 
@@ -42,7 +41,7 @@ class TTMCombiner(nn.Module):
     With ``queries: pooled``, the output is added to pooled features of the chunk.
     """
 
-    def __init__(self, config: ModelConfig, video_places: Tensor, audio_tokens: int) -> None:
+    def __init__(self, config: ModelConfig, video_positions: Tensor, audio_tokens: int) -> None:
         super().__init__()
         width = config.combiner_sizes.width
         if config.ttm_sizes.width != width:
@@ -52,28 +51,23 @@ class TTMCombiner(nn.Module):
         self.read = TokenLearner(width, config.ttm_read)
         self.process = nn.ModuleList(Block(config.ttm_sizes, config.dropout) for _ in range(config.ttm_sizes.layers))
         self.write = TokenLearner(width, config.ttm_memory)
-        self.output = TokenLearner(width, config.combined)
+        self.output = TokenLearner(width, config.num_queries)
         self.norm = nn.LayerNorm(width)
-        self.pooled = PooledStart(config, video_places, audio_tokens) if config.queries == "pooled" else None
+        self.pooled = PooledStart(config, video_positions, audio_tokens) if config.queries == "pooled" else None
 
-    def forward(self, u: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
         """[B, T, n, d] -> [B, T, m, d]."""
-        memory = u.new_zeros(u.shape[0], *self.memory)
+        memory = u.new_zeros(u.shape[0], *self.memory) if state is None else state["memory"]
         u = self.project(u)
         outputs = []
         for t in range(u.shape[1]):
             x, memory = self._turn(u[:, t], None if valid is None else valid[:, t], memory)
             outputs.append(x)
-        return torch.stack(outputs, dim=1)
+        return torch.stack(outputs, dim=1), {"memory": memory}
 
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
         """``memory`` [B, memory, d]."""
         return {"memory": torch.zeros(batch, *self.memory, device=device, dtype=dtype)}
-
-    def step(self, u: Tensor, valid: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """[B, n, d] -> [B, m, d]."""
-        x, memory = self._turn(self.project(u), valid, state["memory"])
-        return x, {"memory": memory}
 
     def _turn(self, u: Tensor, valid: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Equations 3 to 6 for one chunk: u [B, n, d], memory M_t -> x_t, M_{t+1}."""
@@ -87,7 +81,7 @@ class TTMCombiner(nn.Module):
         for block in self.process:  # eq. 4
             o = block(o)
         written = self.write(torch.cat([memory, o, u], dim=1), write_valid)  # eq. 5
-        if valid is not None:  # a chunk that holds nothing leaves the memory alone
+        if valid is not None:  # an empty chunk does not change the memory
             written = torch.where(valid.any(dim=1)[:, None, None], written, memory)
         x = self.output(o, None)  # eq. 6
         return self.norm(x if self.pooled is None else x + self.pooled(u)), written

@@ -25,5 +25,5 @@ def resample(kernel: Tensor, extent: tuple[int, ...]) -> Tensor:
 
 def resize_matrix(have: int, want: int) -> Tensor:
     """B [want, have], float64: a row of ``have`` pixels resized to ``want``, bicubic, smoothed where it shrinks."""
-    lit = torch.eye(have, dtype=torch.float64)[None, None]  # column i is a row of pixels whose pixel i is lit
+    lit = torch.eye(have, dtype=torch.float64)[None, None]  # column i is a row of pixels with pixel i lit
     return F.interpolate(lit, size=(want, have), mode="bicubic", antialias=True)[0, 0]

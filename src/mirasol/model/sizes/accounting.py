@@ -1,9 +1,9 @@
-"""What a model costs, by arithmetic: parameters by part, floating-point operations, bytes of a stream's state.
+"""The cost of a model by arithmetic: parameters by part, floating-point operations, bytes of a stream's state.
 
 A multiply and an add are two operations (FLOPs). Counted are the matrix products: linear maps, and the two products
-of attention over the pairs of query and key that may see each other (the exact count of eq. 8 and of causal text, not
-the square that a dense mask computes). Not counted are normalisation, softmax, activations, additions, the folding of
-colour into the tubes' weights (once a batch), and the lookup of embeddings.
+of attention over the visible pairs of query and key (the exact count of eq. 8 and of causal text, not the square that
+a dense mask computes). Not counted are normalisation, softmax, activations, additions, the folding of colour into the
+tubes' weights (once a batch), and the lookup of embeddings.
 """
 
 from __future__ import annotations
@@ -19,18 +19,14 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text
 from mirasol.model.tubes import Lattice, chunk_lattices
 
-CHUNK_PARTS = ("tubes", "video ViT", "audio", "combiner", "latent")  # what encoding a chunk costs
+CHUNK_PARTS = ("tubes", "video ViT", "audio", "combiner", "latent")  # the parts that encode a chunk
+COUNTED = ("tubes", "patches", "vit", "audio", "combiner", "latent", "reconstruction")
+COUNTED_TEXT = ("text layers", "cross-attention", "embedding")
 
 
 def parameter_counts(model: Mirasol) -> dict[str, int]:
     """Parameters of each part that the paper gives a figure for, and the rest; ``total`` is their sum."""
-    counts = dict.fromkeys(
-        (
-            *("tubes", "patches", "vit", "audio", "combiner", "latent", "reconstruction"),
-            *("text layers", "cross-attention", "embedding"),
-        ),
-        0,
-    )
+    counts = dict.fromkeys(COUNTED + COUNTED_TEXT, 0)
     for name, parameter in model.named_parameters():
         counts[_part(name, len(model.config.tubes))] += parameter.numel()
     return {**{part: count for part, count in counts.items() if count}, "total": sum(counts.values())}
@@ -40,10 +36,8 @@ def _part(name: str, tubes: int) -> str:
     first, _, rest = name.partition(".")
     if first == "video_tubes":
         return "tubes" if int(rest.split(".")[1]) < tubes else "patches"
-    if first == "audio_reconstruction":
-        return "reconstruction"
     if first != "text":
-        return first
+        return "reconstruction" if first == "audio_reconstruction" else first
     if rest.startswith("embedding"):
         return "embedding"
     return "cross-attention" if ".cross_attention." in rest or rest == "memory_features" else "text layers"
@@ -64,11 +58,11 @@ def forward_flops(
         config: sizes of the model.
         chunks: T.
         text_lengths: tokens of each text of the clip that enter the decoder.
-        predicted: tokens among them from which another one is predicted; all if ``None``. Only these take the
-            whole of the last layer and the output head.
+        predicted: tokens from which another one is predicted, all if ``None``: only these take the whole of the last
+            layer and the output head.
 
     Raises:
-        ValueError: a combiner or latent model that is not counted here, or more tokens predicted than there are.
+        ValueError: a combiner or latent model that is not counted here, or more tokens predicted than given.
     """
     lattices, audio = chunk_tokens(config)
     video = sum(lattice.tokens for lattice in lattices)
@@ -90,22 +84,22 @@ def forward_flops(
 def training_flops(config: ModelConfig, chunks: int, text_lengths: Sequence[int], predicted: int | None = None) -> int:
     """Operations of one clip's training step: the backward pass takes two products for each of the forward pass.
 
-    Nothing is frozen, nothing computed twice. The first linear maps, which need no gradient of their input, are
-    counted as the others: under 1 % of `base`.
+    Nothing is frozen or recomputed. The gradients of the inputs, which nothing needs, count too: under 1 % of `base`.
     """
     return 3 * sum(forward_flops(config, chunks, text_lengths, predicted).values())
 
 
 def state_bytes(model: Mirasol, dtype: torch.dtype = torch.float32) -> dict[str, int]:
-    """Bytes of one stream's state: each step's own, and the last R chunks of h that the text model reads."""
+    """Bytes of one stream's state: that of each step, and the last R chunks of h that the text model reads."""
     c = model.config
+    shape = (c.max_chunks, c.num_queries)
     states = {
         "encoder and combiner": EncoderCombiner(model).init_state(1, "meta", dtype),
         "latent": Latent(model).init_state(1, "meta", dtype),
         "text": Text(model).init_state(1, "meta", dtype),
         "memory of h": {
-            "h": torch.zeros(c.max_chunks, c.combined, c.latent_sizes.width, device="meta", dtype=dtype),
-            "valid": torch.zeros(c.max_chunks, c.combined, device="meta", dtype=torch.bool),
+            "h": torch.zeros(*shape, c.latent_sizes.width, device="meta", dtype=dtype),
+            "valid": torch.zeros(shape, device="meta", dtype=torch.bool),
         },
     }
     return {
@@ -142,16 +136,12 @@ def _block(sizes: Sizes, tokens: int) -> int:
     return _layer(sizes, tokens, tokens, tokens * tokens)
 
 
-def _seen(chunks: int, window: int) -> int:
-    """Pairs of chunks (t, earlier or equal) within the window."""
-    return sum(min(t + 1, window) for t in range(chunks))
-
-
 def _chunk_transformer(
     sizes: Sizes, chunks: int, window: int, tokens: int, outputs: int, resample: bool = False
 ) -> int:
     """The last layer, or with ``resample`` each, computes ``outputs`` tokens of a chunk only."""
-    seen, total = _seen(chunks, window), 0
+    seen = sum(min(t + 1, window) for t in range(chunks))  # pairs of chunks within the window
+    total = 0
     for layer in range(sizes.layers):
         queries = outputs if resample or layer == sizes.layers - 1 else tokens
         total += _layer(sizes, chunks * tokens, chunks * queries, seen * queries * tokens)
@@ -159,7 +149,7 @@ def _chunk_transformer(
 
 
 def _combiner(config: ModelConfig, chunks: int, features: int) -> int:
-    sizes, m, window = config.combiner_sizes, config.combined, config.max_chunks
+    sizes, m, window = config.combiner_sizes, config.num_queries, config.max_chunks
     width = sizes.width
     project = 0 if config.vit.width == width else _linear(chunks * features, config.vit.width, width)
     pooled = _linear(chunks * m, features, width) if config.queries == "pooled" else 0
@@ -188,11 +178,11 @@ def _turn(config: ModelConfig, features: int) -> int:
 
     process = config.ttm_sizes.layers * _block(config.ttm_sizes, read)
     whole = memory + read + features
-    return learner(memory + features, read) + process + learner(whole, memory) + learner(read, config.combined)
+    return learner(memory + features, read) + process + learner(whole, memory) + learner(read, config.num_queries)
 
 
 def _latent(config: ModelConfig, chunks: int) -> int:
-    sizes, m = config.latent_sizes, config.combined
+    sizes, m = config.latent_sizes, config.num_queries
     match config.latent:
         case "causal":
             return _chunk_transformer(sizes, chunks, config.max_chunks, m, m)
@@ -211,7 +201,7 @@ def _reconstruction(config: ModelConfig) -> int:
     if config.audio_reconstruction:
         columns, mels = config.audio_patch
         pieces.append(((config.audio_columns // columns) * (config.mels // mels), columns * mels))
-    sizes, m, total = config.reconstruction_sizes, config.combined, 0
+    sizes, m, total = config.reconstruction_sizes, config.num_queries, 0
     for tokens, values in pieces:
         if config.latent_sizes.width != sizes.width:
             total += _linear(m, config.latent_sizes.width, sizes.width)
@@ -224,7 +214,7 @@ def _text(config: ModelConfig, chunks: int, lengths: Sequence[int], predicted: i
     predicted = tokens if predicted is None else predicted
     if not 0 <= predicted <= tokens:
         raise ValueError(f"{predicted} tokens predicted of texts with {tokens}")
-    memory = min(chunks, config.max_chunks) * config.combined
+    memory = min(chunks, config.max_chunks) * config.num_queries
     inner = sizes.heads * sizes.head
     causal = sum(n * (n + 1) // 2 for n in lengths)
     total = _linear(predicted, sizes.width, config.vocabulary)

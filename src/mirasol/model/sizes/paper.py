@@ -1,4 +1,4 @@
-"""The figures of the paper: what it feeds its model, and how many parameters it counts (P 3.6, S 4)."""
+"""The paper's inputs and parameter counts (P 3.6, S 4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mirasol.model.sizes.presets import build_config
 
 @dataclass(frozen=True)
 class PaperInputs:
-    """What the paper feeds its model: 128 frames at 224 pixels in pretraining (P 3.6, S 4)."""
+    """The paper's inputs in pretraining: 128 frames at 224 pixels (P 3.6, S 4)."""
 
     chunks: int = 16
     frames: int = 128
@@ -19,20 +19,20 @@ class PaperInputs:
     columns_per_frame: int = 1  # "the time bands match the 25 frames per second used in the videos" (P 3.1)
     vocabulary: int = 256_000  # 400 M at 1536 channels and 260 M at 1024 (S 4)
     max_text: int = 64  # ours: the paper does not say
-    combined: int = 32  # "m = 32" (P 3.6)
+    num_queries: int = 32  # "m = 32" (P 3.6)
 
 
 def paper_config(preset: str, *, frames: int = 128, size: int = 224, combiner: str = "transformer") -> ModelConfig:
-    """A preset with the paper's inputs and choices, whatever params.yaml says; more frames make longer chunks.
+    """A preset with the paper's inputs and choices instead of those of params.yaml; more frames make longer chunks.
 
     Raises:
-        ValueError: there is no such preset, or the frames are no multiple of the paper's 16 chunks.
+        ValueError: no preset of that name, or the frames are not a multiple of the paper's 16 chunks.
     """
     inputs = PaperInputs(frames=frames, size=size)
     if frames < 1 or frames % inputs.chunks:
         raise ValueError(f"{frames} frames in {inputs.chunks} chunks: expected a multiple of {inputs.chunks}")
     spec = ModelSpec(
-        preset=preset, combiner=combiner, combined=inputs.combined, queries="last", max_chunks=inputs.chunks
+        preset=preset, combiner=combiner, num_queries=inputs.num_queries, queries="last", max_chunks=inputs.chunks
     )
     per_chunk = frames // inputs.chunks
     return build_config(
@@ -48,7 +48,7 @@ def paper_config(preset: str, *, frames: int = 128, size: int = 224, combiner: s
 
 @dataclass(frozen=True)
 class Figure:
-    """A count of parameters in S 4, and why ours differs where it does by more than 3 % (docs/decisions/0017)."""
+    """A count of parameters in S 4, and why ours differs if it does by more than 3 % (docs/decisions/0017)."""
 
     count: int
     why: str = ""
@@ -87,7 +87,7 @@ PARAMETERS: dict[str, dict[str, Figure]] = {
 def paper_figures(config: ModelConfig, preset: str) -> dict[str, Figure]:
     """Part -> figure of S 4, for the parts of ``parameter_counts`` (sizes/accounting.py); empty for `demo`.
 
-    The figures are those of the transformer combiner: with another one there is none for it and for the total.
+    The figures are those of the transformer combiner: another one, and its total, have none.
     """
     figures = PARAMETERS.get(preset, {})
     if config.combiner == "transformer":

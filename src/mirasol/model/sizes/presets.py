@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from mirasol.model.config import ModelConfig, ModelSpec, Sizes
@@ -43,121 +44,85 @@ VITS = {
     "H": Sizes(32, 1280, 5120, 16, 80, eps=1e-6),
 }
 
-# 4*8*8*3 + 8*4*4*3 weights for each of 1280 channels: "The convolutional tubes have 1.5M parameters" (S 4)
-TUBES = ((4, 8, 8), (8, 4, 4))
-TUBE_STRIDES = ((4, 16, 16), (8, 16, 16))
+
+def _small(tube: tuple[int, int, int], audio_patch: tuple[int, int], sizes: Sizes) -> Preset:
+    """One layer or two of ``sizes`` in every part."""
+    one = dataclasses.replace(sizes, layers=1)
+    return Preset(
+        tubes=(tube,),
+        tube_strides=(tube,),
+        patch=0,
+        audio_patch=audio_patch,
+        vit=sizes,
+        audio_layers=1,
+        combiner_sizes=sizes,
+        latent_sizes=one,
+        reconstruction_sizes=one,
+        text=sizes,
+        reconstruction_size=12,
+        reconstruction_tube=(tube[0], 6, 6),
+        ttm_sizes=sizes,
+        ttm_memory=16,
+        ttm_read=16,
+    )
+
+
+SMALL = Preset(
+    # 4*8*8*3 + 8*4*4*3 weights for each of 1280 channels: "The convolutional tubes have 1.5M parameters" (S 4)
+    tubes=((4, 8, 8), (8, 4, 4)),
+    tube_strides=((4, 16, 16), (8, 16, 16)),
+    patch=16,
+    audio_patch=(8, 16),
+    vit=Sizes(24, 1024, 4096, 16, 64),  # 300 M (S 4); with the "head dims=80" of the same sentence 327 M
+    audio_layers=8,
+    combiner_sizes=AUTOREGRESSIVE,
+    latent_sizes=AUTOREGRESSIVE,
+    reconstruction_sizes=AUTOREGRESSIVE,
+    text=Sizes(8, 1024, 4096, 16, 64),
+    reconstruction_size=56,
+    reconstruction_tube=(4, 14, 14),
+    ttm_sizes=TTM_PROCESS,
+    ttm_memory=256,
+    ttm_read=512,
+    cross_every=2,
+)
 
 PRESETS: dict[str, Preset] = {
-    "demo": Preset(
-        tubes=((4, 8, 8),),
-        tube_strides=((4, 8, 8),),
-        patch=0,
-        audio_patch=(4, 32),
-        vit=Sizes(2, 96, 384, 4, 24),
-        audio_layers=1,
-        combiner_sizes=Sizes(2, 96, 384, 4, 24),
-        latent_sizes=Sizes(1, 96, 384, 4, 24),
-        reconstruction_sizes=Sizes(1, 96, 384, 4, 24),
-        text=Sizes(2, 96, 384, 4, 24),
-        reconstruction_size=12,
-        reconstruction_tube=(4, 6, 6),
-        ttm_sizes=Sizes(2, 96, 384, 4, 24),
-        ttm_memory=16,
-        ttm_read=16,
-    ),
+    "demo": _small((4, 8, 8), (4, 32), Sizes(2, 96, 384, 4, 24)),
     # For ablations: short tubes, so that a chunk of two frames is enough, and few of them.
-    "tiny": Preset(
-        tubes=((2, 16, 16),),
-        tube_strides=((2, 16, 16),),
-        patch=0,
-        audio_patch=(8, 32),
-        vit=Sizes(2, 64, 256, 4, 16),
-        audio_layers=1,
-        combiner_sizes=Sizes(2, 64, 256, 4, 16),
-        latent_sizes=Sizes(1, 64, 256, 4, 16),
-        reconstruction_sizes=Sizes(1, 64, 256, 4, 16),
-        text=Sizes(2, 64, 256, 4, 16),
-        reconstruction_size=12,
-        reconstruction_tube=(2, 6, 6),
-        ttm_sizes=Sizes(2, 64, 256, 4, 16),
-        ttm_memory=16,
-        ttm_read=16,
-    ),
-    "small": Preset(
-        tubes=TUBES,
-        tube_strides=TUBE_STRIDES,
-        patch=16,
-        audio_patch=(8, 16),
-        vit=Sizes(24, 1024, 4096, 16, 64),  # 300 M (S 4); the "head dims=80" beside it would be 327 M
-        audio_layers=8,
-        combiner_sizes=AUTOREGRESSIVE,
-        latent_sizes=AUTOREGRESSIVE,
-        reconstruction_sizes=AUTOREGRESSIVE,
-        text=Sizes(8, 1024, 4096, 16, 64),
-        reconstruction_size=56,
-        reconstruction_tube=(4, 14, 14),
-        ttm_sizes=TTM_PROCESS,
-        ttm_memory=256,
-        ttm_read=512,
-        cross_every=2,
-    ),
-    "base": Preset(
-        tubes=TUBES,
-        tube_strides=TUBE_STRIDES,
-        patch=16,
-        audio_patch=(8, 16),
+    "tiny": _small((2, 16, 16), (8, 32), Sizes(2, 64, 256, 4, 16)),
+    "small": SMALL,
+    "base": dataclasses.replace(
+        SMALL,
         vit=Sizes(32, 1280, 5120, 16, 80),
         audio_layers=5,
-        combiner_sizes=AUTOREGRESSIVE,
-        latent_sizes=AUTOREGRESSIVE,
-        reconstruction_sizes=AUTOREGRESSIVE,
         text=Sizes(18, 1536, 12288, 12, 128),
-        reconstruction_size=56,
-        reconstruction_tube=(4, 14, 14),
-        ttm_sizes=TTM_PROCESS,
-        ttm_memory=256,
-        ttm_read=512,
-        cross_every=2,  # with an MLP of their own, as in Flamingo ([2] of the paper)
-        cross_hidden=12288,
+        cross_hidden=12288,  # cross-attention has its own MLP, as in Flamingo ([2] of the paper)
     ),
 }
 
 
 def build_config(
-    spec: ModelSpec,
-    *,
-    size: int,
-    frames_per_chunk: int,
-    mels: int,
-    audio_columns: int,
-    vocabulary: int,
-    max_text: int,
+    spec: ModelSpec, *, size: int, frames_per_chunk: int, mels: int, audio_columns: int, vocabulary: int, max_text: int
 ) -> ModelConfig:
-    """The sizes of a model: a preset, the choices of params.yaml, and what follows from the data.
+    """The sizes of a model: a preset, the choices of params.yaml, and the sizes of the data.
 
     Raises:
-        ValueError: there is no such preset, or no such ViT.
+        ValueError: no preset, or no ViT, of that name.
     """
     if spec.preset not in PRESETS:
         raise ValueError(f"preset {spec.preset!r}, expected one of {sorted(PRESETS)}")
     if spec.vit != "preset" and spec.vit not in VITS:
         raise ValueError(f"vit {spec.vit!r}, expected preset or one of {sorted(VITS)}")
     sizes = vars(PRESETS[spec.preset])
+    choices = {name: choice for name, choice in vars(spec).items() if name not in ("preset", "vit")}
     return ModelConfig(
         **(sizes if spec.vit == "preset" else sizes | {"vit": VITS[spec.vit]}),
+        **choices,
         size=size,
         frames_per_chunk=frames_per_chunk,
         mels=mels,
         audio_columns=audio_columns,
         vocabulary=vocabulary,
-        combiner=spec.combiner,
-        latent=spec.latent,
-        combined=spec.combined,
-        queries=spec.queries,
-        max_chunks=spec.max_chunks,
-        dropout=spec.dropout,
-        feature_mask=spec.feature_mask,
         max_text=max_text,
-        overlap=spec.overlap,
-        audio_reconstruction=spec.audio_reconstruction,
     )

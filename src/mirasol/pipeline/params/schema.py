@@ -15,7 +15,7 @@ from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.sizes.presets import PRESETS, Preset
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import TokenizerSpec
-from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
+from mirasol.training.config import INIT, PhaseConfig, TrainingConfig, is_mix
 
 T = TypeVar("T")
 
@@ -179,7 +179,7 @@ CHECKS = (
     ),
     Check(
         (
-            "model.combined",
+            "model.num_queries",
             "model.preset",
             "clip.size",
             "clip.frames_per_chunk",
@@ -187,7 +187,7 @@ CHECKS = (
             "clip.audio_bands",
             "clip.mels",
         ),
-        lambda combined, *sizes: combined <= (chunk_features(*sizes) or combined),  # 0: others say what does not fit
+        lambda queries, *sizes: queries <= (chunk_features(*sizes) or queries),  # 0: others say what does not fit
         "must be at most n, the video and audio features of a chunk",
         lambda _, *sizes: chunk_features(*sizes),
     ),
@@ -214,6 +214,14 @@ CHECKS = (
             (f"{phase}.mute", f"{phase}.blank"),
             lambda mute, blank: mute + blank <= 1,
             "must be at most 1 together with the phase's `blank`: no clip loses both",
+        )
+        for phase in PHASES
+    ),
+    *(
+        Check(
+            (f"{phase}.mix",),
+            is_mix,
+            'must be "" or data sets with weights from 1 to 9999, each once, as in "msrvtt-qa:3 vggsound:1"',
         )
         for phase in PHASES
     ),

@@ -1,4 +1,4 @@
-"""What runs a graph: one module per engine, each with a ``load`` that gives a :class:`Step`."""
+"""Inference engines: one module each, with a ``load`` that returns a :class:`Step`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[np.generic]
 
 
 class NoKernelError(MirasolError):
-    """A graph is sound, but the engine cannot compute one of its operators in its type; ``reason`` says which."""
+    """The engine has no kernel for one operator of a valid graph; ``reason`` names it."""
 
     def __init__(self, file: Path, provider: str, reason: str) -> None:
         self.reason = reason
@@ -22,30 +22,29 @@ class NoKernelError(MirasolError):
 
 
 class Bound(Protocol):
-    """A graph with buffers of its own, for one stream and one thread at a time.
+    """A graph with its own buffers, for one stream and one thread at a time.
 
-    Inputs and outputs stay where they are. Every state has two buffers: a step reads one and writes the
-    other, and :meth:`swap` exchanges them, so that no state is ever copied.
+    Every state has two buffers: a step reads one and writes the other, and :meth:`swap` exchanges them without a copy.
     """
 
     def set(self, name: str, value: Array) -> None:
-        """Write an input, or what the next step finds in a state; shape and type are the contract's."""
+        """Write an input or a state of the next step, in the contract's shape and type."""
 
     def run(self) -> None:
-        """One step. Until :meth:`swap` the states are as before it."""
+        """Run one step; the states stay the same until :meth:`swap`."""
 
     def swap(self) -> None:
-        """Let the states that the last step wrote be those of the next."""
+        """Use the states of the last step for the next."""
 
     def get(self, name: str) -> Array:
         """A copy of an output of the last step, or of a state by its input's name."""
 
 
 class Step(Protocol):
-    """One loaded graph. Many sessions and threads may share it: it remembers nothing between calls."""
+    """One loaded graph without state between calls, shared by any number of sessions and threads."""
 
     def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """All outputs by name; the arrays returned are the caller's."""
+        """All outputs by name, as arrays that the caller owns."""
 
     def bind(self) -> Bound:
-        """The graph with buffers of its own, the states as before the first step."""
+        """The graph with its own buffers and initial states."""

@@ -1,4 +1,4 @@
-"""The few calls of NVIDIA's driver that the TensorRT backend needs. Written for a GPU and not yet run on one."""
+"""Calls of NVIDIA's driver for the TensorRT backend. Not yet run on a GPU."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on
 
 
 class Cuda:
-    """The first GPU: its name, and memory and streams on it.
-
-    Raises:
-        MirasolError: no driver or no GPU, or a call that the driver refuses.
-    """
+    """The first GPU: its name, memory and streams; raises MirasolError without a driver or a GPU."""
 
     def __init__(self) -> None:
         try:
@@ -44,7 +40,7 @@ class Cuda:
         self.gpu = f"{name.value.decode()} sm{major.value}{minor.value}"
 
     def call(self, name: str, *arguments: Any) -> None:
-        """A function of the driver; its result must be success."""
+        """Call a function of the driver; raises MirasolError unless it succeeds."""
         result = getattr(self._library, name)(*arguments)
         if result:
             text = c_char_p()
@@ -52,19 +48,19 @@ class Cuda:
             raise MirasolError(f"the GPU's driver: {name} failed: {(text.value or b'').decode()} ({result})")
 
     def here(self) -> None:
-        """Let the calling thread use the GPU."""
+        """Make the GPU current in the calling thread."""
         self.call("cuCtxSetCurrent", self._context)
 
 
 class Stream:
-    """Work in order on the GPU, and the graphs recorded of it; all of it goes with the object."""
+    """A CUDA stream and its recorded graphs, freed when the object is deleted."""
 
     def __init__(self, cuda: Cuda) -> None:
         self.cuda, self.handle, self._graphs = cuda, c_void_p(), list[c_void_p]()
         cuda.call("cuStreamCreate", byref(self.handle), 1)  # CU_STREAM_NON_BLOCKING: streams do not wait for each other
 
     def record(self, work: Callable[[], None]) -> c_void_p:
-        """What ``work`` puts here, recorded and not run; :meth:`launch` runs it."""
+        """Record the calls of ``work`` without running them; :meth:`launch` runs them."""
         graph, executable = c_void_p(), c_void_p()
         self.cuda.call("cuStreamBeginCapture_v2", self.handle, THREAD_LOCAL)
         try:
@@ -81,7 +77,7 @@ class Stream:
         self.cuda.call("cuGraphLaunch", graph, self.handle)
 
     def wait(self) -> None:
-        """Until everything is done."""
+        """Wait until all work is done."""
         self.cuda.call("cuStreamSynchronize", self.handle)
 
     def __del__(self) -> None:
@@ -93,7 +89,7 @@ class Stream:
 
 
 class Buffer:
-    """Memory on the GPU of the shape and type of an array; freed with the object."""
+    """GPU memory of an array's shape and type, freed when the object is deleted."""
 
     def __init__(self, stream: Stream, first: Array) -> None:
         self._stream, self._shape, self._dtype, self._bytes = stream, first.shape, first.dtype, c_size_t(first.nbytes)
@@ -102,13 +98,13 @@ class Buffer:
         self.write(first)
 
     def write(self, array: Array) -> None:
-        """Copy an array of the same shape and type to the GPU, in the order of the stream."""
+        """Copy an array of the same shape and type to the GPU, in stream order."""
         array = np.ascontiguousarray(array, self._dtype).reshape(self._shape)
-        source = c_void_p(array.ctypes.data)  # pageable memory: it has been read when the call returns
+        source = c_void_p(array.ctypes.data)  # pageable: already read when the call returns
         self._stream.cuda.call("cuMemcpyHtoDAsync_v2", self.address, source, self._bytes, self._stream.handle)
 
     def read(self) -> Array:
-        """A copy of it here."""
+        """A copy in host memory."""
         array = np.empty(self._shape, self._dtype)
         target = c_void_p(array.ctypes.data)
         self._stream.cuda.call("cuMemcpyDtoHAsync_v2", target, self.address, self._bytes, self._stream.handle)

@@ -1,4 +1,4 @@
-"""Graphs on onnxruntime: on the CPU, or on an NVIDIA GPU through its CUDA or TensorRT provider."""
+"""onnxruntime: on the CPU, or on an NVIDIA GPU through its CUDA or TensorRT provider."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }
-# Each provider, and what computes the operators that it does not know.
+# Each provider with its fallbacks for unsupported operators.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -32,7 +32,7 @@ PROVIDERS = {
 
 
 def available() -> list[str]:
-    """Names of :data:`PROVIDERS` that the installed onnxruntime was built with; a GPU may still be missing.
+    """Names of :data:`PROVIDERS` in the installed onnxruntime; a GPU may still be missing.
 
     Raises:
         MirasolError: onnxruntime is not installed.
@@ -44,15 +44,15 @@ def available() -> list[str]:
 
 
 def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> Step:
-    """Load ``file`` and check that its inputs and outputs are those of ``graph``.
+    """Load ``file`` and compare its inputs and outputs with ``graph``.
 
     Args:
         threads: CPU threads of one call; 0 leaves the choice to onnxruntime.
         provider: a name of :data:`PROVIDERS`.
 
     Raises:
-        MirasolError: onnxruntime is not installed, lacks the provider, finds no GPU for it, cannot read the
-            file, or finds another signature.
+        MirasolError: onnxruntime is missing, lacks the provider or its GPU, or cannot read the file; inputs or
+            outputs differ.
     """
     have = available()
     if provider not in have:
@@ -64,18 +64,20 @@ def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> S
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Between two chunks of a live stream there is nothing to do: threads that spin would burn a core each.
+    # Between two chunks of a live stream spinning threads would keep a core busy each.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == "cpu":  # products of 8 bits by 8 bits saturate without VNNI: see docs/decisions/0059
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if any(file.parent.glob(f"{file.name.partition('.')[0]}.*data")):  # a large model, see docs/decisions/0057
         options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay where they are mapped
-        options.enable_mem_pattern = False  # what a step computes lies in memory once, not twice
+        options.enable_mem_pattern = False  # keeps activations in memory once, not twice
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=list(PROVIDERS[provider]))
     except Exception as error:  # onnxruntime's errors have no common base
         if type(error).__name__ == "NotImplemented":
             raise NoKernelError(file, provider, str(error)) from error
         raise MirasolError(f"{file}: onnxruntime cannot load it: {error}. Export the bundle again") from error
-    if PROVIDERS[provider][0] not in session.get_providers():  # it says so in its log and takes the CPU
+    if PROVIDERS[provider][0] not in session.get_providers():  # onnxruntime only logs this and uses the CPU
         raise MirasolError(
             f"the provider {provider!r} cannot be used here: no NVIDIA GPU, or its libraries (CUDA, cuDNN, TensorRT) "
             "are not found. Run `nvidia-smi`; provider='cpu' needs neither"
@@ -107,7 +109,7 @@ class OrtStep:
 
 
 class OrtBound:
-    """Buffers on the device that computes, bound twice: as they are, and with the two of each state exchanged."""
+    """Buffers on the computing device, bound twice: as they are, and with each state's two buffers exchanged."""
 
     def __init__(self, session: Any, graph: GraphSpec, device: str) -> None:
         self._session = session

@@ -1,7 +1,7 @@
-"""Graphs on TensorRT without onnxruntime. Written for a GPU and not yet run on one: see docs/streaming.md.
+"""TensorRT without onnxruntime. Not yet run on a GPU, see docs/streaming.md.
 
-An engine file fits one GPU and one version, and loading a foreign one runs its code. So a bundle ships ONNX,
-and engines are built on first use and kept in the user's own cache, by the graph's hash, the GPU and the version.
+An engine file fits one GPU and one version, and loading a foreign file runs its code. So a bundle ships ONNX; engines
+are built on first use and kept in the user's cache, by hash of the graph, GPU and version.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def load(file: Path, graph: GraphSpec, sha256: str) -> Step:
     """The engine of ``file``, built if the cache has none for this GPU and version.
 
     Args:
-        sha256: hash of ``file``, as the contract says.
+        sha256: hash of ``file`` in the contract.
 
     Raises:
-        MirasolError: no TensorRT, no GPU, a graph that cannot be parsed or built, or another signature.
+        MirasolError: no TensorRT, no GPU, a graph that cannot be parsed or built, or other shapes.
     """
     trt, cuda = package(), device()
     cuda.here()
@@ -50,11 +50,7 @@ def load(file: Path, graph: GraphSpec, sha256: str) -> Step:
 
 
 def package() -> Any:
-    """``tensorrt``, or else ``tensorrt_rtx``.
-
-    Raises:
-        MirasolError: neither is installed.
-    """
+    """``tensorrt``, else ``tensorrt_rtx``; raises MirasolError if neither is installed."""
     for name in PACKAGES:
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
@@ -63,23 +59,23 @@ def package() -> Any:
 
 @functools.cache
 def device() -> Cuda:
-    """The GPU, looked for once."""
+    """The GPU, opened once."""
     return Cuda()
 
 
 def cache_folder() -> Path:
-    """Where engines are kept: the user's own, for an engine is code."""
+    """The user's own cache, since an engine is code."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirasol" / "engines"
 
 
 def engine_name(graph: str, sha256: str, gpu: str, trt: Any) -> str:
-    """A file name that another graph, GPU, package or version does not have."""
+    """A file name unique to the graph, GPU, package and version."""
     key = hashlib.sha256("\n".join((sha256, gpu, trt.__name__, trt.__version__)).encode()).hexdigest()
     return f"{graph}-{key[:32]}.engine"
 
 
 def cached(path: Path, make: Any) -> bytes:
-    """The bytes of ``path``, made and written there first if need be: by one process, while others wait."""
+    """The bytes of ``path``, written first if missing, by one process while others wait."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(path.with_suffix(".lock")):
         if not path.is_file():
@@ -100,11 +96,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def build(trt: Any, file: Path) -> bytes:
-    """Parse ``file`` and build its engine; types are the graph's own, and fp32 is fp32.
-
-    Raises:
-        MirasolError: an operator that the parser refuses, or no engine.
-    """
+    """Parse ``file`` and build its engine, strongly typed; raises MirasolError if either fails."""
     logger = _logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -113,7 +105,7 @@ def build(trt: Any, file: Path) -> bytes:
         errors = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
         raise MirasolError(f"{file}: TensorRT cannot parse it: {errors}")
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # it keeps 10 bits, and parity is one of 5e-6
+    config.clear_flag(trt.BuilderFlag.TF32)  # keeps 10 bits; parity needs 5e-6
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise MirasolError(f"{file}: {trt.__name__} {trt.__version__} built no engine; its log above says why")
@@ -145,7 +137,7 @@ class TrtStep:
 
 
 class TrtBound:
-    """Buffers on the GPU, and the step as a CUDA graph once for each way round."""
+    """Buffers on the GPU, and the step as two CUDA graphs, one for each order of the state buffers."""
 
     def __init__(self, context: Any, graph: GraphSpec, cuda: Cuda) -> None:
         self._context, self._cuda, self._stream = context, cuda, Stream(cuda)
@@ -155,7 +147,7 @@ class TrtBound:
             for tensor in (*graph.inputs, *graph.outputs)
         }
         self._pairs = [(state.input, state.output) for state in graph.states]
-        self._graphs: list[Any] = [None, None]  # of this way round, and of the other
+        self._graphs: list[Any] = [None, None]  # of this order, and of the other
 
     def set(self, name: str, value: Array) -> None:
         self._cuda.here()
@@ -165,7 +157,7 @@ class TrtBound:
         self._cuda.here()
         if self._graphs[0] is not None:
             self._stream.launch(self._graphs[0])
-        else:  # TensorRT wants one step as it is before one that is recorded; recording runs nothing
+        else:  # TensorRT needs a plain step before a recorded one; recording runs nothing
             for name, buffer in self._buffers.items():
                 self._context.set_tensor_address(name, buffer.address.value)
             self._enqueue()

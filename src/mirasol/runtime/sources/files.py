@@ -1,12 +1,12 @@
-"""Where chunks come from: a file, read as its presentation time goes, or a folder of files in order.
+"""Chunks of a media file in presentation order, or of a folder of files.
 
-Memory is bounded whatever the length: a source decodes no further than the chunk that is asked for. The
-picture and the sound are read through two handles, so that a file that interleaves them badly costs
-reading and not memory.
+Memory stays bounded: a source decodes no further than the next chunk. Video and audio are read through two handles,
+so that bad interleaving costs reading and not memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -23,7 +23,8 @@ from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, MediaError, check_pixels, open_media, origin_of, reason, streams_of
 from mirasol.media.decode import probe
 from mirasol.media.log_mel import chunk_edge
-from mirasol.runtime.sources.resample import Frames, Samples, StreamPictures, StreamSound
+from mirasol.runtime.features import Frames, Samples
+from mirasol.runtime.sources.resample import StreamAudioResampler, StreamFrameResampler
 
 RUN_UP = 0.25  # seconds decoded before the start: audio decoders need it
 FULL_SCALE = 32768.0
@@ -36,7 +37,7 @@ log = logging.getLogger("mirasol.runtime")  # warnings go to stderr unless a pro
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a session takes: frames and samples of the same time limits, ``None`` where there are none."""
+    """Frames and samples of one stretch of time; ``None`` for a missing modality."""
 
     index: int
     end: float  # seconds from the start of the source
@@ -45,32 +46,32 @@ class Chunk:
 
 
 class Source(Protocol):
-    """Chunks in order; ``chunk_seconds`` is what a session over it must be told."""
+    """Chunks in order."""
 
-    chunk_seconds: float
+    chunk_seconds: float  # for the session that takes them
 
     def __iter__(self) -> Iterator[Chunk]:
-        """The chunks, from the first one."""
+        """All chunks, from the first."""
 
 
 class FileSource:
-    """The chunks of one media file, equal to what the loader makes of the same file.
+    """The chunks of one media file, equal to the loader's.
 
     A chunk counts as present when the media cover half of it or more; the first must be covered whole.
 
     Args:
         path: a local media file.
         clip: how the model's clips are cut.
-        start: where the stream begins, in seconds; None for the beginning.
-        end: where it ends; None for the end of the file.
+        start: begin of the stream in seconds; None for the beginning of the file.
+        end: end of the stream; None for the end of the file.
 
     Raises:
-        MediaError: no such file, no media file, no picture and no sound in it.
+        MediaError: the file is missing, not a media file, or holds neither video nor audio.
     """
 
     def __init__(self, path: str | Path, clip: ClipSpec, start: float | None = None, end: float | None = None) -> None:
         self.path, self.clip = Path(path), clip
-        self.wrong = ""  # what could not be decoded, known when the chunks have ended
+        self.wrong = ""  # the first decoding error, known after the last chunk
         self.begin = start or 0.0
         info = probe(self.path)
         if not (info.has_video or info.has_audio):
@@ -92,13 +93,10 @@ class FileSource:
 
     def __iter__(self) -> Iterator[Chunk]:
         arguments = (self.path, self.begin, self.length, self.chunk_seconds, self.clip)
-        video = _Reader(self.path, self.begin, lambda: StreamPictures(*arguments), "video")
-        audio = _Reader(self.path, self.begin, lambda: StreamSound(*arguments), "audio")
-        try:
+        video = _Reader(self.path, self.begin, lambda: StreamFrameResampler(*arguments), "video")
+        audio = _Reader(self.path, self.begin, lambda: StreamAudioResampler(*arguments), "audio")
+        with contextlib.closing(video), contextlib.closing(audio):
             yield from self._chunks(video, audio)
-        finally:
-            video.close()
-            audio.close()
 
     def _chunks(self, video: _Reader, audio: _Reader) -> Iterator[Chunk]:
         index = 0
@@ -106,12 +104,13 @@ class FileSource:
         while index < last:
             low, high = (chunk_edge(i, self.chunk_seconds, self.clip.sample_rate) for i in (index, index + 1))
             frames = samples = None
-            if video.read_until(lambda sink: sink.ready()):
-                frames = video.sink.take()
-            elif audio.sink is not None:
-                audio.sink.check_silence(low)
-            if audio.read_until(lambda sink, high=high: sink.ready(high)) or self._covered(audio, index):
-                samples = sixteen_bits(audio.sink.take(low, high))
+            if video.read_until(lambda frames: frames.ready()):
+                frames = video.resampler.take()
+            elif audio.resampler is not None:
+                audio.resampler.check_silence(low)
+            end = high / self.clip.sample_rate
+            if audio.read_until(lambda sound, end=end: sound.ready_at(end)) or self._covered(audio, index):
+                samples = sixteen_bits(audio.resampler.take(low, high))
             if frames is None and samples is None:
                 break
             if index == 0:
@@ -123,12 +122,12 @@ class FileSource:
         self.wrong = video.wrong or audio.wrong
 
     def _covered(self, audio: _Reader, index: int) -> bool:
-        return audio.sink is not None and math.floor(audio.sink.covered / self.chunk_seconds + 0.5) > index
+        return audio.resampler is not None and math.floor(audio.resampler.covered / self.chunk_seconds + 0.5) > index
 
     def _check_first(self, video: _Reader, audio: _Reader) -> None:
         if not (video.ended and audio.ended):
             return
-        covered = max((reader.sink.covered for reader in (video, audio) if reader.sink is not None), default=0.0)
+        covered = max((r.resampler.covered for r in (video, audio) if r.resampler is not None), default=0.0)
         wrong = video.wrong or audio.wrong
         because = f" ({wrong})" if wrong else ""
         if covered <= 0:
@@ -141,40 +140,36 @@ class FileSource:
 
 
 class FolderSource:
-    """The media files of a folder in the order of their names, as one stream: a recorder's segments.
+    """The media files of a folder as one stream in the order of their names: a recorder's segments.
 
-    A file that cannot be used is left out, and one that breaks off is used as far as it goes; both are named in
-    warnings of the logger ``mirasol.runtime``, and counted at the end.
-
-    Raises:
-        MirasolError: the folder holds no media file, or none that can be used (known when the chunks are asked for),
-            or the model spreads its chunks over a whole file.
+    A file that cannot be used is left out, a truncated one is used as far as it goes; warnings of the logger
+    ``mirasol.runtime`` name each, and count them at the end. Raises MirasolError if the folder holds no usable media
+    file, or the model spreads its chunks over a whole file.
     """
 
     def __init__(self, folder: str | Path, clip: ClipSpec) -> None:
         self.folder, self.clip = Path(folder), clip
         self.chunk_seconds = clip.chunk_seconds
-        if clip.sampling == "spread":
-            raise MirasolError(f"{folder}: the model looks at chunks that are spread over a whole file: name one file")
+        refuse_spread(folder, clip)
         self.files = sorted(f for f in self.folder.iterdir() if f.is_file() and f.suffix.lower() in SUFFIXES)
         if not self.files:
             raise MirasolError(f"{folder}: holds no media file (looked for {', '.join(sorted(SUFFIXES))})")
 
     def __iter__(self) -> Iterator[Chunk]:
-        skipped: dict[str, str] = {}  # why, by name
+        skipped: dict[str, str] = {}  # name -> reason
         damaged: dict[str, str] = {}
         yield from joined((self._usable(file, skipped, damaged) for file in self.files), self.clip)
         of = f"of {len(self.files)} files were"
         if len(skipped) == len(self.files):
             why = "; ".join(f"{name}: {wrong}" for name, wrong in list(skipped.items())[:NAMED])
             raise MirasolError(f"{self.folder}: none of its {len(skipped)} media files can be used: {why}")
-        for files, what in ((skipped, "skipped"), (damaged, "damaged, and used as far as they go")):
+        for files, state in ((skipped, "skipped"), (damaged, "damaged, and used as far as they go")):
             if files:
                 more = ", …" if len(files) > NAMED else ""
-                log.warning("%d %s %s: %s%s", len(files), of, what, ", ".join(list(files)[:NAMED]), more)
+                log.warning("%d %s %s: %s%s", len(files), of, state, ", ".join(list(files)[:NAMED]), more)
 
     def _usable(self, file: Path, skipped: dict[str, str], damaged: dict[str, str]) -> Iterator[Chunk]:
-        """The chunks of ``file`` as far as they can be had."""
+        """The chunks of ``file`` up to its first fatal error."""
         count = 0
         try:
             source = FileSource(file, self.clip)
@@ -190,7 +185,7 @@ class FolderSource:
 
 
 def joined(sources: Iterable[Iterable[Chunk]], clip: ClipSpec) -> Iterator[Chunk]:
-    """The chunks of ``sources`` as those of one stream."""
+    """The chunks of ``sources``, numbered and timed as one stream."""
     index = 0
     for source in sources:
         for chunk in source:
@@ -201,25 +196,27 @@ def joined(sources: Iterable[Iterable[Chunk]], clip: ClipSpec) -> Iterator[Chunk
 
 
 def fit(samples: Samples | None, wanted: int) -> Samples | None:
-    """A sample more or less, where chunks are no whole number of samples."""
+    """Add or drop a sample, where a chunk is not a whole number of samples."""
     return None if samples is None else np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
 
 
 def sixteen_bits(samples: Samples) -> Samples:
-    """Rounded as shards store them: the model has heard no other. What is no number is silence."""
+    """Round to 16 bits, as the shards that the model was trained on; NaN becomes 0."""
     finite = np.nan_to_num(samples, posinf=1, neginf=-1)
     rounded: Samples = np.clip(np.rint(finite * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     return np.asarray(rounded / FULL_SCALE, np.float32)
 
 
-def open_source(path: str | Path, clip: ClipSpec) -> Source:
-    """A file or a folder as a source.
+def refuse_spread(name: str | Path, clip: ClipSpec) -> None:
+    """Raise MirasolError if the model spreads its chunks over a whole file: source ``name`` has no known end."""
+    if clip.sampling == "spread":
+        raise MirasolError(f"{name}: the model looks at chunks that are spread over a whole file: name one file")
 
-    Raises:
-        MirasolError: it is neither, or holds nothing that can be decoded.
-    """
+
+def open_source(path: str | Path, clip: ClipSpec) -> Source:
+    """Open a file or a folder; raises MirasolError if it is neither, or holds nothing that can be decoded."""
     address = ADDRESS.match(str(path))
-    if address and not Path(path).exists():  # the rest of it may hold a password
+    if address and not Path(path).exists():  # never shows the rest: it may hold a password
         raise MirasolError(
             f"{address[1]}://…: of addresses only rtsp:// and rtsps:// can be streamed, and only by `mirasol stream`. "
             "Download this one, or record it, say with `ffmpeg -i ADDRESS -c copy clip.mkv`, and name the file"
@@ -228,13 +225,13 @@ def open_source(path: str | Path, clip: ClipSpec) -> Source:
 
 
 class _Reader:
-    """Decodes one stream of a file into its sink, frame by frame, as far as is asked for."""
+    """Decodes one stream of a file into its resampler, frame by frame, no further than needed."""
 
-    def __init__(self, path: Path, begin: float, make_sink: Any, kind: str) -> None:
-        self.sink: Any = None
+    def __init__(self, path: Path, begin: float, make_resampler: Any, kind: str) -> None:
+        self.resampler: Any = None
         self._frames: Any = None
         self.ended = False
-        self.wrong = ""  # what could not be decoded
+        self.wrong = ""  # the first decoding error
         self._container = open_media(path)
         self._origin = origin_of(self._container)
         video, audio = streams_of(self._container)
@@ -246,44 +243,44 @@ class _Reader:
         if kind == "video":
             check_pixels(path, stream.codec_context.width, stream.codec_context.height)
         seeks = (begin - RUN_UP, 0.0) if begin > 2 * RUN_UP else (None,)
-        for seek in seeks:  # where the first one went too far: from the beginning
-            self.sink = make_sink()
+        for seek in seeks:  # from the beginning, if the first one went too far
+            self.resampler = make_resampler()
             if kind == "video":
-                self.sink.rate = stream.average_rate or stream.guessed_rate
-                self.sink.aspect = stream.sample_aspect_ratio or 1
+                self.resampler.rate = stream.average_rate or stream.guessed_rate
+                self.resampler.aspect = stream.sample_aspect_ratio or 1
             self._frames = self._decode(stream, seek)
             self._push_next()
-            if not self.sink.late:
+            if not self.resampler.late:
                 break
 
     def read_until(self, enough: Any) -> bool:
-        """Decode until the sink has enough, and whether it has; at the end of the stream it is finished."""
-        if self.sink is None:
+        """Decode until the resampler has enough or the stream ends; returns whether it has enough."""
+        if self.resampler is None:
             return False
-        while not enough(self.sink) and not self.ended:
-            if self.sink.done:
+        while not enough(self.resampler) and not self.ended:
+            if self.resampler.done:
                 self._end()
             else:
                 self._push_next()
-        return bool(enough(self.sink))
+        return bool(enough(self.resampler))
 
     def close(self) -> None:
-        """Close the file, and let go of the decoder now: its generator holds this object, and this object it."""
+        """Close the file, and free the decoder now: its generator and this object refer to each other."""
         if self._frames is not None:
             self._frames.close()
         self._container.close()
-        del self._frames, self._container, self.sink
+        del self._frames, self._container, self.resampler
 
     def _push_next(self) -> None:
         frame = next(self._frames, None)
         if frame is None:
             self._end()
         else:
-            self.sink.push(frame, self._origin)
+            self.resampler.push(frame, self._origin)
 
     def _end(self) -> None:
         self.ended = True
-        self.sink.finish()
+        self.resampler.finish()
 
     def _decode(self, stream: Any, seek: float | None) -> Iterator[Any]:
         try:

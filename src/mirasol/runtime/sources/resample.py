@@ -1,8 +1,4 @@
-"""The loader's rules for frames and sound, without an end: what was handed out is forgotten.
-
-Which frame is shown at a time, how it is cropped and scaled, how sound is placed and resampled is the
-code of :mod:`mirasol.media.resample`; here only the clip's end moves along.
-"""
+"""The loader's resamplers (:mod:`mirasol.media.resample`) without an end: frames and samples go out chunk by chunk."""
 
 from __future__ import annotations
 
@@ -16,44 +12,39 @@ from numpy.typing import NDArray
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import MediaError
 from mirasol.media.resample import SAME_TIME, AudioResampler, FrameResampler
+from mirasol.runtime.features import Frames, Samples
 
-Frames = NDArray[np.uint8]
-Samples = NDArray[np.float32]
-LONGEST_GAP = 3600.0  # seconds for which a picture is held, or silence is heard; a longer jump forward is an error
-LONGEST_RETURN = 5.0  # seconds by which time stamps may go back: what comes again takes no time, but is decoded
-MOST_WAITING = 60.0  # seconds of sound, or a chunk and this: more of it can only be time stamps that go back
-HELD_BACK = 0.1  # seconds: what the resampler may still hold when a later frame has been pushed
+LONGEST_GAP = 3600.0  # seconds that a frame or silence may fill; a longer jump forward is an error
+LONGEST_RETURN = 5.0  # seconds by which time stamps may go back: repeated media take no time, but are decoded
+MOST_WAITING = 60.0  # seconds of sound besides a chunk; only time stamps that go back make more wait
+HELD_BACK = 0.1  # seconds that FFmpeg's resampler may still hold after a later frame
 
 
-class StreamPictures(FrameResampler):
-    """The frames of a stream, handed out chunk by chunk."""
+class StreamFrameResampler(FrameResampler):
+    """Frames of a stream, chunk by chunk."""
 
     def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
-        """``length`` in seconds from ``begin``, infinite when nobody knows."""
+        """``length`` in seconds from ``begin``, infinite if unknown."""
         super().__init__(path, begin, length, chunk_seconds, clip)
         self.chunk_seconds = chunk_seconds
         self.interval = chunk_seconds / clip.frames_per_chunk
         self.per_chunk = clip.frames_per_chunk
-        self.last = self.most = math.inf  # last wanted time before the end (later ones show the same), and frames
+        self.last = self.most = math.inf  # last wanted time before the end, and number of frames
         if math.isfinite(length):
             self.last = self.interval * max(0, math.ceil((length - SAME_TIME) / self.interval) - 1)
             chunks = math.floor(length / chunk_seconds + 0.5)
             self.most = chunks * clip.frames_per_chunk
             self.settled = (chunks - 0.5) * chunk_seconds
-        self.given = self.taken = 0  # frames, and chunks of them that were handed out
+        self.given = self.taken = 0  # frames picked, chunks handed out
         self.finished = False
 
     @property
     def done(self) -> bool:
-        """Nothing more is wanted."""
+        """Whether all wanted frames were picked."""
         return self.given >= self.most and self.covered >= self.settled
 
     def push(self, frame: Any, origin: float) -> None:
-        """Place the next frame.
-
-        Raises:
-            MediaError: as the loader's, or the time stamps jump too far.
-        """
+        """Place the next frame; raises MediaError like the loader's, and if the time stamps jump too far."""
         if frame.time is not None and self._shown is not None:
             back = self._shown[1] - (frame.time - origin - self.begin)
             if back > LONGEST_RETURN:
@@ -61,7 +52,7 @@ class StreamPictures(FrameResampler):
         super().push(frame, origin)
 
     def finish(self) -> None:
-        """The source has ended: hold the last frame to the end of the last chunk that is covered by half."""
+        """At the end of the source: hold the last frame to the end of the last chunk that is covered by half."""
         self.finished = True
         self.most = math.floor(self.covered / self.chunk_seconds + 0.5) * self.per_chunk
         self._give(until=math.inf)
@@ -69,7 +60,7 @@ class StreamPictures(FrameResampler):
             del self.frames[max(0, len(self.frames) - int(self.given - self.most)) :]
 
     def ready(self) -> bool:
-        """Whether a whole chunk is waiting, and is known to be covered by half."""
+        """Whether a whole chunk is waiting and covered by half."""
         settled = self.finished or self.covered >= (self.taken + 0.5) * self.chunk_seconds
         return settled and len(self.frames) >= self.per_chunk
 
@@ -78,12 +69,12 @@ class StreamPictures(FrameResampler):
         chunk = np.stack(self.frames[: self.per_chunk])
         del self.frames[: self.per_chunk]
         self.taken += 1
-        self._decoded = 0  # the limit is one of a clip: here, of what one chunk may cost
+        self._decoded = 0  # the limit for one clip applies to one chunk here
         return chunk
 
     def _give(self, until: float) -> None:
         gap = min(until, self.last) - self.given * self.interval
-        if math.isfinite(gap) and gap > LONGEST_GAP:  # every frame that is held waits in memory
+        if math.isfinite(gap) and gap > LONGEST_GAP:  # every held frame waits in memory
             raise jump(self.path, "pictures", gap, self.begin + self.covered)
         while self.given < self.most and min(self.given * self.interval, self.last) + SAME_TIME < until:
             assert self._shown is not None
@@ -93,28 +84,24 @@ class StreamPictures(FrameResampler):
             self.given += 1
 
 
-class StreamSound(AudioResampler):
-    """The sound of a stream, handed out chunk by chunk."""
+class StreamAudioResampler(AudioResampler):
+    """Samples of a stream, chunk by chunk."""
 
     def __init__(self, path: Path, begin: float, length: float, chunk_seconds: float, clip: ClipSpec) -> None:
-        """``length`` in seconds from ``begin``, infinite when nobody knows."""
+        """``length`` in seconds from ``begin``, infinite if unknown."""
         super().__init__(begin, 0.0, chunk_seconds, clip)
         self.path, self.end_time = path, length
         self.blocks: list[tuple[int, Samples]] = []  # (position of the first sample, samples)
-        self.silent = (0.0, 0.0)  # from and to: hours for which the time stamps say that there is none
+        self.silent = (0.0, 0.0)  # begin and end of a jump that is longer than LONGEST_GAP
         self.waiting, self.most_waiting = 0, round((chunk_seconds + MOST_WAITING) * self.rate)
 
     @property
     def done(self) -> bool:
-        """Nothing more is wanted."""
+        """Whether all wanted samples arrived."""
         return self.ready_at(self.end_time)
 
     def push(self, frame: Any, origin: float) -> None:
-        """Place the next frame.
-
-        Raises:
-            MediaError: the time stamps go back too far.
-        """
+        """Place the next frame; raises MediaError if the time stamps go back too far."""
         if frame.time is not None:
             gap = min(frame.time - origin - self.begin, self.end_time) - self._expected
             if self.came and gap < -LONGEST_RETURN:
@@ -124,25 +111,17 @@ class StreamSound(AudioResampler):
         super().push(frame, origin)
 
     def check_silence(self, low: int) -> None:
-        """What begins with sample ``low`` is no part of a silence that nobody would want to hear to its end.
-
-        Raises:
-            MediaError: it is.
-        """
+        """Raise MediaError if sample ``low`` lies within a silence longer than LONGEST_GAP."""
         begin, end = self.silent
         if begin <= low / self.rate < end:
             raise jump(self.path, "sound", end - begin, self.begin + begin)
 
-    def ready(self, until: int) -> bool:
-        """Whether all samples before ``until`` are there."""
-        return self.ready_at(until / self.rate)
-
     def ready_at(self, seconds: float) -> bool:
-        """Whether all sound before ``seconds`` is there."""
+        """Whether all sound before ``seconds`` arrived."""
         return self._expected > seconds + HELD_BACK
 
     def take(self, low: int, high: int) -> Samples:
-        """Samples ``low`` to ``high``, counted from the beginning; what is before ``high`` is forgotten."""
+        """Samples ``low`` to ``high``, counted from the beginning; frees all before ``high``."""
         samples = np.zeros(high - low, np.float32)
         for position, block in self.blocks:
             first, last = max(low, position), min(high, position + len(block))
@@ -165,12 +144,12 @@ class StreamSound(AudioResampler):
             place = self.begin + self.covered
             raise MediaError(
                 f"{self.path}: the time stamps of the sound go back again and again at {place:.1f} s: "
-                "write the file anew with times that rise"
+                "write the file again with times that rise"
             )
 
 
 def jump(path: Path, kind: str, gap: float, place: float) -> MediaError:
-    """An error: time stamps jump by ``gap`` seconds, ``place`` seconds into the file."""
+    """The error for time stamps that jump by ``gap`` seconds at ``place`` seconds."""
     way, most = ("jump", LONGEST_GAP) if gap > 0 else ("go back", LONGEST_RETURN)
     return MediaError(
         f"{path}: the time stamps of the {kind} {way} by {abs(gap):.0f} s at {place:.1f} s, "

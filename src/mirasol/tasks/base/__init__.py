@@ -1,1 +1,1 @@
-"""One small file per benchmark: how its rows are scored, and who says so."""
+"""Shared by all data sets: reading annotation files, importing, protocols."""

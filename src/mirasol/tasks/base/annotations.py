@@ -1,4 +1,4 @@
-"""Reading annotation files: every row knows where it stands, and every wrong row is told, all at once."""
+"""Reads annotation files: every row knows its place, and all wrong rows are reported at once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 
 class RowError(Exception):
-    """One row cannot be used; the text says where it stands, which key, and what was expected."""
+    """A row that cannot be used; the message has its place, the key, and the expected value."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of an annotation file; ``where`` is ``file:line`` of a CSV, ``file[index]`` of a JSON list."""
+    """One row of an annotation file; ``where`` is ``file:line`` in a CSV, ``file[index]`` in a JSON list."""
 
     where: str
     values: Mapping[str, Any]
 
     def text(self, key: str) -> str:
-        """A text that is not empty, without the spaces around it; a number counts as its digits."""
+        """A stripped text that is not empty; a number counts as its digits."""
         value = self._value(key)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
@@ -58,7 +58,7 @@ class Record:
         return float(round(total, 6))
 
     def one_of(self, key: str, allowed: Mapping[str, T]) -> T:
-        """What ``allowed`` has for the text at ``key``."""
+        """The value in ``allowed`` for the text at ``key``."""
         value = self.text(key)
         if value not in allowed:
             shown = list(allowed) if len(allowed) <= 12 else [*list(allowed)[:10], f"… ({len(allowed)} in all)"]
@@ -68,7 +68,7 @@ class Record:
         return allowed[value]
 
     def wrong(self, key: str, expected: str, value: object, hint: str = "") -> RowError:
-        """The error that says what stands at ``key``."""
+        """The error for the value at ``key``."""
         return RowError(f"{self.where}: {key}: expected {expected}, got {value!r}{hint}")
 
     def _value(self, key: str) -> Any:
@@ -79,15 +79,15 @@ class Record:
 
 @dataclass
 class Annotations:
-    """The folder of a set's annotation files, and what is found out while they are read."""
+    """The folder of a set's annotation files, and the findings of reading them."""
 
     folder: Path
-    wrong: list[str] = field(default_factory=list)  # rows that cannot be used, told at the end
+    wrong: list[str] = field(default_factory=list)  # rows that cannot be used, reported at the end
     notes: dict[str, Any] = field(default_factory=dict)  # facts for the summary
     used: set[str] = field(default_factory=set)  # names of the files that were read
 
     def find(self, *names: str) -> Path | None:
-        """The first of ``names`` that is there."""
+        """The first of ``names`` that exists."""
         for name in names:
             if (self.folder / name).is_file():
                 self.used.add(name)
@@ -98,7 +98,7 @@ class Annotations:
         """The file ``name``.
 
         Raises:
-            MirasolError: it is not there.
+            MirasolError: it does not exist.
         """
         path = self.find(name)
         if path is None:
@@ -106,7 +106,7 @@ class Annotations:
         return path
 
     def rows(self, records: Iterable[Record], make: Callable[[Record], T]) -> Iterator[T]:
-        """What ``make`` makes of each record; those it refuses with :class:`RowError` are kept in ``wrong``."""
+        """``make`` of each record; a :class:`RowError` goes to ``wrong``."""
         for record in records:
             try:
                 yield make(record)
@@ -119,12 +119,12 @@ class Annotations:
         """The rows of a CSV file in UTF-8.
 
         Args:
-            columns: must stand in the file's header; their order is free, and there may be others.
-            header: of a file that has none.
-            comment: lines that begin with it are left out, as are spaces after a comma.
+            columns: required in the file's header, in any order and among others.
+            header: of a file without one.
+            comment: skip lines that begin with it, and spaces after a comma.
 
         Raises:
-            MirasolError: the file is no CSV in UTF-8, or lacks a column.
+            MirasolError: the file is not CSV in UTF-8, or lacks a column.
         """
         names = list(header)
         first, last = 1, 0
@@ -152,10 +152,10 @@ class Annotations:
             raise not_utf8(path, error) from error
 
     def json(self, path: Path) -> Iterator[Record]:
-        """The objects of a JSON file that is a list of them.
+        """The objects of a JSON list.
 
         Raises:
-            MirasolError: the file is no JSON list in UTF-8.
+            MirasolError: the file is not a JSON list in UTF-8.
         """
         rows = read_json(path)
         if not isinstance(rows, list):
@@ -171,7 +171,7 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file in UTF-8.
 
     Raises:
-        MirasolError: it is none.
+        MirasolError: it is not JSON in UTF-8.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))

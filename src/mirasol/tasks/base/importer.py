@@ -1,11 +1,11 @@
-"""One way from the original annotation files of a published set to a data folder; a set only says how its rows read."""
+"""The way from the annotation files of a published set to a data folder, common to all sets."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Row:
 
     where: str  # file and line, or file and index
     id: str
-    names: Mapping[str, str | int]  # what a pattern for media names may use
+    names: Mapping[str, str | int]  # fields for patterns of media names
     group: str  # the source video
     answers: tuple[str, ...]
     prompt: str = CLASSIFY_PROMPT
@@ -35,75 +35,88 @@ class Row:
     start: float | None = None
     end: float | None = None
     options: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()  # what the summary counts, of sets with classes
+    classes: tuple[str, ...] = ()  # of sets with classes, counted in the summary
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A published set: which files it has, what its media are called, and how its rows read."""
+    """A published set: its files, the names of its media, and how to read its rows."""
 
     name: str  # `mirasol data import NAME`
     about: str  # one sentence for the help
-    licence: str  # of the annotations, "none stated" where nobody states one
-    files: Mapping[str, tuple[str, ...]]  # published split -> names of its file, the first that is there counts
-    splits: Mapping[str, str]  # published split -> one of SPLITS
-    fields: tuple[str, ...]  # what patterns may name
+    licence: str  # of the annotations, or "none stated"
+    files: Mapping[str, tuple[str, ...]]  # published split -> names of its file, the first that exists counts
+    fields: tuple[str, ...]  # allowed in patterns
     patterns: tuple[str, ...]  # the usual names of the media, tried in this order
     read: Callable[[Annotations, Path, str], Iterator[Row]]  # the rows of a published split in a file
+    renamed: Mapping[str, str] = field(default_factory=dict)  # published split -> one of SPLITS, unless equal
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Published split -> one of SPLITS."""
+        return {name: self.renamed.get(name, name) for name in self.files}
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The choices of an import.
+
+    Args:
+        splits: published splits to take, each as ``name`` or as ``name=split`` to use it as another of ours;
+            empty: all with files.
+        patterns: names of the media below the media folder, instead of the set's usual ones: ``video{video_id}.mp4``;
+            ``*`` stands for any characters within one name, and the first pattern that finds a file counts.
+        link: ``copy``, ``hardlink`` to save space on the same disk, or ``symlink`` to leave the media in place;
+            empty: like the import before, else a copy.
+        skip_missing: leave out and list rows without a file, instead of failing.
+        dry_run: write nothing; list missing media instead of failing.
+        append: keep the data sets that the folder holds, and name the data set of each row.
+    """
+
+    splits: Sequence[str] = ()
+    patterns: Sequence[str] = ()
+    link: str = ""
+    skip_missing: bool = False
+    dry_run: bool = False
+    append: bool = False
 
 
 def import_set(
-    adapter: Adapter,
-    annotations: Path,
-    media: Path | None,
-    out: Path,
-    *,
-    splits: Sequence[str] = (),
-    patterns: Sequence[str] = (),
-    link: str = "",
-    skip_missing: bool = False,
-    dry_run: bool = False,
+    adapter: Adapter, annotations: Path, media: Path | None, out: Path, options: ImportOptions = ImportOptions()
 ) -> dict[str, Any]:
     """Write ``out/manifest.jsonl``, ``out/media/...`` and the summary ``out/import.json``.
 
     Args:
         annotations: the folder with the set's own annotation files.
-        media: the folder with the videos or sounds; ``None`` in a dry run: nothing is looked up.
-        splits: published splits to take, each as ``name`` or as ``name=split`` to use it as another of ours;
-            empty: all whose files are there.
-        patterns: names of the media below ``media``, instead of the set's usual ones: ``video{video_id}.mp4``;
-            ``*`` stands for any characters within one name, and the first pattern that finds a file counts.
-        link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
-            are; empty: as the import before, else a copy.
-        skip_missing: leave out rows whose file is missing, and list them, instead of failing.
-        dry_run: write nothing; missing media are listed, not refused.
+        media: the folder with the videos or sounds; ``None`` in a dry run: without looking up media.
 
     Returns:
         The summary.
 
     Raises:
-        MirasolError: files are missing, or rows are wrong (all are listed), or rows name missing media.
+        MirasolError: files are missing, rows are wrong (the message lists all), or rows name missing media.
     """
-    check_link(link)
+    check_link(options.link)
+    dry_run, patterns = options.dry_run, options.patterns or adapter.patterns
     if media is None and not dry_run:
         raise MirasolError("--media is missing: name the folder with the media, or only count the rows with --dry-run")
     if media is not None and not media.is_dir():
         raise MirasolError(f"{media}: no such folder: --media names the folder with the media of {adapter.name}")
     if not dry_run:
         refuse_world(out)
-    for pattern in patterns or adapter.patterns:
+    for pattern in patterns:
         check_pattern(pattern, adapter.fields)
     found = Annotations(annotations)
-    mapping, chosen, absent = _choose(adapter, found, splits)
+    mapping, chosen, absent = _choose(adapter, found, options.splits)
     rows = [(split, row) for split, path in chosen.items() for row in adapter.read(found, path, split)]
     ours = _splits(rows, mapping)
-    examples, lost = _examples(adapter, found, rows, ours, media, patterns or adapter.patterns)
+    examples, lost = _examples(adapter, found, rows, ours, media, patterns)
     if found.wrong:
         raise MirasolError(listing(f"{len(found.wrong)} error(s) in the annotations", found.wrong))
-    if lost and not (skip_missing or dry_run):
+    if lost and not (options.skip_missing or dry_run):
         title = (
             f"{len(lost)} of {len(rows)} rows have no file below {media} named "
-            f"{' or '.join(patterns or adapter.patterns)}: bring the files, give their names with --pattern, or leave "
+            f"{' or '.join(patterns)}: bring the files, give their names with --pattern, or leave "
             "these rows out with --skip-missing"
         )
         first = {name: where for where, name in reversed(lost)}
@@ -124,16 +137,16 @@ def import_set(
         return facts | summarise(examples) | (examine(media, examples) if media else {})
     if not examples:
         raise MirasolError(f"{annotations}: no row is left, {len(lost)} have no file: is --media {media} right?")
-    return write_data(out, media, examples, link, facts)
+    return write_data(out, media, examples, options.link, facts, append=options.append)
 
 
 def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Example], dict[str, Any]]:
-    """The examples of one published split, with the ids that an import gives them, and notes as in its summary.
+    """The examples of one published split, with the ids of an import, and the notes of its summary.
 
-    Nothing is looked up among media: each example names the file that is usual for the set.
+    Looks up no media: each example names the file that is usual for the set.
 
     Raises:
-        MirasolError: files are missing, or rows are wrong (all are listed).
+        MirasolError: files are missing, or rows are wrong (the message lists all).
     """
     found = Annotations(annotations)
     mapping, chosen, _ = _choose(adapter, found, [split])
@@ -147,8 +160,8 @@ def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Exam
 def _choose(
     adapter: Adapter, found: Annotations, wanted: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, Path], list[str]]:
-    """Published split -> ours; published split -> the file to read; published splits whose files are not there."""
-    mapping, names = dict(adapter.splits), []
+    """Published split -> ours; published split -> the file to read; published splits without files."""
+    mapping, names = adapter.splits, []
     for text in wanted:
         name, _, other = text.partition("=")
         if name not in adapter.files or (other or "train") not in SPLITS:
@@ -196,7 +209,7 @@ def _examples(
     media: Path | None,
     patterns: Sequence[str],
 ) -> tuple[list[Example], list[tuple[str, str]]]:
-    """The examples of the rows, and (where, name) of those whose file is missing."""
+    """The examples of the rows, and (where, name) of those without a file."""
     files = MediaFolder(media, patterns) if media is not None else None
     astray = set(_astray(rows, ours))
     seen: Counter[str] = Counter()
@@ -236,7 +249,7 @@ def _examples(
 
 
 def _astray(rows: Iterable[tuple[str, Row]], ours: Iterable[str]) -> list[str]:
-    """Groups that the published splits part: a source video that is in two of them."""
+    """Groups in several of the published splits."""
     splits: dict[str, set[str]] = {}
     for (_, row), split in zip(rows, ours, strict=True):
         splits.setdefault(row.group, set()).add(split)
@@ -246,7 +259,7 @@ def _astray(rows: Iterable[tuple[str, Row]], ours: Iterable[str]) -> list[str]:
 def _notes(
     found: Annotations, rows: Sequence[tuple[str, Row]], ours: Sequence[str], mapping: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What the reader of the summary should know of the splits, the classes and the ids."""
+    """Facts about splits, classes and ids for the summary."""
     notes = dict(found.notes)
     if "val" not in mapping.values():
         notes["val_from_train"] = f"one group in {VAL_OF}, by its hash: {ours.count('val')} rows"

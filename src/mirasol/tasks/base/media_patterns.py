@@ -1,4 +1,4 @@
-"""From the fields of an annotation to the media file that is called after them."""
+"""From the fields of an annotation to the media file with these in its name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from mirasol.core.errors import MirasolError
 
-# What `*` may stand for at the end of a name: no half-loaded files, captions or thumbnails.
+# The suffixes that `*` may stand for: no half-loaded files, captions or thumbnails.
 PICTURES = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv")
 SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac")
 ANY = "*"  # any characters within one name
 
 
 def check_pattern(pattern: str, fields: Sequence[str]) -> None:
-    """Check that ``pattern`` names fields of the set alone.
+    """Check that ``pattern`` names only fields of the set.
 
     Raises:
-        MirasolError: it does not, or is no pattern.
+        MirasolError: it names others, or is malformed.
     """
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
@@ -37,10 +37,10 @@ def check_pattern(pattern: str, fields: Sequence[str]) -> None:
 
 
 def fill(pattern: str, fields: Mapping[str, str | int]) -> list[str]:
-    """The texts between the ``*`` of ``pattern``, with the fields filled in; one text where there is no ``*``.
+    """The texts between the ``*`` of ``pattern``, with the fields filled in; one text without ``*``.
 
     Raises:
-        MirasolError: a field is not of the kind that its format asks for.
+        MirasolError: a field does not fit its format.
     """
     try:
         parts = pattern.replace(ANY, "\0").format_map(fields).split("\0")
@@ -50,7 +50,7 @@ def fill(pattern: str, fields: Mapping[str, str | int]) -> list[str]:
 
 
 class MediaFolder:
-    """The files below a folder, found by patterns such as ``video{video_id}.mp4`` or ``{youtube_id}_*.*``."""
+    """The files below a folder, by patterns such as ``video{video_id}.mp4`` or ``{youtube_id}_*.*``."""
 
     def __init__(self, folder: Path, patterns: Sequence[str]) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What a protocol is: how the rows of one benchmark are scored. How they are read is the adapter's business."""
+"""A protocol: how the answers to one benchmark are scored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 
 from mirasol.data.manifest import Example
 from mirasol.tasks.scoring.predictions import Prediction
-from mirasol.tasks.scoring.statistics import cluster_bootstrap
 
-UNIT = 10**6  # parts of a credit in the interval of a score that is no count
+UNIT = 10**6  # parts of a credit in the interval of a score with fractions
 DIGITS = 6  # of the figures in reports
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its prediction, and what the protocol gives for it."""
+    """A question with its prediction and its credit."""
 
     question: Example
     prediction: Prediction
@@ -28,11 +27,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Material:
-    """What a protocol may need beside questions and predictions."""
+    """Everything that a protocol may need except questions and predictions."""
 
-    folders: tuple[Path, ...] = ()  # where files of the set may lie: annotations or data folder
+    folders: tuple[Path, ...] = ()  # that may have files of the set: annotations or data folder
     wordnet: Path = Path("/usr/share/wordnet")  # where Debian's wordnet-base puts it
-    train: tuple[Example, ...] = ()  # the training split, where it is there
+    train: tuple[Example, ...] = ()  # the training split, if available
     resamples: int = 2000
     seed: int = 7
 
@@ -46,19 +45,21 @@ class Protocol:
 
     name: str  # of the benchmark, and of its adapter if it has one
     about: str  # one sentence
-    source: str  # who defined the score
+    source: str  # of the definition of the score
     metric: str  # name of the headline figure
     split: str  # published split that figures are published for
-    judge: Callable[[Material], Credit]  # made once a file: it may have to read something
+    judge: Callable[[Material], Credit]  # called once a file: it may read other files
     parts: Callable[[Example], Iterable[str]]  # names of the subsets that a question counts in
-    more: Callable[[Sequence[Asked], Material], Mapping[str, Any]]  # what stands beside the headline
+    more: Callable[[Sequence[Asked], Material], Mapping[str, Any]]  # further figures
     published: Mapping[str, int] = field(default_factory=dict)  # published split -> questions
-    classes: int | None = None  # of a set of classes whose number is known
-    closed: str = ""  # what `mirasol evaluate` scores exhaustively: "classes", "options" or nothing
+    classes: int | None = None  # number of classes, if known
+    closed: str = ""  # the answers that `mirasol evaluate` scores exhaustively: "classes", "options" or none
 
 
 def cell(rows: Sequence[Asked], metric: str, material: Material) -> dict[str, Any]:
     """The mean credit of ``rows`` with its interval over source videos."""
+    from mirasol.tasks.scoring.statistics import cluster_bootstrap  # numpy: not for `mirasol --help`
+
     credits = [row.credit for row in rows]
     groups = [row.question.group for row in rows]
     parts = [round(credit * UNIT) for credit in credits]
@@ -77,5 +78,5 @@ def mean(values: Sequence[float]) -> float:
 
 
 def hash_of(names: Iterable[str]) -> str:
-    """SHA-256 of the sorted names, a name a line: two scores with equal hashes asked the same."""
+    """SHA-256 of the sorted names, one a line: scores with equal hashes are over the same questions."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What every import ends with: media in their place, the manifest, and the summary beside it."""
+"""The end of every import: media in place, the manifest, and its summary."""
 
 from __future__ import annotations
 
@@ -15,33 +15,43 @@ from mirasol.core.files import disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.linked_media import LISTING, write_listing
 from mirasol.data.manifest import SPLITS, Example, write_manifest
+from mirasol.tasks.base.append import append_examples
 
 SUMMARY = "import.json"
 LINKS = ("copy", "hardlink", "symlink")
-HEAD = 1 << 16  # bytes that are compared before whole files are read
-COMMON = 20  # answers that the summary names
+HEAD = 1 << 16  # bytes to compare before whole files
+COMMON = 20  # answers in the summary
 
 
 def write_data(
-    out: Path, media: Path, examples: Sequence[Example], link: str, facts: Mapping[str, Any]
+    out: Path,
+    media: Path,
+    examples: Sequence[Example],
+    link: str,
+    facts: Mapping[str, Any],
+    *,
+    append: bool = False,
 ) -> dict[str, Any]:
     """Bring the media of ``examples`` to ``out/media``, write ``out/manifest.jsonl`` and then ``out/import.json``.
 
     Args:
-        media: the folder that the examples' paths, without their ``media/``, start from.
-        link: one of LINKS, or "" for that of an import before, else a copy.
-        facts: what the adapter knows, for the summary.
+        media: the folder of the examples' paths without their ``media/``.
+        link: one of LINKS, or "" for that of the import before, else a copy.
+        facts: the adapter's entries of the summary.
+        append: keep the data sets that ``out`` holds; ``facts["set"]`` names the new one.
 
     Returns:
         The summary.
 
     Raises:
-        MirasolError: the disk cannot be written, or an import before brought the media in otherwise; the old
-            manifest stays.
+        MirasolError: the disk cannot be written, or an import before used another link; the old manifest stays.
+            With ``append`` also the errors of :func:`append_examples`.
     """
     linked = media_linked(out, link)
     paths = sorted({e.media.removeprefix("media/") for e in examples})
-    summary = {**facts, **summarise(examples), **examine(media, examples)}
+    sets: dict[str, dict[str, Any]] = {}
+    if append:
+        examples, sets = append_examples(out, media, examples, facts["set"], out / SUMMARY)
     if linked:
         link_folder(media, out / "media")
     else:
@@ -49,13 +59,18 @@ def write_data(
             for path in paths:
                 place(media / path, out / "media" / path, link or "copy")
                 progress.advance()
-    # A summary beside another manifest would lie: it goes first and comes back last.
+    counts = {**summarise(examples), **examine(out / "media", examples)}
+    shared = {*counts, "unused_media", "manifest_sha256"}
+    sets = {name: {key: value for key, value in known.items() if key not in shared} for name, known in sets.items()}
+    summary = {"sets": {e.set: facts for e in examples} | sets, **counts} if append else {**facts, **counts}
+    # A summary next to another manifest would be wrong: it goes first and comes back last.
     (out / SUMMARY).unlink(missing_ok=True)
     write_manifest(out / "manifest.jsonl", examples)
+    paths = sorted({e.media.removeprefix("media/") for e in examples})
     if linked:
         write_listing(out, (f"media/{path}" for path in paths))
     else:
-        (out / LISTING).unlink(missing_ok=True)  # of links that somebody has replaced by files
+        (out / LISTING).unlink(missing_ok=True)  # left from links that have become files
     kept = {out / "media" / path for path in paths}
     summary["unused_media"] = sum(p.is_file() and p not in kept for p in (out / "media").rglob("*"))
     summary["manifest_sha256"] = sha256_file(out / "manifest.jsonl")
@@ -72,7 +87,7 @@ def summarise(examples: Sequence[Example]) -> dict[str, Any]:
         if rows:
             splits[split] = {"examples": len(rows), "clips": len(clips), "groups": len({e.group for e in rows})}
     learnt = {e.answers[0] for e in examples if e.split == "train"}
-    known: dict[str, float] = {}  # of the rows of val and test, the share whose answer the train split has
+    known: dict[str, float] = {}  # the share of rows of val and test with an answer of the train split
     for split in ("val", "test"):
         rows = [e for e in examples if e.split == split]
         if rows and learnt:
@@ -96,7 +111,7 @@ def most_common(counts: Counter[str]) -> list[list[Any]]:
 
 
 def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
-    """What the media are like: those without sound, those that cannot be opened, and equal ones across splits."""
+    """The state of the media: without sound, without picture, unreadable, equal across splits."""
     from mirasol.media.probe import probe_file  # PyAV takes a while to load
 
     splits: dict[str, set[str]] = {}
@@ -126,9 +141,9 @@ def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
 
 
 def duplicates(media: Path, splits: Mapping[str, set[str]]) -> list[dict[str, Any]]:
-    """Different files of equal content that stand in different splits, by SHA-256.
+    """Different files of equal content in different splits, by SHA-256.
 
-    Only files that could be equal are read: of one size, then of one beginning.
+    Reads only files that could be equal: of one size, then of one beginning.
     """
     groups = _alike([sorted(splits)], splits, lambda name: str((media / name).stat().st_size))
     groups = _alike(groups, splits, lambda name: _head(media / name))
@@ -146,7 +161,7 @@ def duplicates(media: Path, splits: Mapping[str, set[str]]) -> list[dict[str, An
 
 
 def _alike(groups: Iterable[Sequence[str]], splits: Mapping[str, set[str]], key: Any) -> list[list[str]]:
-    """``groups`` parted by ``key`` of their members; those within one split or of one member are left out."""
+    """``groups`` divided by ``key`` of their members, without those within one split or of one member."""
     found: list[list[str]] = []
     for group in groups:
         parted: dict[str, list[str]] = {}
@@ -162,7 +177,7 @@ def _head(path: Path) -> str:
 
 
 def refuse_world(out: Path) -> None:
-    """Raise :class:`MirasolError` if ``out`` holds the built-in world, whose questions are not those of other data."""
+    """Raise :class:`MirasolError` if ``out`` holds the built-in world: its questions fit no other data."""
     if (out / "families.json").exists():
         raise MirasolError(
             f"{out} holds the built-in world (families.json describes its questions): "
@@ -177,17 +192,17 @@ def check_link(link: str) -> None:
 
 
 def media_linked(out: Path, link: str) -> bool:
-    """Whether the media stay where they are, behind a link, as ``link`` or the import before says.
+    """Whether the media stay in place behind a link, by ``link`` or the import before.
 
     Raises:
-        MirasolError: the two contradict each other: copies would go into somebody's folder, or be left behind.
+        MirasolError: the two contradict each other: copies would go into a foreign folder, or be left behind.
     """
-    there = out / "media"
-    if there.is_symlink() and link in ("copy", "hardlink"):
-        raise MirasolError(f"{there} is a link to media elsewhere: use --link symlink, or another folder with --out")
-    if link == "symlink" and there.exists() and not there.is_symlink():
-        raise MirasolError(f"{there} holds media itself: move it away, or choose another folder with --out")
-    return link == "symlink" or there.is_symlink()
+    target = out / "media"
+    if target.is_symlink() and link in ("copy", "hardlink"):
+        raise MirasolError(f"{target} is a link to media elsewhere: use --link symlink, or another folder with --out")
+    if link == "symlink" and target.exists() and not target.is_symlink():
+        raise MirasolError(f"{target} holds media itself: move it away, or choose another folder with --out")
+    return link == "symlink" or target.is_symlink()
 
 
 def link_folder(source: Path, target: Path) -> None:
@@ -203,7 +218,7 @@ def link_folder(source: Path, target: Path) -> None:
 
 
 def place(source: Path, target: Path, link: str) -> None:
-    """Copy or link ``source`` to ``target``, whole or not at all; nothing to do where it is there already."""
+    """Copy or link ``source`` to ``target``, whole or not at all, unless it already exists."""
     have, want = (target.stat() if target.exists() else None), source.stat()
     if have and (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns):
         return

@@ -1,9 +1,8 @@
-"""Files of scored predictions against each other: differences with intervals, over questions and over seeds."""
+"""Compares files of scored predictions: differences with intervals, over questions and over seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,31 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError, listing
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.normalise import exact_match
-from mirasol.tasks.scoring.paired import Runs, compare_runs, holm, mcnemar
 from mirasol.tasks.scoring.predictions import SHOWN, Prediction, read_predictions
+from mirasol.tasks.scoring.statistics import Interval, Paired, compare_runs, holm, mcnemar
 
-UNIT = 10**9  # parts of a credit: what a line's score is rounded to
+UNIT = 10**9  # parts of a credit: the rounding of a line's score
 DIGITS = 6
-USUAL = "predictions"  # .jsonl, as `mirasol evaluate` and `score --out` call their file: it names no benchmark
+USUAL = "predictions"  # .jsonl, the file of `mirasol evaluate` and `score --out`: this name is no benchmark
 
 
 def compare(files: Sequence[Path], *, runs: int = 1, spec: EvaluateSpec | None = None) -> dict[str, Any]:
     """Compare the first ``runs`` files with each next ``runs`` ones.
 
     Args:
-        files: of predictions that hold their references, as `mirasol evaluate`, `mirasol score --out` and the
-            evaluate stage write them; or folders of such files, one a benchmark, paired by name.
-        runs: files in a row that are runs of one recipe with different seeds.
+        files: predictions with their references, as written by `mirasol evaluate`, `mirasol score --out` and the
+            evaluate stage; or folders of such files, one a benchmark, paired by name.
+        runs: consecutive files that are runs of one recipe with different seeds.
         spec: resamples and seed of the intervals.
 
     Returns:
         ``comparisons``, one for each benchmark and each recipe after the first: ``a`` and ``b`` (files and scores),
         ``difference`` (B minus A), ``ci95``, ``p`` and ``p_holm`` (adjusted for all comparisons) over questions;
-        ``mcnemar`` (of single runs with right and wrong answers); ``seeds`` and ``both`` where there are several
-        runs, the intervals over other seeds, and over other seeds and other questions.
+        ``mcnemar`` (of single runs with right and wrong answers); with several runs ``seeds`` and ``both``, the
+        intervals over other seeds, and over other seeds and other questions.
 
     Raises:
-        MirasolError: files do not pair up, lines lack what is needed, or the questions differ; all at once.
+        MirasolError: files do not pair up, lines lack keys, or the questions differ; all at once.
     """
     recipes = _recipes(files, runs)
     spec = spec or EvaluateSpec()
@@ -54,7 +53,7 @@ def compare(files: Sequence[Path], *, runs: int = 1, spec: EvaluateSpec | None =
 
 
 def _recipes(files: Sequence[Path], runs: int) -> list[dict[str, list[Path]]]:
-    """Of each recipe the files of its runs, by benchmark."""
+    """For each recipe the files of its runs, by benchmark."""
     if runs < 1 or len(files) < 2 * runs or len(files) % runs:
         raise MirasolError(
             f"{len(files)} file(s) with --runs {runs}: expected the {runs} of A, then the {runs} of B, and so on"
@@ -99,7 +98,7 @@ class _Table:
 
 
 def _lacking(row: Mapping[str, Any]) -> str | None:
-    """What a line does not say of its question."""
+    """The key that a line lacks or has wrong."""
     if not isinstance(row.get("group"), str):
         return "no 'group', the source video"
     score, answers = row.get("score"), row.get("answers")
@@ -151,25 +150,20 @@ def _comparison(benchmark: str, a: Sequence[_Table], b: Sequence[_Table], spec: 
         "b": {"files": [str(t.path) for t in b], "scores": [t.score for t in b]},
         "questions": len(groups),
         "groups": len(set(groups)),
-        **_figures(found),
+        **_rounded(found.questions),
+        "seeds": found.seeds and _rounded(found.seeds),
+        "both": found.both and _rounded(found.both),
         "mcnemar": _mcnemar(of_a, of_b) if len(a) == len(b) == 1 else None,
     }
 
 
-def _figures(found: Runs) -> dict[str, Any]:
-    parts = {name: getattr(found, name) for name in ("seeds", "both")}
-    figures = {name: part and _rounded(asdict(part)) for name, part in parts.items()}
-    of_questions = _rounded(asdict(found.questions))
-    return {"difference": of_questions["difference"], "ci95": of_questions["ci95"], "p": of_questions["p"], **figures}
-
-
-def _rounded(part: Mapping[str, Any]) -> dict[str, Any]:
-    values = {"ci95" if name == "interval" else name: value for name, value in part.items()}
+def _rounded(part: Paired | Interval) -> dict[str, Any]:
+    values = {"ci95" if name == "interval" else name: value for name, value in vars(part).items()}
     return {k: [round(e, DIGITS) for e in v] if isinstance(v, tuple) else round(v, DIGITS) for k, v in values.items()}
 
 
 def _mcnemar(a: NDArray[np.int64], b: NDArray[np.int64]) -> dict[str, Any] | None:
-    """The exact test on right and wrong answers; ``None`` where credits are parts of a whole."""
+    """The exact test on right and wrong answers; ``None`` if credits are fractions."""
     if not np.isin(np.stack([a, b]), (0, UNIT)).all():
         return None
     only_a, only_b = int((a > b).sum()), int((b > a).sum())

@@ -1,4 +1,4 @@
-"""Settings of the evaluation. No torch here: ``params check`` reads it."""
+"""Settings of the evaluation, without torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The one normaliser of answers, used on both sides of every comparison.
 
-Public question sets disagree about case, articles and final dots even between their own splits, so a score
-without a pinned normaliser cannot be compared with another. Any change here is a new ``VERSION``.
+Public question sets disagree about case, articles and final dots even between their own splits, so scores compare
+only under one pinned normaliser. Any change here is a new ``VERSION``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 VERSION = 1
 ARTICLES = frozenset({"a", "an", "the"})
-# Signs that carry meaning stay: "-5", "c#", "50%" and a leading ".5" are answers of their own.
+# Signs that carry meaning stay: "-5", "c#", "50%" and a leading ".5" are separate answers.
 _OPENING = "\"'`´“”„‘’«»([{<¿¡…"
 _CLOSING = "\"'`´“”„‘’«»)]}>.,;:!?…"
 
@@ -19,7 +19,7 @@ _CLOSING = "\"'`´“”„‘’«»)]}>.,;:!?…"
 def normalise(text: str) -> str:
     """Lower case, NFKC, no punctuation at the ends of words, no articles, single spaces.
 
-    A text of articles alone keeps them ("A" is an answer where letters are classes). Idempotent.
+    A text of articles alone keeps them ("A" may be a class). Idempotent.
     """
     words = (word.lstrip(_OPENING).rstrip(_CLOSING) for word in unicodedata.normalize("NFKC", text).lower().split())
     kept = [word for word in words if word]

@@ -1,4 +1,4 @@
-"""Files of predictions: one JSON object a line, from this project or from anybody else."""
+"""Files of predictions: one JSON object a line, from this project or any other."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write
+from mirasol.data.conditions import Condition
 from mirasol.data.manifest import Example
 
 SHOWN = 5  # wrong lines, and ids, that an error names
-FULL = "full"  # the condition that counts where a line holds one answer for each
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair that was cut: JSON can spell it, UTF-8 cannot
 LINE = '{"id": "…", "predicted": "…" or null, "scores": {"answer": number, …} if there are any}'
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of one question."""
+    """The answer of a model to one question."""
 
     id: str
-    predicted: str | None  # None: no answer, as of a video that could not be read
+    predicted: str | None  # None: no answer, as for an unreadable video
     scores: Mapping[str, float] = field(default_factory=dict)  # of answers of a closed set: the larger, the better
-    conditions: Mapping[str, str | None] = field(default_factory=dict)  # answers of the stage under every condition
-    row: Mapping[str, Any] = field(default_factory=dict)  # the line as it was read
+    conditions: Mapping[str, str | None] = field(default_factory=dict)  # the stage's answers under every condition
+    row: Mapping[str, Any] = field(default_factory=dict)  # the line as read
 
     def ranked(self) -> list[str]:
         """The answers that have a score, the best first; equal ones by name."""
@@ -39,7 +39,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     """Every line of a file of predictions.
 
     A line has ``id`` (or ``example_id``, as the evaluate stage writes it), ``predicted`` (a text, ``null``, or
-    a mapping of conditions to texts, of which ``full`` counts), perhaps ``scores``, and whatever else.
+    a mapping of conditions to texts, of which ``unchanged`` counts), optional ``scores``, and any other keys.
 
     Raises:
         MirasolError: the file is missing or empty, or lines are wrong or repeat an id; all at once, with counts.
@@ -96,9 +96,9 @@ def _parse(line: str) -> Prediction:
         raise ValueError("no key 'predicted'")
     value, conditions = row["predicted"], {}
     if isinstance(value, dict):
-        if FULL not in value or not all(v is None or isinstance(v, str) for v in value.values()):
-            raise ValueError(f"predicted: expected a text for each condition and {FULL!r} among them, got {value!r}")
-        value, conditions = value[FULL], value
+        if Condition.unchanged not in value or not all(v is None or isinstance(v, str) for v in value.values()):
+            raise ValueError(f"predicted: expected a text for each condition, {Condition.unchanged} too, got {value!r}")
+        value, conditions = value[Condition.unchanged], value
     if value is not None and not isinstance(value, str):
         raise ValueError(f"predicted: expected a text or null, got {value!r}")
     return Prediction(name, value, _scores(row.get("scores")), conditions, row)
@@ -113,7 +113,7 @@ def _scores(value: Any) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether ``value`` is a number that a float can hold."""
+    """Whether ``value`` is a number that fits a float."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -132,10 +132,10 @@ def match(
 
     Args:
         where: the file, for messages.
-        missing_wrong: a question without a line has no answer, and so counts wrong; else it is an error.
+        missing_wrong: a question without a line counts wrong; otherwise it is an error.
 
     Raises:
-        MirasolError: ids are unknown or missing, or lines say that they are of other questions; all at once.
+        MirasolError: ids are unknown or missing, or lines belong to other questions; all at once.
     """
     by_id = {p.id: p for p in predictions}
     asked = {q.id: q for q in questions}
@@ -163,7 +163,7 @@ def match(
 
 
 def _of_another(prediction: Prediction, question: Example, benchmark: str) -> str | None:
-    """What the line says of its question that is not so."""
+    """The contradiction between the line and its question, if any."""
     name, answers = prediction.row.get("benchmark", benchmark), prediction.row.get("answers")
     if name != benchmark:
         return f"{prediction.id!r}: of benchmark {name!r}, expected {benchmark!r}"

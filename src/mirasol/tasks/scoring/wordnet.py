@@ -1,8 +1,8 @@
-"""WordNet from the classic database files, as far as word similarity needs it: lemmas, first senses, Wu-Palmer.
+"""WordNet from the classic database files, the part for word similarity: lemmas, first senses, Wu-Palmer.
 
 The folder is that of Debian's ``wordnet-base`` or of Princeton's ``dict/``: ``index.POS``, ``data.POS`` and
 ``POS.exc`` for noun, verb, adj and adv (formats: man pages wndb(5WN) and morphy(7WN)). Similarity follows NLTK's
-``wup_similarity``, which published WUPS figures are computed with, its choices among equal ancestors included.
+``wup_similarity``, the code behind published WUPS figures, including its choices among equal ancestors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mirasol.core.errors import MirasolError
 
-POS = ("noun", "verb", "adj", "adv")  # the order in which the first sense of a word is looked for
+POS = ("noun", "verb", "adj", "adv")  # the order of the search for the first sense of a word
 LETTERS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 _FILES = tuple(name for pos in POS for name in (f"index.{pos}", f"data.{pos}", f"{pos}.exc"))
 # morphy(7WN): endings that are detached, in this order.
@@ -25,7 +25,7 @@ _ENDINGS = {
     "adj": [("er", ""), ("est", ""), ("er", "e"), ("est", "e")],
     "adv": [],
 }  # fmt: skip
-_ROOT = ("", 0)  # above all verbs and adjectives, which have no common root of their own
+_ROOT = ("", 0)  # above all verbs and adjectives, which have no common root
 _ROOT_NAME = "*ROOT*"
 
 Synset = tuple[str, int]  # part of speech and byte offset in its data file
@@ -33,7 +33,7 @@ Synset = tuple[str, int]  # part of speech and byte offset in its data file
 
 @dataclass(frozen=True)
 class _Entry:
-    name: str  # first word, part of speech and number of the sense, which orders equals
+    name: str  # first word, part of speech and number of the sense; it orders equals
     above: tuple[Synset, ...]  # hypernyms, those of instances too
 
 
@@ -41,14 +41,14 @@ class WordNet:
     """The database in a folder.
 
     Raises:
-        MirasolError: files are missing or damaged; the message says how to get them.
+        MirasolError: files are missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise MirasolError(
-                f"{folder}: WordNet's database files are not there ({len(missing)} of {len(_FILES)} missing: "
+                f"{folder}: WordNet's database files are missing ({len(missing)} of {len(_FILES)} missing: "
                 f"{', '.join(missing[:3])}{', …' if missing[3:] else ''}): install them with `apt install "
                 "wordnet-base`, or name the folder of a WordNet 3.0 `dict` with --wordnet"
             )
@@ -62,7 +62,7 @@ class WordNet:
         self._highest = functools.cache(self._highest_of)
 
     def lemmas(self, word: str, pos: str) -> list[str]:
-        """The forms of ``word`` that the database has as ``pos``: itself, then its base forms (morphy)."""
+        """The forms of ``word`` in the database as ``pos``: itself, then its base forms (morphy)."""
         if word in self._exceptions[pos]:
             forms = [word, *self._exceptions[pos][word]]
         else:
@@ -140,7 +140,9 @@ class WordNet:
                 if count < 1 or len(cells) != 6 + int(cells[3]) + count:
                     raise ValueError("its counts do not fit its cells")
             except (ValueError, IndexError) as error:
-                raise MirasolError(f"{path}:{number}: no line of a WordNet index ({error}): install it anew") from error
+                raise MirasolError(
+                    f"{path}:{number}: not a WordNet index line ({error}): install WordNet again"
+                ) from error
             senses[cells[0]] = offsets
         return senses
 
@@ -157,7 +159,7 @@ class WordNet:
         cells = data[offset : end if end >= 0 else len(data)].decode("utf-8", "replace").split("|")[0].split()
         try:
             if int(cells[0]) != offset:
-                raise ValueError(f"it says {cells[0]}")
+                raise ValueError(f"got {cells[0]}")
             words = int(cells[3], 16)
             lemma = cells[4].split("(")[0].lower()
             start = 5 + 2 * words
@@ -168,6 +170,6 @@ class WordNet:
         except (ValueError, IndexError, KeyError) as error:
             raise MirasolError(
                 f"{self.folder / f'data.{pos}'}: no synset at byte {offset} ({error}): its files are not of one "
-                "WordNet, install it anew"
+                "WordNet, install it again"
             ) from error
         return _Entry(f"{lemma}.{cells[2]}.{number:02d}", above)

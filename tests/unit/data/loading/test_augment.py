@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from mirasol.data.loading.augment import (
-    CHANCES,
+    NUMBERS,
     OFF,
     Augmentation,
-    begun_later,
-    changed,
+    augmented,
     draw_share,
     masked,
     mixable,
     mixed,
+    starting_later,
 )
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.media.log_mel import BLACK_Y, SILENCE
@@ -34,8 +34,8 @@ def clip(seed: int = 0, **parts: Any) -> Decoded:
     return Decoded(video, audio, np.arange(T) < seen, np.arange(T) < heard)
 
 
-def chances(seed: int = 0) -> Any:
-    return np.random.default_rng(seed).random(CHANCES)
+def numbers(seed: int = 0) -> Any:
+    return np.random.default_rng(seed).random(NUMBERS)
 
 
 def equal(one: Decoded, two: Decoded) -> bool:
@@ -43,26 +43,26 @@ def equal(one: Decoded, two: Decoded) -> bool:
 
 
 def test_nothing_changes_where_all_is_off() -> None:
-    assert equal(changed(clip(), OFF, chances()), clip())
+    assert equal(augmented(clip(), OFF, numbers()), clip())
 
 
 def test_the_clip_given_is_left_alone() -> None:
     given = clip()
-    changed(given, ALL, chances())
+    augmented(given, ALL, numbers())
     assert equal(given, clip())
 
 
 def test_what_happens_to_the_picture_does_not_move_the_masks_of_the_sound_and_vice_versa() -> None:
     picture, sound = Augmentation(crop=0.3, flip=1.0), Augmentation(spec_time=0.4, spec_mel=0.4)
-    both = changed(clip(), Augmentation(crop=0.3, flip=1.0, spec_time=0.4, spec_mel=0.4), chances())
-    assert np.array_equal(both.video, changed(clip(), picture, chances()).video)
-    assert np.array_equal(both.audio, changed(clip(), sound, chances()).audio)
+    both = augmented(clip(), Augmentation(crop=0.3, flip=1.0, spec_time=0.4, spec_mel=0.4), numbers())
+    assert np.array_equal(both.video, augmented(clip(), picture, numbers()).video)
+    assert np.array_equal(both.audio, augmented(clip(), sound, numbers()).audio)
     assert not np.array_equal(both.video, clip().video) and not np.array_equal(both.audio, clip().audio)
 
 
 @pytest.mark.parametrize("by", [0, 1, 3])
 def test_a_clip_that_begins_later_keeps_its_chunks_together(by: int) -> None:
-    given, found = clip(), begun_later(clip(), by)
+    given, found = clip(), starting_later(clip(), by)
     assert np.array_equal(found.video[: T - by], given.video[by:])
     assert np.array_equal(found.audio[: T - by], given.audio[by:])
     assert found.video_present.tolist() == found.audio_present.tolist() == [True] * (T - by) + [False] * by
@@ -71,14 +71,14 @@ def test_a_clip_that_begins_later_keeps_its_chunks_together(by: int) -> None:
 
 @pytest.mark.parametrize(("seen", "heard", "by"), [(4, 4, 3), (4, 2, 1), (1, 4, 0), (0, 3, 2), (2, 0, 1)])
 def test_jitter_leaves_a_chunk_of_all_that_is_there(seen: int, heard: int, by: int) -> None:
-    found = begun_later(clip(seen=seen, heard=heard), 9)
+    found = starting_later(clip(seen=seen, heard=heard), 9)
     assert int(found.video_present.sum()) == max(0, seen - by)
     assert int(found.audio_present.sum()) == max(0, heard - by)
 
 
 def test_jitter_takes_every_number_of_chunks_alike() -> None:
     how = Augmentation(jitter=2)
-    left = [int(changed(clip(), how, chances(n)).video_present.sum()) for n in range(300)]
+    left = [int(augmented(clip(), how, numbers(n)).video_present.sum()) for n in range(300)]
     counts = [left.count(T - by) for by in range(3)]
     assert sum(counts) == 300 and min(counts) > 70
 

@@ -165,7 +165,7 @@ def test_an_index_of_an_earlier_version_is_read(copy: Path, shards: ShardDataset
 def test_a_shortened_tar_is_told_at_once(copy: Path) -> None:
     path = copy / "train-00000.tar"
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(MirasolError, match=r"train-00000\.tar has \d+ bytes where \d+ belong.*dvc checkout"):
+    with pytest.raises(MirasolError, match=r"train-00000\.tar has \d+ bytes, expected \d+.*dvc checkout"):
         ShardDataset(copy, "train")
 
 
@@ -186,7 +186,7 @@ def test_clips_of_a_tar_without_its_index_are_lost_and_counted(copy: Path) -> No
 
 def test_an_unfinished_set_is_no_set(copy: Path) -> None:
     (copy / "shards.json").unlink()
-    with pytest.raises(MirasolError, match="do not exist yet: `dvc repro shards`"):
+    with pytest.raises(MirasolError, match="make the shards with `dvc repro shards`"):
         ShardDataset(copy, "train")
 
 

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.loading import digest, keys
+from support.loading import digest, keys, loader_of
 from support.media import TINY_CLIP
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.conditions import Condition
 from mirasol.data.loading import augment
 from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.loader import eval_loader, make_loader
+from mirasol.data.loading.loader import eval_loader
 from mirasol.media.log_mel import SILENCE
 from mirasol.model.batch import Batch
 from mirasol.model.losses import text_loss
@@ -31,7 +32,7 @@ ORDER = "01e0e9e238423e0638f7f8926cf89df1f71a3b71f34b53051b91ec6879206fa9"  # SH
 
 @pytest.fixture
 def evaluation(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Any:
-    def make(condition: str = "none", split: str = "train", **changes: Any) -> list[Batch]:
+    def make(condition: Condition = Condition.unchanged, split: str = "train", **changes: Any) -> list[Batch]:
         values = {"tasks": ("qa",), "batch_size": 3} | changes
         return list(eval_loader(ShardDataset(tiny_shards.folder, split), tokenizer, condition=condition, **values))
 
@@ -70,7 +71,7 @@ def test_another_seed_has_another_order(loader: Any) -> None:
 @pytest.mark.parametrize("batches", [1, 4, 7])
 def test_resuming_repeats_what_an_uninterrupted_run_had(loader: Any, batches: int) -> None:
     whole = itertools.islice(iter(loader(mute=0.3, blank=0.3)), batches, None)
-    assert digest(whole, 6) == digest(loader(mute=0.3, blank=0.3, start_sample=3 * batches), 6)
+    assert digest(whole, 6) == digest(loader(mute=0.3, blank=0.3, start=3 * batches), 6)
 
 
 def test_workers_change_nothing(loader: Any) -> None:
@@ -108,7 +109,7 @@ AUGMENTED = {
 @pytest.mark.parametrize(("batch_size", "batches"), [(3, 1), (3, 7), (7, 3)])
 def test_augmented_clips_come_again_on_resume(loader: Any, batch_size: int, batches: int) -> None:
     whole = itertools.islice(iter(loader(batch_size=batch_size, **AUGMENTED)), batches, None)
-    assert digest(whole, 5) == digest(loader(batch_size=batch_size, start_sample=batch_size * batches, **AUGMENTED), 5)
+    assert digest(whole, 5) == digest(loader(batch_size=batch_size, start=batch_size * batches, **AUGMENTED), 5)
 
 
 def test_augmented_clips_are_the_same_from_workers(loader: Any) -> None:
@@ -232,19 +233,19 @@ def test_evaluation_has_every_clip_once_with_all_its_texts(evaluation: Any) -> N
 
 
 def test_muted_is_present_silence(evaluation: Any) -> None:
-    for plain, muted in zip(evaluation(), evaluation("muted"), strict=True):
+    for plain, muted in zip(evaluation(), evaluation(Condition.muted), strict=True):
         assert (muted.audio == SILENCE).all()
         assert torch.equal(muted.audio_present, plain.audio_present) and torch.equal(muted.video, plain.video)
 
 
 def test_blanked_is_present_black(evaluation: Any) -> None:
-    for plain, blanked in zip(evaluation(), evaluation("blanked"), strict=True):
+    for plain, blanked in zip(evaluation(), evaluation(Condition.blanked), strict=True):
         assert (blanked.video[..., :16, :] == 16).all() and (blanked.video[..., 16:, :] == 128).all()
         assert torch.equal(blanked.video_present, plain.video_present) and torch.equal(blanked.audio, plain.audio)
 
 
 def test_swapped_gives_every_clip_with_sound_anothers(evaluation: Any) -> None:
-    plain, swapped = ([a for b in evaluation(c) for a in b.audio] for c in ("none", "swapped"))
+    plain, swapped = ([a for b in evaluation(c) for a in b.audio] for c in (Condition.unchanged, Condition.swapped))
     heard = [i for i, a in enumerate(plain) if not (a == SILENCE).all()]
     donors = [next(j for j in heard if torch.equal(plain[j], swapped[i])) for i in heard]
     assert all(i != j for i, j in zip(heard, donors, strict=True)) and sorted(donors) == heard
@@ -252,8 +253,8 @@ def test_swapped_gives_every_clip_with_sound_anothers(evaluation: Any) -> None:
 
 
 def test_swapping_follows_its_seed(evaluation: Any) -> None:
-    assert len({digest(evaluation("swapped", seed=seed), 3) for seed in (1, 2, 3)}) > 1
-    assert digest(evaluation("swapped", seed=1), 3) == digest(evaluation("swapped", seed=1), 3)
+    swapped = [digest(evaluation(Condition.swapped, seed=seed), 3) for seed in (1, 2, 3, 1)]
+    assert len(set(swapped)) > 1 and swapped[0] == swapped[3]
 
 
 def test_a_derangement_has_no_fixed_point() -> None:
@@ -274,9 +275,10 @@ def test_one_group_alone_still_swaps() -> None:
     assert all(a != b for a, b in augment.derangement(0, [4, 6, 7], ["x", "x", "x"]).items())
 
 
-def test_an_unknown_condition_is_refused(evaluation: Any) -> None:
-    with pytest.raises(ValueError, match="condition 'deaf'"):
-        evaluation("deaf")
+@pytest.mark.parametrize("condition", ["deaf", Condition.shuffled])
+def test_a_condition_that_no_clip_can_have_is_refused(evaluation: Any, condition: Any) -> None:
+    with pytest.raises(ValueError, match=str(condition)):
+        evaluation(condition)
 
 
 def test_a_task_that_nobody_asked_is_told(loader: Any) -> None:
@@ -287,7 +289,7 @@ def test_a_task_that_nobody_asked_is_told(loader: Any) -> None:
 def test_a_text_longer_than_the_cache_is_told(tiny_shards: TinyShards, tokenizer: Tokenizer) -> None:
     short = Tokenizer([(t, 0.0) for t in tokenizer._texts], max_text=6)
     with pytest.raises(MirasolError) as error:
-        make_loader(
+        loader_of(
             ShardDataset(tiny_shards.folder, "train"), short,
             tasks=("qa",), batch_size=1, texts_per_clip=1, caption_weight=0, seed=1,
         )  # fmt: skip

@@ -16,10 +16,10 @@ from support.loading import Make
 from support.media import TINY_CLIP, write_data
 from support.shards import TinyShards
 
-from mirasol.data.loading.augment import Augmentation, muted
+from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import Augmentation, under
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, log_mel_of
-from mirasol.data.loading.mixing import mix
 from mirasol.data.loading.waveform import chunk_lengths, chunks_shape, cut
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
@@ -41,12 +41,12 @@ EACH = {
 }
 
 
-def heard(loader: TrainingLoader, start: int = 0) -> Iterator[Batch]:
+def to_log_mel(loader: TrainingLoader, start: int = 0) -> Iterator[Batch]:
     """Batches of waveforms with the features that the model makes of them."""
-    log_mel = log_mel_of(loader.samples.spec)
+    log_mel = log_mel_of(loader.form.spec)
     for batch in itertools.islice(loader, start, None):
         assert batch.waveform is not None and not batch.audio.numel()
-        yield dataclasses.replace(batch, audio=log_mel.heard(batch.waveform, batch.audio_present), waveform=None)
+        yield dataclasses.replace(batch, audio=log_mel.of_waveform(batch.waveform, batch.audio_present), waveform=None)
 
 
 def compare(ours: Iterable[Batch], theirs: Iterable[Batch], count: int) -> None:
@@ -63,13 +63,13 @@ def compare(ours: Iterable[Batch], theirs: Iterable[Batch], count: int) -> None:
 
 @pytest.mark.parametrize("name", EACH)
 def test_both_forms_give_the_same_batches(loader: Make, name: str) -> None:
-    compare(heard(loader(waveform=True, **EACH[name])), loader(**EACH[name]), 12)
+    compare(to_log_mel(loader(waveform=True, **EACH[name])), loader(**EACH[name]), 12)
 
 
 @pytest.mark.parametrize("batches", [1, 4, 7])
 def test_both_forms_go_on_alike_in_the_middle(loader: Make, batches: int) -> None:
-    resumed = loader(waveform=True, start_sample=3 * batches, **EACH["all"])
-    compare(heard(resumed), itertools.islice(loader(**EACH["all"]), batches, None), 5)
+    resumed = loader(waveform=True, start=3 * batches, **EACH["all"])
+    compare(to_log_mel(resumed), itertools.islice(loader(**EACH["all"]), batches, None), 5)
 
 
 def test_clips_that_end_early_are_the_same_in_both_forms(tmp_path: Path) -> None:
@@ -99,13 +99,6 @@ def test_workers_change_nothing(loader: Make) -> None:
 
 def first(batches: Iterable[Batch], count: int) -> list[Batch]:
     return list(itertools.islice(batches, count))
-
-
-def test_a_mixture_of_sets_keeps_their_form(loader: Make) -> None:
-    both = mix([loader(waveform=True), loader(waveform=True, seed=6)], (2, 1), 5)
-    assert next(iter(both)).waveform is not None
-    with pytest.raises(ValueError, match="different waveform"):
-        mix([loader(waveform=True), loader()], (2, 1), 5)
 
 
 def test_a_batch_takes_its_waveform_along(loader: Make) -> None:
@@ -172,6 +165,6 @@ def test_a_chunk_lies_behind_a_window_of_what_came_before() -> None:
 
 
 def test_muted_sound_is_exact_silence(tiny_shards: TinyShards) -> None:
-    quiet: Any = muted(ShardDataset(tiny_shards.folder, "train").arrays(0, waveform=True)).waveform
+    quiet: Any = under(Condition.muted, ShardDataset(tiny_shards.folder, "train").arrays(0, waveform=True)).waveform
     mel = log_mel_of(TINY_CLIP)(torch.from_numpy(quiet.chunks), torch.from_numpy(quiet.samples))
     assert (mel == SILENCE).all()

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from support.inline import Inline
 from support.media import TINY_CLIP
+from support.scratch import LIMIT
 from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
@@ -81,7 +82,7 @@ def test_every_worker_has_one_process_and_keeps_it() -> None:
     with open_workers(ShardsSpec(workers=2), 9) as workers:
         pids = list(run_jobs(guarded_pid, list(range(8)), workers))
     assert 1 <= len(set(pids)) <= 2 and os.getpid() not in pids
-    assert psutil.wait_procs([psutil.Process(p) for p in set(pids) if psutil.pid_exists(p)], timeout=10)[1] == []
+    assert psutil.wait_procs([psutil.Process(p) for p in set(pids) if psutil.pid_exists(p)], timeout=LIMIT)[1] == []
 
 
 def test_dask_without_an_address_is_told() -> None:

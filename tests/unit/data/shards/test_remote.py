@@ -21,7 +21,7 @@ import fsspec
 import numpy as np
 import pytest
 from support.inline import inline_workers
-from support.loading import SETTINGS, digest
+from support.loading import SETTINGS, digest, loader_of
 from support.media import TINY_CLIP, write_data
 from support.s3 import Server
 from support.shards import CLIPS, TinyShards
@@ -34,7 +34,6 @@ from mirasol.data.contact_sheet import contact_sheet
 from mirasol.data.loading import reader as tars_module
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import DamagedClip
-from mirasol.data.loading.loader import make_loader
 from mirasol.data.shards import build as shards_module
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
@@ -141,7 +140,7 @@ def test_loader_processes_give_the_batches_of_local_shards(
     build(tiny_shards, tmp_path / "out", f"s3://media/{tmp_path.name}")
     there = ShardDataset(tmp_path / "out", "train", cache=tmp_path / "cache" if copies else None)
     here = ShardDataset(tiny_shards.folder, "train")
-    made = [make_loader(shards, tokenizer, **SETTINGS, workers=w) for shards, w in ((there, 2), (here, 0))]
+    made = [loader_of(shards, tokenizer, **SETTINGS, workers=w) for shards, w in ((there, 2), (here, 0))]
     assert digest(made[0], 4) == digest(made[1], 4)
 
 
@@ -323,7 +322,7 @@ def test_a_shortened_tar_is_told_and_sent_again(tiny_shards: TinyShards, tmp_pat
     sound = objects(url)
     _, name = named(tmp_path / "out", "train")
     change(url, name, lambda data: data[:-9000])
-    with pytest.raises(MirasolError, match=rf"{name} has \d+ bytes where \d+ belong: remove"):
+    with pytest.raises(MirasolError, match=rf"{name} has \d+ bytes, expected \d+: remove"):
         ShardDataset(tmp_path / "out", "train")
     assert any("bytes do not match the hash" in line for line in check_shards(tmp_path / "out")["damaged"])
     build(tiny_shards, tmp_path / "out", url)

@@ -13,9 +13,8 @@ from collections.abc import Callable, Hashable, Iterable
 
 import pytest
 
-from mirasol.data.world.make import sample_clip, texts
-from mirasol.data.world.questions import FAMILIES, Text
-from mirasol.data.world.scene import COLOURS, Scene
+from mirasol.data.world.questions import FAMILIES, Text, texts
+from mirasol.data.world.scene import COLOURS, Scene, sample_clip
 
 TRAIN, TEST = 12000, 6000
 Asked = tuple[Scene, Text]

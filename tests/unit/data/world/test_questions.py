@@ -7,9 +7,8 @@ from itertools import count
 import pytest
 
 from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT, TASKS
-from mirasol.data.world.make import sample_clip, texts
-from mirasol.data.world.questions import FAMILIES, QUESTIONS, Text, caption, questions
-from mirasol.data.world.scene import KINDS, Scene
+from mirasol.data.world.questions import FAMILIES, QUESTIONS, Text, caption, questions, texts
+from mirasol.data.world.scene import KINDS, Scene, sample_clip
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.world.make import render_yuv, sample_clip, samples
 from mirasol.data.world.scene import (
     CHUNK_SAMPLES,
     COLOURS,
@@ -22,7 +21,10 @@ from mirasol.data.world.scene import (
     SPLITS,
     Draw,
     Scene,
+    sample_clip,
 )
+from mirasol.data.world.sound import samples
+from mirasol.data.world.video import render_yuv
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mirasol.data.world.make import render_yuv, sample_clip, sound, texts
-from mirasol.data.world.questions import FAMILIES, QUESTIONS
+from mirasol.data.world.questions import FAMILIES, QUESTIONS, texts
 from mirasol.data.world.scene import (
     CHUNK_SAMPLES,
     CHUNKS,
@@ -27,8 +26,10 @@ from mirasol.data.world.scene import (
     SOUNDS,
     Scene,
     Thing,
+    sample_clip,
 )
-from mirasol.data.world.video import RING
+from mirasol.data.world.sound import sound
+from mirasol.data.world.video import RING, render_yuv
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, clip_audio
 
@@ -160,7 +161,7 @@ def reordered(scene: Scene, order: tuple[int, ...]) -> Scene:
 
     heard = [replace(s, start=order[s.chunk] * CHUNK_SAMPLES + s.start % CHUNK_SAMPLES) for s in scene.sounds]
     sounds = tuple(sorted(heard, key=lambda s: s.start))
-    return replace(scene, large=moved(scene.large), small=moved(scene.small), sounds=sounds)
+    return replace(scene, things=tuple(map(moved, scene.things)), sounds=sounds)
 
 
 def test_the_way_of_the_objects_tells_the_order(scenes: list[Scene]) -> None:

@@ -8,13 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from mirasol.data.world.make import sample_clip, samples, sound
-from mirasol.data.world.scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, SOUNDS, Sound
-from mirasol.data.world.sound import ONE, SINE, STEP, VOICES
+from mirasol.data.world.scene import SAMPLE_RATE, SAMPLES, SOUND_SAMPLES, SOUNDS, Sound, sample_clip
+from mirasol.data.world.sound import ONE, SINE, STEP, samples, sound, wave_of
 
 
 def voice(name: str, pitch: int = 128) -> np.ndarray:
-    return VOICES[name](Sound(name, 0, pitch, 256, 5)).astype(np.float64)
+    return wave_of(Sound(name, 0, pitch, 256, 5)).astype(np.float64)
 
 
 def peak_hertz(wave: np.ndarray) -> float:
@@ -35,7 +34,7 @@ def test_these_samples_are_the_same_for_ever() -> None:
 @pytest.mark.parametrize("name", SOUNDS)
 def test_a_voice_is_made_of_whole_numbers_and_never_clips(name: str) -> None:
     for pitch in (0, 255):
-        wave = VOICES[name](Sound(name, 0, pitch, 256, 1))
+        wave = wave_of(Sound(name, 0, pitch, 256, 1))
         assert wave.dtype == np.int64
         assert ONE // 8 < np.abs(wave).max() < ONE
 

@@ -12,9 +12,9 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.world import video as world_media
-from mirasol.data.world.make import encode, render, render_yuv, sample_clip, samples
-from mirasol.data.world.scene import FPS, FRAMES, FRAMES_PER_CHUNK, SAMPLE_RATE, SIZE, Scene
-from mirasol.data.world.video import PALETTE
+from mirasol.data.world.scene import FPS, FRAMES, FRAMES_PER_CHUNK, SAMPLE_RATE, SIZE, Scene, sample_clip
+from mirasol.data.world.sound import samples
+from mirasol.data.world.video import PALETTE, encode, render, render_yuv
 
 
 def first(kind: str) -> Scene:

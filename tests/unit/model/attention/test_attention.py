@@ -14,6 +14,7 @@ from mirasol.model import chunk_transformer
 from mirasol.model.attention.chunk_causal import chunk_causal_attention, chunk_causal_mask
 from mirasol.model.attention.flex import KEPT, block_mask
 from mirasol.model.attention.loop import KEYS
+from mirasol.model.attention.visible import Visible
 from mirasol.model.chunk_transformer import use_backend
 
 CPU = torch.device("cpu")
@@ -40,17 +41,17 @@ def validity(chunks, keys=4):
     """Keys that are missing here and there, and a chunk that holds nothing for later ones; each query has one."""
     own = torch.rand(2, chunks, keys, generator=torch.Generator().manual_seed(0)) > 0.4
     later = own & (torch.arange(chunks) != 2)[None, :, None]
-    return own | (torch.arange(keys) == keys - 1), later
+    return Visible(own | (torch.arange(keys) == keys - 1), later)
 
 
 @pytest.mark.parametrize(("chunks", "window"), [(1, 1), (1, 4), (5, 1), (5, 2), (5, 5), (5, 9)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_loop_is_the_dense_mask_forward_and_backward(chunks, window, masked):
     tensors = qkv(torch.float64, chunks=chunks)
-    seen = validity(chunks) if masked else (None, None)
+    seen = validity(chunks) if masked else None
     results = []
     for backend in ("dense", "loop"):
-        y = chunk_causal_attention(*tensors, window, *seen, backend)
+        y = chunk_causal_attention(*tensors, window, seen, backend)
         results.append((y, *torch.autograd.grad(y.square().sum(), tensors)))
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -60,10 +61,10 @@ def test_loop_is_the_dense_mask_forward_and_backward(chunks, window, masked):
 def test_loop_is_the_dense_mask_where_the_backward_pass_goes_piece_by_piece(masked):
     keys = KEYS // 2 - 56  # two chunks in a piece, three pieces
     tensors = qkv(torch.float64, heads=1, keys=keys)
-    seen = validity(5, keys) if masked else (None, None)
+    seen = validity(5, keys) if masked else None
     grads = []
     for backend in ("dense", "loop"):
-        y = chunk_causal_attention(*tensors, 5, *seen, backend)
+        y = chunk_causal_attention(*tensors, 5, seen, backend)
         grads.append(torch.autograd.grad(y.square().sum(), tensors))
     for a, b in zip(*grads, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -74,9 +75,9 @@ def test_loop_is_the_dense_mask_where_the_backward_pass_goes_piece_by_piece(mask
 @torch.no_grad()
 def test_flex_is_the_dense_mask(chunks, window, masked):
     tensors = [x.detach() for x in qkv(torch.float64, chunks=chunks)]
-    seen = validity(chunks) if masked else (None, None)
-    dense = chunk_causal_attention(*tensors, window, *seen, "dense")
-    assert torch.allclose(chunk_causal_attention(*tensors, window, *seen, "flex"), dense, rtol=1e-12, atol=1e-12)
+    seen = validity(chunks) if masked else None
+    dense = chunk_causal_attention(*tensors, window, seen, "dense")
+    assert torch.allclose(chunk_causal_attention(*tensors, window, seen, "flex"), dense, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("chunks", "queries", "keys", "window"), [(1, 9, 9, 1), (7, 53, 53, 3), (6, 9, 200, 6)])
@@ -130,7 +131,7 @@ def test_mixed_types_are_those_of_autocast():
 @pytest.mark.parametrize("backend", ["dense", "loop", "flex"])
 @pytest.mark.parametrize("queries", ["last", "pooled"])
 @torch.no_grad()
-def test_last_combiner_layer_computes_only_what_leaves(monkeypatch, backend, queries):
+def test_last_combiner_layer_computes_only_output_tokens(monkeypatch, backend, queries):
     model = tiny_model(queries=queries)
     seen = []
 
@@ -141,9 +142,9 @@ def test_last_combiner_layer_computes_only_what_leaves(monkeypatch, backend, que
     monkeypatch.setattr(chunk_transformer, "chunk_causal_attention", counting)
     use_backend(model, backend)
     model.encode(random_batch(model.config))
-    layers, combined = model.config.combiner_sizes.layers, model.config.combined
-    assert seen[layers - 1] == combined
-    assert min(seen[: layers - 1]) > combined
+    layers, outputs = model.config.combiner_sizes.layers, model.config.num_queries
+    assert seen[layers - 1] == outputs
+    assert min(seen[: layers - 1]) > outputs
 
 
 @pytest.mark.parametrize("backend", ["dense", "flex"])
@@ -173,5 +174,3 @@ def test_errors_say_what_was_given():
         use_backend(tiny_model(), "flash")
     with pytest.raises(ValueError, match="'flex' has no backward pass on a CPU"):
         chunk_causal_attention(q, k, v, 2, backend="flex")
-    with pytest.raises(ValueError, match="go together"):
-        chunk_causal_attention(q, k, v, 2, own_valid=torch.ones(2, 5, 4, dtype=torch.bool))

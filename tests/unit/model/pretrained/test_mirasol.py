@@ -8,18 +8,18 @@ import torch
 from support.model import TINY, random_batch, tiny_config, tiny_model
 
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.pretrained.mirasol import read_earlier
-from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, Found, account
+from mirasol.model.pretrained.mirasol import read_mirasol
+from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, TensorMap, account
 from mirasol.model.pretrained.vocabulary import Vocabulary
 
 SAME = Vocabulary({i: i for i in range(19)}, 19)
 
 
-def read(old: Mirasol, new: Mirasol, vocabulary: Vocabulary = SAME) -> Found:
-    return read_earlier(dict(old.state_dict()), old.config, vocabulary, new)
+def read(old: Mirasol, new: Mirasol, vocabulary: Vocabulary = SAME) -> TensorMap:
+    return read_mirasol(dict(old.state_dict()), old.config, vocabulary, new)
 
 
-def changed(**changes: object) -> tuple[Mirasol, Mirasol, Found]:
+def changed(**changes: object) -> tuple[Mirasol, Mirasol, TensorMap]:
     """An earlier model, a new one with ``changes``, and what the one gives the other."""
     old, new = tiny_model(), tiny_model(seed=1, **changes)
     return old, new, read(old, new)
@@ -72,7 +72,7 @@ def test_another_combiner_starts_anew_and_the_rest_is_kept() -> None:
 def test_a_part_that_the_earlier_model_did_not_have_starts_anew() -> None:
     old, new = tiny_model(), tiny_model(seed=1)
     without = {key: tensor for key, tensor in old.state_dict().items() if not key.startswith("reconstruction.")}
-    found = read_earlier(without | {"gone.weight": torch.zeros(2)}, old.config, SAME, new)
+    found = read_mirasol(without | {"gone.weight": torch.zeros(2)}, old.config, SAME, new)
     assert found.problems == []
     assert {part for part, how, _, _ in account(new, found) if how == "random"} == {"reconstruction"}
     assert found.unused == {"gone.weight": ("a part that is not here", 2)}
@@ -92,7 +92,7 @@ def test_another_vocabulary_keeps_the_rows_that_it_shares() -> None:
 
 
 def test_another_number_of_combined_features_is_refused_by_key() -> None:
-    _, _, found = changed(combined=4)
+    _, _, found = changed(num_queries=4)
     assert sorted(found.problems) == [
         "combiner.pooled.queries: [3, 24] in the file, expected [4, 24]",
         "text.memory_features: [3, 24] in the file, expected [4, 24]",
@@ -107,7 +107,7 @@ def test_heads_of_another_width_are_refused_though_all_shapes_fit() -> None:
 
 def test_one_part_can_be_taken_alone() -> None:
     old, new = tiny_model(), tiny_model(seed=1)
-    found = read_earlier(dict(old.state_dict()), old.config, SAME, new, lambda part: part == "text")
+    found = read_mirasol(dict(old.state_dict()), old.config, SAME, new, lambda part: part == "text")
     assert found.problems == []
     assert {name.split(".")[0] for name in found.tensors} == {"text"}
     assert {why for why, _ in found.unused.values()} == {"not asked for"}

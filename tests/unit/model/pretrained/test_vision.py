@@ -13,7 +13,7 @@ from support.openweights import timm_vit, to_hugging_face, vit_blocks
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.pretrained.resize import resample, resize_matrix
-from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, Found
+from mirasol.model.pretrained.tensor_map import INTERPOLATED, LOADED, TensorMap
 from mirasol.model.pretrained.vision import Pixels, read_vision
 
 SIZES = Sizes(layers=2, width=24, hidden=48, heads=2, head=12, eps=1e-6)
@@ -26,7 +26,7 @@ def new_model(**changes: object) -> Mirasol:
     return Mirasol(tiny_config(vit=SIZES, **changes)).eval()
 
 
-def started(model: Mirasol, found: Found) -> Mirasol:
+def started(model: Mirasol, found: TensorMap) -> Mirasol:
     assert found.problems == []
     model.load_state_dict(model.state_dict() | found.tensors)
     return model.double()

@@ -87,7 +87,7 @@ def test_attention_counts_only_what_may_be_seen(backend, pairs_of_chunks):
 @torch.no_grad()
 def test_reconstruction(changes):
     model = tiny_model(**changes)
-    h = torch.randn(T - 1, model.config.combined, TINY.width)
+    h = torch.randn(T - 1, model.config.num_queries, TINY.width)
     parts = [part for part in (model.reconstruction, model.audio_reconstruction) if part is not None]
     assert counted(lambda: [part(h) for part in parts]) == reckoned(model.config, "reconstruction")
 
@@ -97,11 +97,10 @@ def test_reconstruction(changes):
 @torch.no_grad()
 def test_text(changes, predicted):
     model = tiny_model(**changes)
-    h, present = torch.randn(1, T, model.config.combined, TINY.width), torch.ones(1, T, dtype=torch.bool)
+    h, present = torch.randn(1, T, model.config.num_queries, TINY.width), torch.ones(1, T, dtype=torch.bool)
     tokens = torch.randint(5, 19, (1, 2, L))
     picked = None if predicted is None else torch.arange(predicted)[None]
-    memory = model.text.memory_of(h, present)
-    found = counted(lambda: model.text.head(model.text(tokens, *memory, picked)))
+    found = counted(lambda: model.text.head(model.text(tokens, model.text.memory_of(h, present), picked=picked)[0]))
     above = TINY.layers * 2 * (L * L - L * (L + 1) // 2) * 4 * TINY.heads * TINY.head  # torch counts the whole square
     assert found - above == forward_flops(model.config, T, [L, L], predicted)["text"]
 

@@ -96,7 +96,7 @@ def test_a_tube_longer_than_the_chunk_is_refused_with_both_numbers():
 
 
 def test_the_demo_has_about_a_million():
-    spec = ModelSpec(preset="demo", combined=4)
+    spec = ModelSpec(preset="demo", num_queries=4)
     inputs = {"size": 48, "frames_per_chunk": 4, "mels": 32, "audio_columns": 16, "max_text": 48, "vocabulary": 256}
     assert 0.9e6 < parameter_counts(on_meta(build_config(spec, **inputs)))["total"] < 1.4e6
 

@@ -148,7 +148,11 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
             "combiner: cls",
             "model.queries: got pooled with model.combiner = cls, `pooled` goes",
         ),
-        ("combined: 9", "combined: 64", "model.combined: got 64 with model.preset = demo, clip.size = 48, clip.frames"),
+        (
+            "num_queries: 9",
+            "num_queries: 64",
+            "model.num_queries: got 64 with model.preset = demo, clip.size = 48, clip.frames",
+        ),
         ("max_answer: 8", "max_answer: 48", "evaluate.max_answer: got 48 with tokenizer.max_text = 48"),
         ("warmup: 50", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
         ("mute: 0.05", "mute: 0.96", "pretrain.mute: got 0.96 with pretrain.blank = 0.05"),
@@ -160,7 +164,7 @@ def test_keys_must_fit_together(tmp_path: Path, old: str, new: str, expected: st
 
 
 def test_too_many_combined_features_are_told_with_how_many_there_are(tmp_path: Path) -> None:
-    (problem,) = problems(write(tmp_path, ("combined: 9", "combined: 64")))
+    (problem,) = problems(write(tmp_path, ("num_queries: 9", "num_queries: 64")))
     assert problem.endswith("must be at most n, the video and audio features of a chunk, here 40")
 
 

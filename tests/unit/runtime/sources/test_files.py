@@ -22,7 +22,7 @@ from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures
-from mirasol.runtime.sources import resample as collect
+from mirasol.runtime.sources import resample
 from mirasol.runtime.sources.files import Chunk, FileSource, FolderSource, open_source
 
 LONG = dataclasses.replace(TINY_CLIP, chunks=8)  # 2 s
@@ -122,7 +122,7 @@ def test_what_waits_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pyt
     # all sound behind all pictures: read through one handle, the whole picture would have to wait
     path = write_media(tmp_path / "clip.mkv", frames=400, sound=tone(50.0))
     waiting = []
-    frames_taken, sound_taken = collect.StreamPictures.take, collect.StreamSound.take
+    frames_taken, sound_taken = resample.StreamFrameResampler.take, resample.StreamAudioResampler.take
 
     def take_frames(self):
         waiting.append(len(self.frames))
@@ -132,8 +132,8 @@ def test_what_waits_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pyt
         waiting.append(sum(len(block) for _, block in self.blocks) / TINY_CLIP.sample_rate * TINY_CLIP.fps)
         return sound_taken(self, low, high)
 
-    monkeypatch.setattr(collect.StreamPictures, "take", take_frames)
-    monkeypatch.setattr(collect.StreamSound, "take", take_sound)
+    monkeypatch.setattr(resample.StreamFrameResampler, "take", take_frames)
+    monkeypatch.setattr(resample.StreamAudioResampler, "take", take_sound)
     assert sum(1 for _ in FileSource(path, TINY_CLIP)) == 200
     assert max(waiting) <= 8  # frames, or their time in sound: one second
 

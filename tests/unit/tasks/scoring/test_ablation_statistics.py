@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mirasol.tasks.scoring.ablation_statistics import AGREES, NOTHING, OPPOSITE, Estimate, estimate, student, verdict
+from mirasol.tasks.scoring.statistics import (
+    AGREES,
+    NOTHING,
+    OPPOSITE,
+    Estimate,
+    estimate,
+    student_quantile,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (10, 2.228), (1000, 1.962)])
 def test_student_quantiles_are_those_of_the_tables(freedom: float, quantile: float) -> None:
-    assert student(freedom, 0.95) == pytest.approx(quantile, rel=1e-3)
+    assert student_quantile(0.975, freedom) == pytest.approx(quantile, rel=1e-3)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.01, 0.05], ids=lambda s: f"seeds differ by {s}")

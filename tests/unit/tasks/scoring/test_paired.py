@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mirasol.tasks.scoring.paired import (
+from mirasol.tasks.scoring.statistics import (
+    cluster_bootstrap,
     compare_runs,
     holm,
     mcnemar,
@@ -16,7 +17,6 @@ from mirasol.tasks.scoring.paired import (
     paired_totals,
     student_quantile,
 )
-from mirasol.tasks.scoring.statistics import cluster_bootstrap
 
 Credits = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import pytest
 from support.wordnet import write_wordnet
 
 from mirasol.core.errors import MirasolError
-from mirasol.tasks.protocols.nextqa_oe import Wups
+from mirasol.tasks.nextqa import Wups
 from mirasol.tasks.scoring.wordnet import WordNet
 
 
@@ -82,7 +82,7 @@ def test_one_missing_file_is_named(folder: Path) -> None:
 def test_a_broken_index_is_told_with_its_line(folder: Path) -> None:
     path = folder / "index.noun"
     path.write_text(path.read_text().replace("dog n 1", "dog n 7"))
-    with pytest.raises(MirasolError, match=r"index\.noun:4: no line of a WordNet index"):
+    with pytest.raises(MirasolError, match=r"index\.noun:4: not a WordNet index line"):
         WordNet(folder)
 
 

@@ -1,9 +1,8 @@
-"""The graphs of a bundle: which part of the model each is, and what goes in and out.
+"""The graphs of a bundle: their parts of the model, their inputs and outputs.
 
-A step is one chunk (encoder-combiner, latent) or one token (text) with everything that it remembers
-as named inputs and outputs. Dimensions are fixed and the batch is 1: a session is one stream, and a
-graph without dynamic shapes is what engines optimise best. The first step is the same graph as every
-other: it is given the initial states.
+A step takes one chunk (encoder-combiner, latent) or one token (text); its states are named inputs and outputs. All
+dimensions are fixed and the batch is 1, since a session is one stream and engines optimise fixed shapes best. The
+first step runs the same graph with the initial states.
 """
 
 from __future__ import annotations
@@ -27,14 +26,11 @@ Step = Callable[[Inputs, StreamState], tuple[Tensor, StreamState]]
 
 
 class FlatStep(nn.Module):
-    """A step whose states are positional arguments behind its inputs and results behind its output."""
+    """A step with its states as positional arguments after the inputs and as results after the output."""
 
     def __init__(self, part: nn.Module, step: Step, inputs: int, states: tuple[str, ...]) -> None:
         super().__init__()
-        self.part = part
-        self.step = step
-        self.inputs = inputs
-        self.states = states
+        self.part, self.step, self.inputs, self.states = part, step, inputs, states
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """``inputs`` tensors, then the states -> the output, then the states after the step."""
@@ -45,7 +41,7 @@ class FlatStep(nn.Module):
 
 @dataclass(frozen=True)
 class StepGraph:
-    """A graph before it is exported."""
+    """A graph before its export."""
 
     name: str
     module: FlatStep
@@ -62,9 +58,7 @@ class StepGraph:
 def step_graphs(model: Mirasol) -> list[StepGraph]:
     """The three graphs of ``model``, which must be in eval mode, on the CPU and in float32.
 
-    Raises:
-        MirasolError: the model cannot stream.
-        ValueError: the model is in training mode, or a state does not begin with one value everywhere.
+    Raises MirasolError if the model cannot stream, and ValueError in training mode.
     """
     if model.training:
         raise ValueError("the model is in training mode, expected eval mode: call model.eval()")
@@ -73,15 +67,15 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
     try:
         latent_state = latent.init_state(1, "cpu", torch.float32)
     except ValueError as error:
-        raise MirasolError(f"there are no steps to export: {error}") from error
-    x = TensorSpec("x", "float32", (1, c.combined, c.combiner_sizes.width), "features")
-    h = TensorSpec("h", "float32", (1, c.combined, c.latent_sizes.width), "features")
-    memory = c.max_chunks * c.combined
+        raise MirasolError(f"no steps to export: {error}") from error
+    x = TensorSpec("x", "float32", (1, c.num_queries, c.combiner_sizes.width), "features")
+    h = TensorSpec("h", "float32", (1, c.num_queries, c.latent_sizes.width), "features")
+    memory = c.max_chunks * c.num_queries
     return [
         _graph(
             ENCODER_COMBINER,
             aligned,
-            lambda i, state: aligned.step(i[0], i[1], i[2], i[3], state),
+            lambda i, state: aligned(*i, state),
             aligned.init_state(1, "cpu", torch.float32),
             (
                 TensorSpec("video", "uint8", (1, c.frames_per_chunk, c.size * 3 // 2, c.size), "video"),
@@ -94,7 +88,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             LATENT,
             latent,
-            lambda i, state: latent.step(i[0], state),
+            lambda i, state: latent(*i, state),
             latent_state,
             (x,),
             h,
@@ -102,7 +96,7 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
         _graph(
             TEXT,
             text,
-            lambda i, state: text.step(i[0], state, i[1], i[2]),
+            lambda i, state: text(*i, state),
             text.init_state(1, "cpu", torch.float32),
             (
                 TensorSpec("token", "int64", (1,), "token"),
@@ -115,21 +109,14 @@ def step_graphs(model: Mirasol) -> list[StepGraph]:
 
 
 def audio_graph(clip: ClipSpec) -> StepGraph:
-    """The front end: the samples of a chunk -> `audio` of the encoder-combiner.
-
-    Raises:
-        ValueError: a chunk is shorter than a frame's hop.
-    """
+    """Samples of a chunk -> `audio` of the encoder-combiner; raises ValueError if a chunk is shorter than a hop."""
     audio = AudioStep(clip)
     return _graph(
         AUDIO,
         audio,
         lambda i, state: audio.step(i[0], i[1], state),
         audio.init_state(),
-        (
-            TensorSpec("samples", "float32", (1, audio.samples), "samples"),
-            TensorSpec("count", "int64", (1,), "count"),
-        ),
+        (TensorSpec("samples", "float32", (1, audio.samples), "samples"), TensorSpec("count", "int64", (1,), "count")),
         TensorSpec("audio", "float32", (1, audio.columns, clip.mels), "audio"),
     )
 

@@ -1,4 +1,4 @@
-"""The signature says what the graphs take and give."""
+"""The specification of inputs and outputs fits the graphs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from support.bundle import MAX_CHUNKS, MAX_TEXT, bundle_model
 from support.model import tiny_model
 
 from mirasol.core.errors import MirasolError
-from mirasol.export.signature import step_graphs
+from mirasol.export.io_spec import step_graphs
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_chunks_that_overlap_carry_their_end() -> None:
 def test_the_memory_holds_max_chunks_and_the_cache_max_text() -> None:
     model = bundle_model()
     text = step_graphs(model)[2].spec
-    slots = MAX_CHUNKS * model.config.combined
+    slots = MAX_CHUNKS * model.config.num_queries
     assert text.input("memory").shape == (1, slots, model.config.latent_sizes.width)
     assert text.input("memory_valid").shape == (1, slots)
     assert text.input("cache").shape[3] == MAX_TEXT
@@ -63,9 +63,7 @@ def test_the_first_step_takes_the_same_shapes_as_every_other() -> None:
 
 
 def test_a_model_that_cannot_stream_is_refused() -> None:
-    with pytest.raises(
-        MirasolError, match="there are no steps to export: latent model 'bidirectional' sees the chunks"
-    ):
+    with pytest.raises(MirasolError, match="no steps to export: latent model 'bidirectional' sees the chunks"):
         step_graphs(bundle_model(latent="bidirectional"))
 
 

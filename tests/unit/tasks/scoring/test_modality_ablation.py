@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirasol.tasks.scoring.matters import FALLS, NEITHER, STAYS, Share, judge
+from mirasol.tasks.scoring.metrics import FALLS, NEITHER, STAYS, Share, judge
 
 FULL = Share(0.95, 0.93, 0.25)
 

@@ -1,0 +1,76 @@
+"""The front door: a loaded bundle that answers about files and streams."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from mirasol.runtime.engine import Engine
+from mirasol.runtime.session import Answer, Session
+from mirasol.runtime.sources.files import open_source
+from mirasol.runtime.sources.open import open_stream
+from mirasol.runtime.stream import Moment, moments
+
+
+def load(bundle: str | Path = "build/bundle", *, threads: int = 0, provider: str = "auto") -> Model:
+    """Load a bundle, without PyTorch.
+
+    Args:
+        bundle: the folder that `mirasol stage export` wrote.
+        threads: CPU threads; 0 leaves the choice to the engine.
+        provider: the compute backend, see :class:`~mirasol.runtime.engine.Engine`.
+
+    Raises:
+        MirasolError: the bundle is missing, damaged or of another version, or the provider cannot be used.
+    """
+    return Model(Engine(bundle, threads=threads, provider=provider))
+
+
+class Model:
+    """An engine with the three things to do with it; any number of streams and threads may share one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def answer(self, file: str | Path, question: str) -> Answer:
+        """Watch ``file``, or a folder of files in order, to its end and answer ``question`` about it.
+
+        The answer rests on the last ``max_chunks`` chunks.
+
+        Raises:
+            MirasolError: the file cannot be used, or the question is empty or too long.
+        """
+        self.engine.check_question(question)
+        source = open_source(file, self.engine.contract.clip)
+        session = self.session(source.chunk_seconds)
+        for chunk in source:
+            session.push(chunk.video, chunk.samples)
+        return session.ask(question)
+
+    def stream(self, source: str | Path, ask: str, every: float = 2.0, *, wait: bool = True) -> Iterator[Answer]:
+        """Stream ``source`` and answer ``ask`` every ``every`` seconds and at the end; a camera has no end.
+
+        Args:
+            source: a media file, a folder of them, ``synthetic``, a camera device or an RTSP address.
+            ask: the question.
+            every: seconds of stream time between two answers.
+            wait: play at the source's own speed; else as fast as possible.
+
+        Raises:
+            MirasolError: the source cannot be used, or the question is empty or too long.
+        """
+        self.engine.check_question(ask)
+        chunks = open_stream(source, self.engine.contract.clip)
+        return _answers(moments(self.session(chunks.chunk_seconds), chunks, ask, every, wait=wait))
+
+    def session(self, chunk_seconds: float | None = None) -> Session:
+        """An empty session: push chunks, ask at any time. ``chunk_seconds`` defaults to the bundle's."""
+        return Session(self.engine, chunk_seconds)
+
+
+def _answers(stream: Generator[Moment]) -> Iterator[Answer]:
+    with contextlib.closing(stream):
+        for moment in stream:
+            if moment.answer is not None:
+                yield moment.answer
