@@ -192,12 +192,12 @@ def check_field(name: str, value: Any) -> str | None:
     if allowed and value not in allowed:
         return f"{name}: {value!r} is not one of {', '.join(allowed)}"
     if name == "media":
-        return _check_media(value)
+        return check_media(value)
     return None
 
 
 @functools.lru_cache(maxsize=1024)  # consecutive rows are often about one clip
-def _check_media(value: str) -> str | None:
+def check_media(value: str) -> str | None:
     """Why ``value`` is neither a path inside the data folder nor a URL of a known store, or ``None``."""
     if is_url(value):
         return f"media: {wrong}" if (wrong := check_url(value)) else None
