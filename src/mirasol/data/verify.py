@@ -21,7 +21,7 @@ from mirasol.data.storage import RemoteFolder
 def check_shards(folder: str | Path) -> dict[str, Any]:
     """Verify every tar of a set of shards, local or behind its URL; nothing is unpacked.
 
-    Tars with the right hash are searched too: an attacker who wrote the tar can also write its hash.
+    Tars with the right hash are searched too: a forged tar comes with its own right hash.
 
     Returns:
         ``{"tars", "clips", "lost": [keys of clips that cannot be read], "damaged": [one line per fault], "remote":

@@ -117,7 +117,7 @@ def decode_clips(
 
 
 def decode_sound_of_copies(path: str | Path, starts: Sequence[float | None], spec: ClipSpec) -> list[DecodedClip]:
-    """The sound of clips of one file whose N frames are copied without decoding; ``video`` is None.
+    """The sound of clips of one file, for frames that are copied without decoding; ``video`` is None.
 
     Raises:
         MediaError: the file cannot be opened.
@@ -223,7 +223,7 @@ class _Request:
         )
 
     def copied_clip(self) -> DecodedClip:
-        """The sound that was collected, for a clip whose frames are copied."""
+        """The collected sound, for a clip with copied frames."""
         spec, sound = self.spec, self.sound
         heard = min(spec.chunks, math.floor(sound.covered / spec.chunk_seconds + 0.5))
         return DecodedClip(

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import disk_error
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import CAPTION_PROMPT, SPLITS, Example, check_media, listing
+from mirasol.data.manifest import CAPTION_PROMPT, SPLITS, Example, check_media
 from mirasol.data.storage import is_url, local_file
 from mirasol.tasks.base.annotations import RowError
 from mirasol.tasks.base.media_patterns import PICTURES, SOUNDS

@@ -79,13 +79,15 @@ def read_index(folder: Path) -> dict[str, Any]:
         storage = str(index.get("storage", ""))
         unhashed = [n for n, tar in zip(names, tars, strict=True) if storage and not _has_hashes(tar)]
     except FileNotFoundError:
-        raise MirasolError(f"{path}: no such file: the shards do not exist yet: `dvc repro shards`") from None
+        raise MirasolError(f"{path}: no such file: make the shards with `dvc repro shards`") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MirasolError(
             f"{path}: not shards of this version ({error}): make them with `dvc repro shards`"
         ) from error
     wrong = [
-        f"{n!r} is not the name of a shard, expected one like train-00000.tar" for n in names if not is_tar_name(n)
+        f"{n!r} is not the name of a shard, expected one like train-00000.tar"
+        for n in names
+        if not _TAR_NAME.fullmatch(n)
     ]
     wrong += [f"{name!r} has no hashes" for name in unhashed]
     if storage:
@@ -97,11 +99,6 @@ def read_index(folder: Path) -> dict[str, Any]:
         title = f"{path}: it may have been written to reach other files, so nothing is read: `dvc repro -f shards`"
         raise MirasolError(listing(title, wrong, 10))
     return index
-
-
-def is_tar_name(name: str) -> bool:
-    """Whether ``name`` is one that the shards stage gives: a plain name, no path."""
-    return _TAR_NAME.fullmatch(name) is not None
 
 
 def _has_hashes(tar: dict[str, Any]) -> bool:

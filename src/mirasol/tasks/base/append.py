@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import sha256_file
-from mirasol.data.manifest import Example, listing, read_manifest
+from mirasol.data.manifest import Example, read_manifest
 
 SHOWN = 10
 
