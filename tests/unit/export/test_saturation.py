@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from mirasol.export.quantize import lower
 from support.bundle import tiny_bundle
 
+from mirasol.export.quantize import lower
 from mirasol.runtime.backends import onnxruntime as backend
 from mirasol.runtime.contract import AUDIO, GRAPHS, GraphSpec, TensorSpec
 from mirasol.runtime.engine import Engine, relative
