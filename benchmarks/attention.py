@@ -2,9 +2,10 @@
 
     mirasol bench attention [--json FILE] [--rounds 7] [--quick]
 
-Both compute the same (tests/unit/model/test_attention.py). Dense means torch's scaled_dot_product_attention with the
-mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is (T + 1) / 2T of the dense, 0.53 at
-T = 16, so that the same kernel on less work is at most 1.88 times faster. The time is of the attention alone.
+Both compute the same (tests/unit/model/attention/test_attention.py). Dense means torch's
+scaled_dot_product_attention with the mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is
+(T + 1) / 2T of the dense, 0.53 at T = 16, so that the same kernel on less work is at most 1.88 times faster. The time
+is of the attention alone.
 
 The memory is of a layer's attention as the model calls it, from the joint projection of queries, keys and values,
 rotation included. Forward and backward must hold queries, keys, values, output and three gradients: that much is the
@@ -21,7 +22,7 @@ from common import arguments, exact, in_turn, median_ms, peak_mib, ratio, report
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mirasol.model.attention import chunk_causal_attention
+from mirasol.model.attention.chunk_causal import chunk_causal_attention
 from mirasol.model.layers import split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate
 

@@ -12,13 +12,13 @@ import av
 import numpy as np
 import torch
 
-from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import POOLED_COMBINERS, ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
+from mirasol.tokenizer import FORMAT, SPACE, SPECIAL
 
 CLIP = ClipSpec(fps=8.0, chunks=4, frames_per_chunk=4, size=48, sample_rate=16000, mels=32, audio_bands=4)
 QUESTION = "which sound is it"

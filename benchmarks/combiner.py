@@ -26,10 +26,10 @@ import torch
 from common import arguments, exact, in_turn, median_ms, peak_mib, ratio, report, rounded, spread, table
 from inputs import random_batch, weighted_loss
 
-from mirasol.model.combiner import build_combiner
+from mirasol.model.combiners.build import build_combiner
 from mirasol.model.config import ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 
 AUDIO = 8  # audio tokens among the n features
 EARLY, LATE, REPEATED = 10, 1000, 3  # chunks seen before a TTM step is timed, and steps in one timing

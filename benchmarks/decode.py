@@ -26,10 +26,10 @@ from film import RATE, write_film
 from numpy.typing import NDArray
 from shards import CRF, SPEC, data_of, stage_into
 
-from mirasol.data.collect import square
-from mirasol.data.pack import encoder_options
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.shards.codec import encoder_options
+from mirasol.media.clip import ClipSpec
+from mirasol.media.resample import center_crop
 
 GOP = 250
 Draws = list[tuple[int, int]]  # numbers of clip and chunk
@@ -60,7 +60,7 @@ def from_file(path: Path, chunk: int, spec: ClipSpec) -> tuple[NDArray[np.uint8]
         for frame in container.decode(stream):
             decoded += 1
             if frame.pts is not None and frame.pts >= first:
-                found.append(square(frame, spec.size))
+                found.append(center_crop(frame, spec.size))
                 if len(found) == spec.frames_per_chunk:
                     break
     return np.stack(found), decoded
@@ -71,7 +71,7 @@ def from_files(paths: list[Path], draws: Draws, spec: ClipSpec) -> None:
         from_file(paths[clip], chunk, spec)
 
 
-def from_shards(shards: ShardSet, draws: Draws) -> None:
+def from_shards(shards: ShardDataset, draws: Draws) -> None:
     for clip, chunk in draws:
         shards.chunk(clip, chunk)
 
@@ -92,11 +92,11 @@ class Counting:
         return self.decoder.decode(packet)
 
 
-def packets_given(shards: ShardSet, draws: Draws) -> int:
+def packets_given(shards: ShardDataset, draws: Draws) -> int:
     """To all decoders that reading ``draws`` makes."""
     create = av.CodecContext.create
     Counting.packets = 0
-    with patch("mirasol.data.chunks.av") as replaced:
+    with patch("mirasol.data.shards.chunk_codec.av") as replaced:
         replaced.Packet = av.Packet
         replaced.CodecContext.create = lambda *a: Counting(create(*a))
         from_shards(shards, draws)
@@ -116,7 +116,7 @@ def main() -> None:
         sources = [folder / "data" / "media" / f"{number}.mp4" for number in range(films + 1)]  # the last for val
         for number, source in enumerate(sources):
             write_film(source, number, 2 * spec.frames)
-        shards = ShardSet(stage_into(data_of(folder / "data", sources, spec), folder / "shards", spec), "train")
+        shards = ShardDataset(stage_into(data_of(folder / "data", sources, spec), folder / "shards", spec), "train")
         paths: dict[str, list[Path]] = {"gop_250": [], "x264_defaults": []}
         for clip in range(len(shards)):
             frames = np.concatenate([shards.chunk(clip, chunk) for chunk in range(spec.chunks)])

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from common import arguments, ratio, report, rounded, table
 
-from mirasol.data.linked import write_listing
+from mirasol.data.linked_media import write_listing
 
 PER_TAR = 100
 STEPS = ("prepare", "add", "status", "status, cold", "change")

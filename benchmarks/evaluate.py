@@ -39,7 +39,7 @@ from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
 from mirasol.model.generation import EOS, PAD, search
 from mirasol.model.mirasol import Encoded, Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 
 CHUNKS, LONGEST, BEAM = 4, 8, 4
 Questions = tuple[Mirasol, Batch, Batch, Tensor, Tensor]  # clips, with other sounds, prompts [B, Q, P], lengths [B, Q]
@@ -68,13 +68,13 @@ def made_questions(clips: int, texts: int) -> Questions:
 
 def recorded_questions(clips: int) -> Questions:
     """The finetuned model and the first clips of the test split, with all their questions."""
-    from mirasol.data.loader import eval_loader
-    from mirasol.data.shardset import ShardSet
-    from mirasol.data.tokenizer import Tokenizer
-    from mirasol.stages.paths import FINETUNE, SHARDS, TOKENIZER
+    from mirasol.data.loading.dataset import ShardDataset
+    from mirasol.data.loading.loader import eval_loader
+    from mirasol.pipeline.paths import FINETUNE, SHARDS, TOKENIZER
+    from mirasol.tokenizer import Tokenizer
     from mirasol.training.weights import load_model
 
-    shards, words = ShardSet(SHARDS, "test"), Tokenizer.load(TOKENIZER)
+    shards, words = ShardDataset(SHARDS, "test"), Tokenizer.load(TOKENIZER)
     batch, swapped = (
         next(iter(eval_loader(shards, words, tasks=("qa",), batch_size=clips, condition=condition)))
         for condition in ("none", "swapped")

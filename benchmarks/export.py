@@ -131,7 +131,7 @@ def all_clips() -> tuple[dict[str, Any], dict[str, Any]]:
     """The export stage's own check, over every clip of the scored split."""
     from mirasol.export.config import ExportSpec
     from mirasol.export.parity import check_parity
-    from mirasol.params.load import load_params
+    from mirasol.pipeline.params.load import load_params
     from mirasol.training.weights import load_model
 
     params = load_params()

@@ -20,13 +20,13 @@ from common import arguments, exact, report, table
 from safetensors.torch import save_file
 
 from mirasol.core.files import write_json
-from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.paper import PaperInputs, paper_config
+from mirasol.model.sizes.paper import PaperInputs, paper_config
+from mirasol.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model
 
 TOLERANCE = 1e-4  # of random weights, which are no model's

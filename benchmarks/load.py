@@ -32,18 +32,19 @@ import torch
 from common import arguments, in_turn, median_ms, ratio, report, spread, table
 from inputs import weighted_loss
 
-from mirasol.data.loader import make_loader
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.loader import make_loader
 from mirasol.data.manifest import Example, read_manifest, write_manifest
-from mirasol.data.pack import unpack_samples, unpack_video
-from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
-from mirasol.data.world import make_world
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.codec import unpack_samples, unpack_video
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.world.make import make_world
+from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 
 LARGE = ClipSpec(fps=25.0, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 BATCH, TEXTS = 16, 8  # of the demo
@@ -90,7 +91,7 @@ def large_shards(folder: Path, clips: int, spec: ClipSpec) -> Path:
     return folder / "shards"
 
 
-def files_of(shards: ShardSet) -> list[tuple[bytes, bytes]]:
+def files_of(shards: ShardDataset) -> list[tuple[bytes, bytes]]:
     """The mp4 and the FLAC of each clip."""
     return [(shards._file(i, "mp4"), shards._file(i, "flac")) for i in range(len(shards))]
 
@@ -115,7 +116,7 @@ def to_rgb24(files: list[tuple[bytes, bytes]]) -> None:
             np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
 
 
-def batches_of(shards: ShardSet, folder: Path, waveform: bool) -> Iterator[Batch]:
+def batches_of(shards: ShardDataset, folder: Path, waveform: bool) -> Iterator[Batch]:
     """Batches of all clips, as a training is fed: each is an epoch."""
     train_tokenizer(["What?", "noise"] * 8, TokenizerSpec(16, max_text=16), folder / "tokenizer.json")
     loader = make_loader(
@@ -136,7 +137,7 @@ def first_batch(folder: Path, tokenizer: Tokenizer, starts: Iterator[int]) -> No
     """Open the shards and take one batch from the next of the training samples ``starts`` on."""
     start = next(starts)
     loader = make_loader(
-        ShardSet(folder, "train"), tokenizer,
+        ShardDataset(folder, "train"), tokenizer,
         tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, start_sample=start,
     )  # fmt: skip
     next(iter(loader))
@@ -159,7 +160,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spec = dataclasses.replace(LARGE, chunks=2) if options.quick else LARGE
-        large = ShardSet(large_shards(folder / "large", 2 if options.quick else 6, spec), "train")
+        large = ShardDataset(large_shards(folder / "large", 2 if options.quick else 6, spec), "train")
         files = files_of(large)
         works = {
             "load": partial(next, batches_of(large, folder, waveform=True)),
@@ -177,7 +178,7 @@ def main() -> None:
 
         shards, tokenizer = demo(folder / "demo", 60 if options.quick else 300)
         loader = make_loader(
-            ShardSet(shards, "train", cache=folder / "cache"), tokenizer,
+            ShardDataset(shards, "train", cache=folder / "cache"), tokenizer,
             tasks=("qa",), batch_size=BATCH, texts_per_clip=TEXTS, caption_weight=2.0, seed=1, mute=0.05, blank=0.05,
         )  # fmt: skip
         clips = len(loader.samples.clips)  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from inputs import random_batch, weighted_loss
 
 from mirasol.model.config import ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 
 PEER = "mirasol_pytorch"
 CHUNKS, FRAMES, SIDE, TUBE, MELS, AUDIO_PATCH = 8, 4, 64, (4, 8, 8), 32, (4, 16)

@@ -37,13 +37,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.collect import SCALING
-from mirasol.data.decode import DecodedClip, decode_clips
 from mirasol.data.manifest import Example, write_manifest
-from mirasol.data.pack import encoder_options, pack_video, unpack_video
-from mirasol.data.parts import Part, make_part
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.codec import encoder_options, pack_video, unpack_video
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.shards.encode import SourceSlice, make_part
+from mirasol.media.clip import ClipSpec
+from mirasol.media.decode import DecodedClip, decode_clips
+from mirasol.media.resample import SCALING
 
 SPEC = ClipSpec(fps=RATE, chunks=16, frames_per_chunk=8, size=224, sample_rate=16000, mels=64, audio_bands=2)
 CRF = ShardsSpec().crf
@@ -204,7 +205,7 @@ def write_conforming(source: Path, target: Path, spec: ClipSpec) -> Path:
 def make(source: Path, spec: ClipSpec, copied: bool) -> None:
     """The clips of a source as they go into a tar."""
     seconds = spec.chunks * spec.chunk_seconds
-    made = make_part(source, Part(source.name, tuple((n * seconds, None) for n in range(CLIPS))), spec, CRF)
+    made = make_part(source, SourceSlice(source.name, tuple((n * seconds, None) for n in range(CLIPS))), spec, CRF)
     if [one.facts.get("copied") for one in made] != [copied] * CLIPS:
         raise RuntimeError(f"expected copied={copied}: {[one.rejected or one.facts for one in made]}")
 

@@ -34,7 +34,7 @@ from common import RESAMPLES, arguments, exact, in_turn, report, rounded, share,
 
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Chunk, FileSource
+from mirasol.runtime.sources.files import Chunk, FileSource
 
 THREADS, STREAMS, WARM, EVERY = 2, 16, 200, 100
 PAGE = os.sysconf("SC_PAGE_SIZE")

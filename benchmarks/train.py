@@ -6,7 +6,7 @@ From a bare checkout, on any machine with torch >= 2.11 and nothing else of this
 
     PYTHONPATH=src python benchmarks/train.py --preset base --json train.json
 
-The model's work is counted exactly (mirasol.model.accounting: block-causal, three times the forward pass, nothing
+The model's work is counted exactly (mirasol.model.sizes.accounting: block-causal, three times the forward pass, nothing
 that is computed twice). bf16 autocast over fp32 weights, fused AdamW, gradient clipping; one batch that lies on the
 card, so that no loader is timed. Blocks are compiled one by one: equal ones share a kernel, which keeps the start at a
 minute or two. As many ViT blocks as memory asks for are computed again in the backward pass. On a CPU it runs the
@@ -29,12 +29,12 @@ from inputs import random_batch, weighted_loss
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mirasol.model.accounting import training_flops
 from mirasol.model.chunk_transformer import ChunkBlock, use_backend
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.paper import PaperInputs, paper_config
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.accounting import training_flops
+from mirasol.model.sizes.paper import PaperInputs, paper_config
+from mirasol.model.sizes.presets import build_config
 from mirasol.model.vit import Block
 
 PEAKS = {"H200": 989, "H100": 989, "GH200": 989, "A100": 312}  # dense bf16 TFLOP/s by the makers' data sheets

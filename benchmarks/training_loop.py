@@ -23,7 +23,7 @@ from inputs import random_batch
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.optim import build_optimizer, learning_rate
 from mirasol.training.trainer import fit, reproducible

@@ -1,4 +1,4 @@
-"""Prefect: when and where. What a run does is in `mirasol.ops`; the graph is in dvc.yaml.
+"""Prefect: when and where. What a run does is in `mirasol.pipeline.dvc`; the graph is in dvc.yaml.
 
 `python -m flows.pipeline` runs on a server of its own (`flows.server`). Prefect reads its settings when it is
 imported, so they are set here, before any module of this folder imports it. A worker has imported

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.server import ensure_server
 from mirasol.core.errors import MirasolError
-from mirasol.ops.dvc import StageError
+from mirasol.pipeline.dvc.dvc import StageError
 
 
 class _PlainErrors(logging.Filter):

@@ -15,9 +15,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.common import exit_status
-from mirasol.ops import dvc, summary
-from mirasol.ops.lock import Lock, hold
-from mirasol.ops.workspace import make_workspace
+from mirasol.pipeline import summary
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.workspace import make_workspace
 
 
 @task(task_run_name="workspace", cache_policy=NO_CACHE)

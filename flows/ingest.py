@@ -14,9 +14,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.common import exit_status, worth_a_retry
 from flows.pipeline import pipeline
-from mirasol.ops import dvc
-from mirasol.ops.command import mirasol
-from mirasol.ops.lock import Lock, hold
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.command import mirasol
+from mirasol.pipeline.dvc.lock import Lock, hold
 
 
 @task(task_run_name="import", cache_policy=NO_CACHE)

@@ -20,10 +20,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.common import exit_status, worth_a_retry
-from mirasol.ops import dvc, summary
-from mirasol.ops.command import mirasol
-from mirasol.ops.lock import Lock, hold
-from mirasol.ops.summary import StageResult
+from mirasol.pipeline import summary
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.command import mirasol
+from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.summary import StageResult
 
 
 @task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=worth_a_retry)

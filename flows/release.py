@@ -14,8 +14,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.common import exit_status
-from mirasol.ops import release as room
-from mirasol.ops.lock import Lock, hold
+from mirasol.pipeline import release as room
+from mirasol.pipeline.dvc.lock import Lock, hold
 
 GATES = {"reports/eval.json:overall.exact_match": 0.01}
 

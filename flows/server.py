@@ -20,7 +20,7 @@ from pathlib import Path
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops.process import supervised
+from mirasol.pipeline.dvc.process import supervised
 
 START_LIMIT = 90.0
 """Seconds; the first start makes the database and takes several times as long as later ones."""

@@ -18,15 +18,16 @@ from support.media import TINY_CLIP, write_data
 from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 
 ONE = ShardsSpec(clips_per_shard=3, workers=1)
 BUILD = """
 import sys
 from mirasol.core.errors import MirasolError
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.data.shards.build import build_shards
+from mirasol.media.clip import ClipSpec
+from mirasol.data.shards.config import ShardsSpec
 if __name__ == "__main__":
     clip = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
     try:
@@ -80,7 +81,7 @@ def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
 def decoders_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that decode and are there at the moment."""
     with contextlib.suppress(psutil.Error):
-        return [p for p in psutil.Process(run.pid).children() if "guard import serve" in " ".join(p.cmdline())]
+        return [p for p in psutil.Process(run.pid).children() if "sandbox import serve" in " ".join(p.cmdline())]
     return []
 
 

@@ -11,9 +11,9 @@ import pytest
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.shardset import ShardSet
-from mirasol.evaluation.config import EvaluateSpec
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.evaluation.evaluate import evaluate
+from mirasol.tasks.scoring.config import EvaluateSpec
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 
 def damage(world: Path, kinds: dict[int, str]) -> list[str]:
     """Flip a bit of a file of each of these test clips; their keys."""
-    shards = ShardSet(world / "shards", "test")
+    shards = ShardDataset(world / "shards", "test")
     for number, kind in kinds.items():
         tar, entry = shards._places[number]
         path = world / "shards" / shards._tars.names[tar]
@@ -72,7 +72,7 @@ def test_damaged_clips_count_as_wrong_and_are_listed_with_the_reason(
 
 
 def test_a_shortened_tar_is_damaged_clips(trained: Path, world: Path, tmp_path: Path) -> None:
-    shards = ShardSet(world / "shards", "test")
+    shards = ShardDataset(world / "shards", "test")
     path, place = world / "shards/test-00000.tar", shards._places[-1][1].places["json"]
     path.write_bytes(path.read_bytes()[: place[0]])
     report = score(trained, world, tmp_path / "out", 0.4)
@@ -87,6 +87,6 @@ def test_more_damage_than_the_budget_scores_nothing(trained: Path, world: Path, 
 
 
 def test_all_damaged_scores_nothing_whatever_the_budget(trained: Path, world: Path, tmp_path: Path) -> None:
-    damage(world, dict.fromkeys(range(len(ShardSet(world / "shards", "test"))), "json"))
+    damage(world, dict.fromkeys(range(len(ShardDataset(world / "shards", "test"))), "json"))
     with pytest.raises(MirasolError, match="nothing is scored"):
         score(trained, world, tmp_path / "out", 1.0)

@@ -15,17 +15,17 @@ from support.shards import TinyShards, tiny_shards  # noqa: F401  (a fixture)
 from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.failures import Damage, Failures, report
-from mirasol.data.loader import TrainingLoader, make_loader
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.failures import Damage, Failures, report
+from mirasol.data.loading.loader import TrainingLoader, make_loader
+from mirasol.tokenizer import Tokenizer
 
 TRAIN = 8  # clips
 
 
 def flip(folder: Path, number: int, kind: str, split: str = "train", after: int = 20) -> str:
     """Turn over a bit of a clip's file; its key."""
-    shards = ShardSet(folder, split)
+    shards = ShardDataset(folder, split)
     tar, entry = shards._places[number]
     path = folder / shards._tars.names[tar]
     data = bytearray(path.read_bytes())
@@ -50,7 +50,7 @@ def training(tokenizer: Tokenizer, tmp_path: Path) -> Any:  # noqa: F811
     def make(folder: Path, *, share: float = 0.5, runs: Path | None = None, **changes: Any) -> TrainingLoader:
         ranks = {name: changes[name] for name in ("rank", "world") if name in changes}
         failures = Failures(runs, share, start=changes.get("start_sample", 0), **ranks)
-        shards = ShardSet(folder, "train", any_size=True)
+        shards = ShardDataset(folder, "train", any_size=True)
         return make_loader(shards, tokenizer, failures=failures, **(SETTINGS | changes))
 
     return make
@@ -120,7 +120,7 @@ def test_a_clip_whose_texts_are_lost_is_left_out_and_told(damaged: tuple[Path, l
 def test_a_truncated_tar_gives_what_it_still_holds(
     copy: Path, tmp_path: Path, training: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path, clean = copy / "train-00001.tar", ShardSet(copy, "train")
+    path, clean = copy / "train-00001.tar", ShardDataset(copy, "train")
     cut = clean._places[4][1].places["mp4"][0] + 10  # in the middle of the second of its three clips
     path.write_bytes(path.read_bytes()[:cut])
     found = set(keys(training(copy, runs=tmp_path, batch_size=4), 6))
@@ -168,7 +168,7 @@ def test_without_a_list_the_first_damaged_clip_is_an_error(
 ) -> None:
     folder, _ = damaged
     with pytest.raises(MirasolError, match=r"train-00001\.tar: clip .*\.json is damaged"):
-        make_loader(ShardSet(folder, "train"), tokenizer, **SETTINGS)
+        make_loader(ShardDataset(folder, "train"), tokenizer, **SETTINGS)
 
 
 def test_all_clips_damaged_ends_the_run_whatever_the_budget(copy: Path, training: Any) -> None:

@@ -16,19 +16,20 @@ import av
 import numpy as np
 import psutil
 import pytest
-from support import guarded as stubs
+from support import sandboxed as stubs
 from support.media import SHARED, TINY_CLIP, example, shown, tone, write_media
 from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
-from mirasol.data import guard
-from mirasol.data.decode import decode_clip
-from mirasol.data.guard import Guard, guarded
 from mirasol.data.manifest import clips_of, read_manifest, write_manifest
-from mirasol.data.media import MediaError
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
-from mirasol.data.status import examine, status_of
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.media import sandbox as guard
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import MediaError
+from mirasol.media.decode import decode_clip
+from mirasol.media.probe import examine, status_of
+from mirasol.media.sandbox import Guard, sandboxed
 
 SPREAD = ClipSpec("spread", chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
 ENOUGH = 600 << 20  # bytes of memory: an interpreter with its libraries and a few frames of 720p
@@ -52,7 +53,7 @@ UNUSABLE = {
 
 @pytest.fixture
 def process() -> Iterator[Guard]:
-    """A guarded process of the test's own."""
+    """A sandboxed process of the test's own."""
     guard = Guard()
     yield guard
     guard.close()
@@ -82,67 +83,67 @@ def test_every_odd_file_has_the_same_status_twice(process: Guard) -> None:
 
 
 def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    guarded(stubs.pid)
+    sandboxed(stubs.pid)
     monkeypatch.setattr(guard, "STALL_SECONDS", 0.3)
     with pytest.raises(MediaError, match=r"the decoder hung: nothing was read or decoded for 0\.3 s"):
-        guarded(stubs.hang)
+        sandboxed(stubs.hang)
     monkeypatch.undo()
-    assert guarded(os.path.basename, "a/b") == "b"  # and the next file has a new process
+    assert sandboxed(os.path.basename, "a/b") == "b"  # and the next file has a new process
 
 
 def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    guarded(stubs.pid)
+    sandboxed(stubs.pid)
     monkeypatch.setattr(guard, "FILE_SECONDS", 0.5)
     with pytest.raises(MediaError, match=r"more than 0\.5 s"):
-        guarded(stubs.be_slow, True)
+        sandboxed(stubs.be_slow, True)
 
 
 def test_a_slow_decoder_that_makes_progress_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    guarded(stubs.pid)
+    sandboxed(stubs.pid)
     monkeypatch.setattr(guard, "STALL_SECONDS", 1.0)
-    assert guarded(stubs.be_slow, True) == "done"
+    assert sandboxed(stubs.be_slow, True) == "done"
     with pytest.raises(MediaError, match="hung"):
-        guarded(stubs.be_slow, False)
+        sandboxed(stubs.be_slow, False)
 
 
 @pytest.mark.parametrize(("stub", "said"), [(stubs.crash, r"crashed \(SIGSEGV\)"), (stubs.leave, "exit status 3")])
 def test_a_decoder_that_crashes_is_a_rejected_file(stub: Callable[[], None], said: str) -> None:
     with pytest.raises(MediaError, match=said):
-        guarded(stub)
-    assert guarded(os.path.basename, "a/b") == "b"
+        sandboxed(stub)
+    assert sandboxed(os.path.basename, "a/b") == "b"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
 def test_a_decoder_that_wants_all_memory_does_not_get_it() -> None:
-    before = guarded(stubs.pid)
+    before = sandboxed(stubs.pid)
     with pytest.raises(MediaError, match="needs more memory than the 4096 MiB"):
-        guarded(stubs.eat)
-    assert guarded(stubs.pid) == before
+        sandboxed(stubs.eat)
+    assert sandboxed(stubs.pid) == before
 
 
 def test_a_process_that_the_system_killed_gets_a_second_try(tmp_path: Path) -> None:
-    assert guarded(stubs.be_killed_once, tmp_path / "marker") == "done"
+    assert sandboxed(stubs.be_killed_once, tmp_path / "marker") == "done"
 
 
 def test_a_process_that_the_system_kills_twice_is_an_error_that_names_the_clip() -> None:
     clips = clips_of([example(7)])
     with pytest.raises(MirasolError, match=rf"SIGKILL.*on /data, media/7\.mp4 \[{clips[0].key}\]") as told:
-        guarded(stubs.be_killed, Path("/data"), clips)
+        sandboxed(stubs.be_killed, Path("/data"), clips)
     assert not isinstance(told.value, MediaError)  # it is not the file's fault
 
 
 def test_mistakes_of_the_program_are_no_fault_of_the_file() -> None:
     with pytest.raises(KeyError, match="a mistake in the program") as told:
-        guarded(stubs.fail)
-    assert "guarded.py" in told.value.__notes__[0]
+        sandboxed(stubs.fail)
+    assert "sandboxed.py" in told.value.__notes__[0]
     with pytest.raises(RuntimeError, match="pickle"):
-        guarded(stubs.unsendable)
+        sandboxed(stubs.unsendable)
 
 
 def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import threading, time\nfrom support import guarded as s\nfrom mirasol.data.guard import guarded\n"
-        "def work(): print(guarded(s.pid), flush=True); guarded(s.hang)\n"
+        "import threading, time\nfrom support import sandboxed as s\nfrom mirasol.media.sandbox import sandboxed\n"
+        "def work(): print(sandboxed(s.pid), flush=True); sandboxed(s.hang)\n"
         "threading.Thread(target=work).start()"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -154,13 +155,16 @@ def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
 
 BUILD = """
 import sys
-from mirasol.data import guard, parts, shards
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.data.shards import encode as parts
+from mirasol.data.shards import build as shards
+from mirasol.media import sandbox as guard
+from mirasol.media.clip import ClipSpec
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.core.errors import MirasolError
-from support import guarded
+from support import sandboxed
 
 guard.STALL_SECONDS = 2.0
-parts.make_part = guarded.make_part
+parts.make_part = sandboxed.make_part
 if __name__ == "__main__":
     clip = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
     try:

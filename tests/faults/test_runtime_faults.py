@@ -19,13 +19,13 @@ from support.media import shown, tone, write_media
 from support.scratch import LIMIT
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.media import MediaError
-from mirasol.runtime import collect
+from mirasol.media.container import MediaError
 from mirasol.runtime.answer import answer
 from mirasol.runtime.contract import CONTRACT_FILE, read_contract
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Chunk, FileSource, FolderSource
+from mirasol.runtime.sources import resample as collect
+from mirasol.runtime.sources.files import Chunk, FileSource, FolderSource
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_a_file_that_ends_within_a_frame_gives_what_it_holds(tmp_path: Path, eng
 def test_a_stream_that_is_stopped_says_what_it_was_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = ["stream", "synthetic", "--ask", QUESTION, "--every", "500ms", "--bundle", str(tiny_bundle())]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from mirasol.cli import main; main()", *command],
+        [sys.executable, "-c", "from mirasol.cli.main import main; main()", *command],
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -20,13 +20,13 @@ from support.shards import CLIPS, TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data import shards as shards_module
-from mirasol.data.check import check_shards
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ShardsSpec
-from mirasol.data.store import Store
+from mirasol.data.shards import build as shards_module
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.shards.encoded_cache import EncodedCache
+from mirasol.data.verify import check_shards
 
 ONE = ShardsSpec(clips_per_shard=3, workers=1)
 ANY = ShardsSpec(clips_per_shard=3, workers=1, max_rejected=1.0)
@@ -94,7 +94,10 @@ def test_a_part_that_a_power_cut_spoilt_is_made_again(tmp_path: Path, spoil: Cal
 
 def test_a_second_run_at_once_fails_clearly(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", 4)
-    with Store(tmp_path / "shards.parts"), pytest.raises(MirasolError, match=rf"another run.*process {os.getpid()} on"):
+    with (
+        EncodedCache(tmp_path / "shards.parts"),
+        pytest.raises(MirasolError, match=rf"another run.*process {os.getpid()} on"),
+    ):
         build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
 
 
@@ -103,7 +106,7 @@ def test_the_loser_of_two_runs_takes_nothing_from_the_winner(tmp_path: Path) -> 
     data = write_data(tmp_path / "data", 8)
     build_shards(data, tmp_path / "shards", TINY_CLIP, ONE)
     whole = contents(tmp_path / "shards")
-    with Store(tmp_path / "shards.parts"), pytest.raises(MirasolError, match="another run"):
+    with EncodedCache(tmp_path / "shards.parts"), pytest.raises(MirasolError, match="another run"):
         build_shards(data, tmp_path / "shards", TINY_CLIP, ShardsSpec(clips_per_shard=5, workers=1))
     assert contents(tmp_path / "shards") == whole
 
@@ -257,7 +260,11 @@ def listed(folder: Path, split: str, **changes: object) -> None:
 def test_a_list_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
     listed(copy, "val", name=name)
     told = re.escape(f"{name!r} is no name of a shard")
-    for read in (check_shards, lambda folder: ShardSet(folder, "train"), lambda folder: ShardSet(folder, "val")):
+    for read in (
+        check_shards,
+        lambda folder: ShardDataset(folder, "train"),
+        lambda folder: ShardDataset(folder, "val"),
+    ):
         with pytest.raises(MirasolError, match=told):
             read(copy)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.scratch import PARAMS, commit, git, hanging_pids, make_project, ran, run_dvc, tell, wait_gone
 
-from mirasol.ops import dvc
+from mirasol.pipeline.dvc import dvc
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.model import random_batch, relative_error, tiny_config
 
-from mirasol.model.attention import chunk_causal_attention
+from mirasol.model.attention.chunk_causal import chunk_causal_attention
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import Sizes
 from mirasol.model.mirasol import Mirasol

@@ -7,10 +7,10 @@ import pytest
 import torch
 from support.training import small_world, train
 
-from mirasol.data.features import clip_audio
-from mirasol.data.loader import log_mel_of
-from mirasol.data.spec import ClipSpec
-from mirasol.data.waveform import chunk_lengths, cut
+from mirasol.data.loading.loader import log_mel_of
+from mirasol.data.loading.waveform import chunk_lengths, cut
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import clip_audio
 
 
 @pytest.mark.gpu

@@ -8,11 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from mirasol.data.features import SILENCE, chunk_edge, clip_audio
-from mirasol.data.spec import ClipSpec
 from mirasol.export.audio import AudioStep
 from mirasol.export.onnx import to_onnx
 from mirasol.export.signature import audio_graph
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import SILENCE, chunk_edge, clip_audio
 from mirasol.runtime.engine import relative
 
 CHUNKS = 7

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from support.media import SHARED, example, tone, write_media
 
-from mirasol.data.decode import decode_clip
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec, ShardsSpec
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.decode import decode_clip
 from mirasol.runtime.features import ChunkFeatures
-from mirasol.runtime.sources import FileSource
+from mirasol.runtime.sources.files import FileSource
 
 CLIP = ClipSpec(fps=8.0, chunks=4, frames_per_chunk=2, size=48, sample_rate=16000, mels=32, audio_bands=4)
 # folder -> patterns of files, and how many of them shards must take: else the test would compare nothing
@@ -42,13 +43,13 @@ def test_features_of_real_files(name: str, tmp_path: Path) -> None:
         shutil.copy(path, tmp_path / media)
     write_manifest(tmp_path / "manifest.jsonl", rows)
     build_shards(tmp_path, tmp_path / "shards", CLIP, ShardsSpec(workers=1, max_rejected=1.0))
-    shards = ShardSet(tmp_path / "shards", "train")
+    shards = ShardDataset(tmp_path / "shards", "train")
     assert len(shards) >= least
     different = [fault for index in range(len(shards)) if (fault := compare(shards, index, tmp_path, files))]
     assert not different
 
 
-def compare(shards: ShardSet, index: int, data: Path, files: dict[str, Path]) -> str:
+def compare(shards: ShardDataset, index: int, data: Path, files: dict[str, Path]) -> str:
     """What differs between a clip of the shards and the runtime's features of its file, or nothing.
 
     Sound is compared behind the shards, which keep it to the bit. Pictures are compared before the shards' encoder,

@@ -13,9 +13,8 @@ from support.media import example, tone, write_media
 from support.model import random_batch, tiny_model
 
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
-from mirasol.data.tokenizer import EOS
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import ExportSpec
 from mirasol.export.onnx import to_onnx
 from mirasol.export.parity import check_parity, require_parity
@@ -29,6 +28,7 @@ from mirasol.runtime.contract import ENCODER_COMBINER, LATENT
 from mirasol.runtime.engine import Engine, relative
 from mirasol.runtime.features import Inputs
 from mirasol.runtime.session import Session
+from mirasol.tokenizer import EOS
 
 COMBINERS = ("transformer", "ttm")
 BUNDLES = (("transformer", "causal"), ("ttm", "causal"), ("concat", "none"))  # the last one remembers nothing

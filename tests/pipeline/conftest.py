@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.scratch import commit, make_project, ran
 
-from mirasol.ops import dvc
+from mirasol.pipeline.dvc import dvc
 
 
 @pytest.fixture(scope="session")

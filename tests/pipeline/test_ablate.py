@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from support.scratch import commit, run_dvc
 
+from ablations.run import CELLS, HOME, prepare, run_cells
+from ablations.run import finished as finished_cell
+from ablations.tables import Cell, Grid
 from mirasol.core.errors import MirasolError
-from mirasol.evaluation.ablation_tables import Cell, Grid
-from mirasol.ops.ablate import CELLS, HOME, prepare, run_cells
-from mirasol.ops.ablate import finished as finished_cell
 
 STAGE = """\
 import json, pathlib, sys

@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 from support.scratch import REPOSITORY
 
-from mirasol.ops.dvc import Stage, downstream, read_stages, select
-from mirasol.stages.run import OTHERS, STAGES
+from mirasol.core import code
+from mirasol.pipeline.dvc.dvc import Stage, downstream, read_stages, select
+from mirasol.pipeline.stages import STAGES
 
 SOURCE = REPOSITORY / "src"
-
-# Rooms whose edits must not make a stage stale: files, errors and progress; the schema (values count, and DVC
-# compares those); the stages themselves, which only call a room.
-PLUMBING = ("core", "params", "stages")
-
-# Files that a stage imports and that do not decide its bytes: settings (their values are in params.yaml), readers
-# that get what was written or fail, and the writing side of shards in stages that only read them.
-WITHOUT_EFFECT = {
-    "data/cache.py",
-    "data/chunks.py",
-    "data/executors.py",
-    "data/failures.py",
-    "data/guard.py",
-    "data/linked.py",
-    "data/manifest.py",
-    "data/media.py",
-    "data/spec.py",
-    "data/remote.py",
-    "data/storage.py",
-    "data/store.py",
-    "data/tars.py",
-    "evaluation/ablation_tables.py",  # a cell reads its switches by it, and no table
-    "evaluation/config.py",
-    "export/config.py",
-    "model/config.py",
-    "model/presets.py",
-    "training/config.py",
-    "training/weights.py",
+PAGE = SOURCE / "mirasol/pipeline/stages.py"
+# The writing side of shards, which readers reach for a name or a type; the parity check next to the timing.
+READERS = (*code.CLIPS, "data/shards/build.py", "data/shards/format.py")
+NEUTRAL_FOR = {
+    **dict.fromkeys(("pretrain", "audio_pretrain", "finetune", "evaluate", "export"), READERS),
+    "benchmark": ("export/parity.py", "media/container.py"),
 }
-WITHOUT_EFFECT_ON_READERS = {"data/collect.py", "data/shards.py"}
-WITHOUT_EFFECT_ON_TIMING = {"export/parity.py"}
 
 # Keys that say how fast or how patiently, not what.
 NO_STAGE_NEEDS = {
@@ -105,58 +82,59 @@ def test_metrics_are_in_git_and_outputs_are_not(stages: list[Stage]) -> None:
             assert path.startswith("reports/") and options == {"cache": False}, name
 
 
-def test_code_dependencies_exist(stages: list[Stage]) -> None:
-    named = [dep for stage in stages for dep in stage.deps if dep.startswith("src/")]
-    assert [dep for dep in named if not (REPOSITORY / dep).exists()] == []
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_code_that_the_list_names(stages: list[Stage], name: str) -> None:
+    assert code_of(next(s for s in stages if s.name == name)) == sorted(set(code.STAGES[name]))
+
+
+@pytest.mark.parametrize("name", ("tokenizer", "shards"))
+def test_the_ablations_make_shards_by_the_same_code(name: str) -> None:
+    pipeline = read_stages(REPOSITORY / "ablations/pipeline.yaml")
+    assert code_of(next(s for s in pipeline if s.name == name)) == sorted(code.STAGES[name])
+
+
+def test_a_cell_depends_on_training_and_on_its_own_code() -> None:
+    cell = next(s for s in read_stages(REPOSITORY / "ablations/pipeline.yaml") if s.name == "cell")
+    assert code_of(cell) == sorted({*code.TRAINING, "evaluation/generate.py"})
+    assert "ablations/cell.py" in cell.deps
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_code_that_decides_a_stage_is_its_dependency(stages: list[Stage], name: str) -> None:
-    assert missing_code(next(s for s in stages if s.name == name)) == []
+def test_every_file_that_a_stage_reaches_is_listed(name: str) -> None:
+    main = next(n for n in ast.parse(PAGE.read_text(encoding="utf-8")).body if getattr(n, "name", "") == name)
+    helpers = {n.name: n for n in ast.parse(PAGE.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef)}
+    called = [helpers[n.id] for n in ast.walk(main) if isinstance(n, ast.Name) and n.id in helpers]
+    known = set(code.files_of((*code.STAGES[name], *code.NEUTRAL, *NEUTRAL_FOR.get(name, ()))))
+    start = [module for node in (main, *called) for module in imported(node)]
+    missing = [path for path in reached(start, known) if path.name != "__init__.py" and path not in known]
+    assert [path.relative_to(code.PACKAGE).as_posix() for path in missing] == []
 
 
-@pytest.mark.parametrize("name", ("tokenizer", "shards", *OTHERS))
-def test_code_that_decides_a_cell_of_an_ablation_is_its_dependency(name: str) -> None:
-    pipeline = read_stages(REPOSITORY / "ablations/pipeline.yaml")
-    assert missing_code(next(s for s in pipeline if s.name == name)) == []
+def code_of(stage: Stage) -> list[str]:
+    """The files and packages of mirasol that a stage depends on."""
+    return sorted(dep.removeprefix("src/mirasol/") for dep in stage.deps if dep.startswith("src/mirasol/"))
 
 
-def missing_code(stage: Stage) -> list[str]:
-    """Files that a stage runs and that decide its bytes, and that it does not name."""
-    name = stage.name
-    named = [PurePosixPath(dep).relative_to("src/mirasol") for dep in stage.deps if dep.startswith("src/mirasol")]
-    ignored = set(WITHOUT_EFFECT)
-    ignored |= WITHOUT_EFFECT_ON_READERS if name != "shards" else set()
-    ignored |= WITHOUT_EFFECT_ON_TIMING if name == "benchmark" else set()
-    return [
-        path.as_posix()
-        for path in sorted(_reached(f"mirasol.stages.{name}", ignored))
-        if path.parts[0] not in PLUMBING
-        and path.name != "__init__.py"
-        and not any(path == dep or dep in path.parents for dep in named)
-    ]
-
-
-def _reached(module: str, ignored: set[str]) -> set[PurePosixPath]:
-    """Files of the package that ``module`` imports, directly or not, and not through an ``ignored`` one."""
-    package = SOURCE / "mirasol"
+def reached(modules: Iterable[str], known: set[Path]) -> list[Path]:
+    """Files that ``modules`` import, directly or not; imports of neutral files are not followed."""
+    neutral = set(code.files_of(code.NEUTRAL))
     seen: set[Path] = set()
-    todo = [module]
+    todo = list(modules)
     while todo:
         path = SOURCE.joinpath(*todo.pop().split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if path.is_file() and path not in seen and path.relative_to(package).as_posix() not in ignored:
+        if path.is_file() and path not in seen:
             seen.add(path)
-            todo += _imported(path)
-    return {PurePosixPath(path.relative_to(package)) for path in seen}
+            todo += [] if path in neutral else imported(ast.parse(path.read_text(encoding="utf-8")))
+    return sorted(seen)
 
 
-def _imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(tree: ast.AST) -> list[str]:
+    """Modules of the package that a piece of code imports."""
+    names: list[str] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        yield from (name for name in names if name.startswith("mirasol."))
+            names += [alias.name for alias in node.names]
+    return [name for name in names if name.startswith("mirasol.")]

@@ -8,9 +8,9 @@ import pytest
 from support.scratch import PARAMS, commit, git
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops import dvc
-from mirasol.ops.lock import hold
-from mirasol.ops.release import check_state, judge, publish, released_tag
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.lock import hold
+from mirasol.pipeline.release import check_state, judge, publish, released_tag
 
 GATES = {"reports/second.json:overall.exact_match": 0.01}
 

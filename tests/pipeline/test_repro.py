@@ -1,4 +1,4 @@
-"""DVC through `mirasol.ops.dvc`, on a small project of three stages in a row."""
+"""DVC through `mirasol.pipeline.dvc.dvc`, on a small project of three stages in a row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from support.scratch import (
 )
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops import dvc
-from mirasol.ops.lock import hold
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.lock import hold
 
 
 def _change(root: Path, old: str, new: str) -> None:
@@ -108,7 +108,7 @@ def test_a_stage_that_was_killed_is_worth_another_try(project: Path) -> None:
 def test_the_second_run_waits_for_the_first(project: Path) -> None:
     _change(project, "score: 0.9", "score: 0.4")
     hang = tell(project, "hang-second")
-    script = "import sys; from mirasol.ops.dvc import repro; repro('second', root=sys.argv[1])"
+    script = "import sys; from mirasol.pipeline.dvc.dvc import repro; repro('second', root=sys.argv[1])"
     with subprocess.Popen([sys.executable, "-c", script, str(project)], stdout=subprocess.DEVNULL) as other:
         pids = hanging_pids(project)
         hang.unlink()
@@ -172,7 +172,7 @@ def test_experiment_on_the_spot(project: Path) -> None:
 def test_interrupting_leaves_a_project_that_goes_on(project: Path) -> None:
     _change(project, "score: 0.9", "score: 0.1")
     hang = tell(project, "hang-second")
-    script = "import sys; from mirasol.ops.dvc import repro; repro('second', root=sys.argv[1])"
+    script = "import sys; from mirasol.pipeline.dvc.dvc import repro; repro('second', root=sys.argv[1])"
     with subprocess.Popen([sys.executable, "-c", script, str(project)], stdout=subprocess.DEVNULL) as run:
         pids = hanging_pids(project)
         run.terminate()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from mirasol.cli import main
-from mirasol.stages.run import STAGES
+from mirasol.cli.main import main
+from mirasol.pipeline.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 PHASE = {"steps": 2, "batch_size": 4, "warmup": 1, "checkpoint_every": 2, "val_clips": 4}

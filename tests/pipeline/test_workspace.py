@@ -9,8 +9,8 @@ from support.annotations import write
 from support.scratch import PARAMS, commit, git, ran, run_dvc
 
 from mirasol.core.errors import MirasolError
-from mirasol.ops import dvc
-from mirasol.ops.workspace import make_workspace
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.workspace import make_workspace
 
 
 def _quiet(line: str) -> None:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mirasol.data.adapters.importing import import_set
-from mirasol.data.adapters.table import ADAPTERS
 from mirasol.data.manifest import Example, read_manifest
+from mirasol.tasks.base.importer import import_set
+from mirasol.tasks.registry import ADAPTERS
 
 NEXT_MC = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
 NEXT_OE = "video,frame_count,width,height,question,answer,qid,type\n"

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from support.model import tiny_model
 
-from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import FORMAT, SPACE, SPECIAL
 from mirasol.export.bundle import export_bundle
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.contract import Contract
 from mirasol.runtime.engine import Engine
+from mirasol.tokenizer import FORMAT, SPACE, SPECIAL
 
 CLIP = ClipSpec(fps=8.0, chunks=4, frames_per_chunk=4, size=16, sample_rate=8000, mels=8, audio_bands=2)
 WORDS = ("which", "sound", "colour", "is", "it", "red", "blue", "bell", "buzz", "first")

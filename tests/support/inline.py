@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from mirasol.data.executors import Workers
-from mirasol.data.spec import ShardsSpec
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.shards.executors import Workers
 
 
 class Inline(Executor):

@@ -17,8 +17,8 @@ from pathlib import Path
 from support.inline import inline_workers
 from support.media import TINY_CLIP
 
-from mirasol.data import shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.data.shards import build as shards
+from mirasol.data.shards.config import ShardsSpec
 
 SPEC = ShardsSpec(clips_per_shard=3, workers=1)
 

@@ -13,13 +13,12 @@ import pytest
 import torch
 from support.shards import TinyShards
 
-from mirasol.data.loader import TrainingLoader, make_loader
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.loader import TrainingLoader, make_loader
+from mirasol.data.loading.samples import Sample, TrainingSamples
 from mirasol.data.manifest import read_manifest
-from mirasol.data.samples import Sample, TrainingSamples
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import TokenizerSpec
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
 from mirasol.model.batch import Batch
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 
 Make = Callable[..., TrainingLoader]
 SETTINGS: dict[str, Any] = {
@@ -42,7 +41,7 @@ def tokenizer(tiny_shards: TinyShards, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def loader(tiny_shards: TinyShards, tokenizer: Tokenizer) -> Make:
     def make(**changes: Any) -> TrainingLoader:
-        return make_loader(ShardSet(tiny_shards.folder, "train"), tokenizer, **(SETTINGS | changes))
+        return make_loader(ShardDataset(tiny_shards.folder, "train"), tokenizer, **(SETTINGS | changes))
 
     return make
 

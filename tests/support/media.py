@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from mirasol.data.manifest import Example, write_manifest
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 
 # A clip of 0.5 s in two chunks of two frames: the smallest that has every part.
 TINY_CLIP = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)

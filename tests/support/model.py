@@ -9,7 +9,7 @@ import torch
 from mirasol.model.batch import Batch
 from mirasol.model.config import COMBINERS, POOLED_COMBINERS, ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
 
 TINY = Sizes(layers=2, width=24, hidden=48, heads=2, head=8)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.files import write_json
+from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import clips_of, read_manifest
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
-from mirasol.evaluation.config import EvaluateSpec
+from mirasol.evaluation.attribution.explain_file import look
 from mirasol.evaluation.evaluate import read_families
-from mirasol.evaluation.explain import look
-from mirasol.evaluation.metrics import Constant, score
-from mirasol.evaluation.report import write_report
+from mirasol.evaluation.report.page import write_report
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.metrics import Constant, score
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -118,7 +118,7 @@ def looked_rows(project: Path, count: int = 6) -> list[dict[str, Any]]:
     """Predictions of the model in ``build/finetune``, every second one made right by its reference."""
     model = load_model(project / "build/finetune").eval()
     words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
-    shards = ShardSet(project / "build/shards", "test")
+    shards = ShardDataset(project / "build/shards", "test")
     rows, clips = [], set()
     for row in wrong_now_and_then(project):
         if row["clip"] not in clips and len(rows) < count:

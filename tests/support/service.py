@@ -20,9 +20,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from mirasol.runtime.engine import Engine
 from mirasol.serve.app import make_app
-from mirasol.serve.hub import Hub
 from mirasol.serve.limits import Limits
 from mirasol.serve.run import config_of
+from mirasol.serve.sessions import SessionManager
 
 QUESTION = "first bell"  # the tiny model has something to say to it
 
@@ -32,7 +32,7 @@ class Service:
     """Where it listens, and its inside."""
 
     port: int
-    hub: Hub
+    hub: SessionManager
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """One request: its status, and its body as JSON where it is that. A dict is sent as JSON."""

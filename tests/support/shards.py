@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.media import TINY_CLIP, write_data
 
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 
 CLIPS = 16
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ClipSpec, ShardsSpec, TokenizerSpec
-from mirasol.data.tokenizer import Tokenizer, train_tokenizer
-from mirasol.data.world import make_world
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.world.make import make_world
+from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, ModelSpec
-from mirasol.model.presets import build_config
+from mirasol.model.sizes.presets import build_config
+from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.trainer import run_phase
 

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from mirasol.commands.bench import BENCHMARKS
+from mirasol.cli.bench import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = {
@@ -128,7 +128,7 @@ def test_every_module_of_the_model_needs_nothing_but_torch(torch_alone: list[str
 
 
 def test_outside_the_project_bench_says_where_to_run(tmp_path: Path) -> None:
-    program = "import sys; from mirasol.cli import main; sys.argv = ['mirasol', 'bench', 'attention']; main()"
+    program = "import sys; from mirasol.cli.main import main; sys.argv = ['mirasol', 'bench', 'attention']; main()"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment

@@ -1,6 +1,6 @@
 """Parameter fields: a frozen dataclass field that knows its meaning and its bounds.
 
-The dataclass of a room's settings lives in that room; ``mirasol.params`` composes them into the
+The dataclass of a room's settings lives in that room; ``mirasol.pipeline.params`` composes them into the
 schema of ``params.yaml``, checks values against the bounds and writes ``docs/params.md``.
 """
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.core.files import atomic_write
-from mirasol.data.cache import Decoded
-from mirasol.data.features import SILENCE
+from mirasol.data.loading.decoded_cache import Decoded
+from mirasol.media.log_mel import SILENCE
 
 FRAMES_SHOWN = 16
 LINES_SHOWN = 13  # of marks and texts beside a clip

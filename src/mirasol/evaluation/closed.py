@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import listing
-from mirasol.data.tokenizer import EOS, Tokenizer
 from mirasol.evaluation.generate import prompts_of
 from mirasol.model.batch import Batch
 from mirasol.model.closed_set import score
 from mirasol.model.mirasol import Encoded, Mirasol
+from mirasol.tokenizer import EOS, Tokenizer
 
 SHOWN = 5  # answers named in an error
 

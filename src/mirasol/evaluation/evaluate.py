@@ -13,18 +13,18 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.core.progress import Progress
-from mirasol.data.failures import DamagedClip
-from mirasol.data.loader import eval_loader
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.failures import DamagedClip
+from mirasol.data.loading.loader import eval_loader
+from mirasol.data.loading.reader import read_index
 from mirasol.data.manifest import Clip, clips_of, listing, read_manifest
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tars import read_index
-from mirasol.data.tokenizer import Tokenizer
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.generate import Answers, answer_all
-from mirasol.evaluation.metrics import CONDITIONS, Constant, read_families, score
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.metrics import CONDITIONS, Constant, read_families, score
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 TASK = "qa"  # what is asked; captions and names of sounds are only learnt from
@@ -57,7 +57,7 @@ def evaluate(
         max_damaged: share of the split's clips that may be damaged, ``training.max_damaged``.
 
     Returns:
-        The report of :func:`mirasol.evaluation.metrics.score` with ``split`` and ``missing``: the clips that
+        The report of :func:`mirasol.tasks.scoring.metrics.score` with ``split`` and ``missing``: the clips that
         the shards do not have or that are damaged, with the reason. Their questions count as wrong. Equal inputs give
         equal bytes.
 
@@ -77,7 +77,7 @@ def evaluate(
         )
     words = Tokenizer.load(tokenizer)
     check_lengths(words, clips, spec.max_answer)
-    shard_set = ShardSet(shards, spec.split, cache=cache, any_size=True)
+    shard_set = ShardDataset(shards, spec.split, cache=cache, any_size=True)
     damaged = find_damaged(shard_set, max_damaged)
     answers = _answer(weights, shard_set, damaged, words, spec, threads, device_of(accelerator))
     check_agreement(shards, clips, answers)
@@ -103,7 +103,7 @@ def check_lengths(words: Tokenizer, clips: Sequence[Clip], max_answer: int) -> N
         raise MirasolError(listing(title, [f"{e}: {a!r} takes {tokens[a]} tokens" for e, a in cut.items()], 5))
 
 
-def find_damaged(shard_set: ShardSet, share: float) -> dict[str, str]:
+def find_damaged(shard_set: ShardDataset, share: float) -> dict[str, str]:
     """Reason by key of each clip that cannot be read; told, and an error if there are too many."""
     found: dict[str, str] = {}
     for number in range(len(shard_set)):
@@ -125,7 +125,7 @@ def find_damaged(shard_set: ShardSet, share: float) -> dict[str, str]:
 
 def _answer(
     weights: Path,
-    shard_set: ShardSet,
+    shard_set: ShardDataset,
     damaged: Collection[str],
     words: Tokenizer,
     spec: EvaluateSpec,
@@ -155,7 +155,7 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def _batches(
-    shard_set: ShardSet, damaged: Collection[str], tokenizer: Tokenizer, spec: EvaluateSpec
+    shard_set: ShardDataset, damaged: Collection[str], tokenizer: Tokenizer, spec: EvaluateSpec
 ) -> Iterator[tuple[Batch, Batch | None]]:
     """The clips as they are, each batch with the same clips under another clip's sound."""
 

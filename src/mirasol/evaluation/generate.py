@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirasol.core.progress import Progress
-from mirasol.data.augment import other_draws
-from mirasol.data.features import BLACK_UV, BLACK_Y, SILENCE
-from mirasol.data.tokenizer import BOS, PAD, Tokenizer
+from mirasol.data.loading.augment import other_draws
+from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch
 from mirasol.model.generation import search
 from mirasol.model.mirasol import Encoded, Mirasol, check_clips
+from mirasol.tokenizer import BOS, PAD, Tokenizer
 
 Answers = dict[str, dict[str, str]]  # example id -> condition -> answer
 CLIPS = ("video", "audio", "video_present", "audio_present")  # what a batch holds besides texts

@@ -11,12 +11,10 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.loader import eval_loader
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.loader import eval_loader
 from mirasol.data.manifest import Example, clips_of, listing
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.evaluation import closed
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import (
     check_agreement,
     check_lengths,
@@ -26,12 +24,14 @@ from mirasol.evaluation.evaluate import (
     missing_clips,
 )
 from mirasol.evaluation.generate import answer
-from mirasol.evaluation.predictions import SHOWN, Prediction
-from mirasol.evaluation.protocols.protocol import Protocol
-from mirasol.evaluation.questions import TASK, Questions
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.tasks.base.protocol import Protocol
+from mirasol.tasks.questions import TASK, Questions
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.predictions import SHOWN, Prediction
+from mirasol.tokenizer import Tokenizer
 
 KEPT = 10  # scores of a closed set that a line keeps, the best
 
@@ -72,7 +72,7 @@ def predict(
     classes = sorted({e.answers[0] for e in (*questions.asked, *questions.train)})
     if protocol.closed:
         check_closed(words, questions.asked, classes if protocol.closed == "classes" else (), model.config.max_text)
-    shard_set = ShardSet(shards, questions.asked[0].split, cache=cache, any_size=True)
+    shard_set = ShardDataset(shards, questions.asked[0].split, cache=cache, any_size=True)
     damaged = find_damaged(shard_set, max_damaged)
     asked = {e.id: e for e in questions.asked}
     found: dict[str, Prediction] = {}

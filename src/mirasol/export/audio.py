@@ -1,6 +1,6 @@
 """The audio front end as a graph: the samples of a chunk to its pooled log-mel (P 3.1).
 
-The numbers are those of :mod:`mirasol.data.features`, made by operators that every engine has. ONNX has the
+The numbers are those of :mod:`mirasol.media.log_mel`, made by operators that every engine has. ONNX has the
 operator DFT, TensorRT has not: framing, window and transform are one convolution here, with a cosine and a sine of
 each frequency as its filters. That is some twenty times the work of a fast transform, and next to nothing beside
 the model.
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mirasol.data.features import FLOOR, MEAN_DB, SCALE_DB, SILENCE, mel_filters, window_and_hop
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import FLOOR, MEAN_DB, SCALE_DB, SILENCE, mel_filters, window_and_hop
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.logmel import SILENT, pooling
 

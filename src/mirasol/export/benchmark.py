@@ -21,15 +21,15 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, clips_of, read_manifest
-from mirasol.data.media import reason
 from mirasol.data.storage import local_file
 from mirasol.export.config import BenchmarkSpec
 from mirasol.export.signature import StepGraph, step_graphs
+from mirasol.media.container import reason
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import FileSource
+from mirasol.runtime.sources.files import FileSource
 
 STEPS = 40  # of each graph per round and side
 

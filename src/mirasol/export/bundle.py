@@ -20,13 +20,12 @@ import mirasol
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.features import chunk_edge, clip_audio
-from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import ANSWER, BOS, Tokenizer
-from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
+from mirasol.export.model_card import model_card
 from mirasol.export.onnx import ATTENTION_OPSET, Weights, write_onnx
 from mirasol.export.signature import StepGraph, audio_graph, step_graphs
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import chunk_edge, clip_audio
 from mirasol.model.mirasol import Mirasol
 from mirasol.runtime.contract import (
     AUDIO,
@@ -41,6 +40,7 @@ from mirasol.runtime.contract import (
     VideoFormat,
 )
 from mirasol.runtime.engine import Engine, relative
+from mirasol.tokenizer import ANSWER, BOS, Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.npz"

@@ -17,7 +17,7 @@ from onnx import external_data_helper as helper
 from onnxscript import ir
 
 from mirasol.core.errors import MirasolError
-from mirasol.export.rewrite import cast_at_the_edges, full_masks
+from mirasol.export.onnx_passes import cast_at_the_edges, full_masks
 from mirasol.export.signature import StepGraph
 from mirasol.runtime.contract import TensorSpec
 

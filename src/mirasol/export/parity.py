@@ -14,12 +14,11 @@ from torch import Tensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.cache import Decoded, audio_shape, video_shape
-from mirasol.data.features import SILENCE, black_frame
-from mirasol.data.shardset import ShardSet
-from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import EOS, PAD
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
 from mirasol.export.config import ExportSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import SILENCE, black_frame
 from mirasol.model.batch import Batch
 from mirasol.model.generation import greedy
 from mirasol.model.mirasol import Encoded, Mirasol
@@ -28,6 +27,7 @@ from mirasol.runtime.contract import TEXT
 from mirasol.runtime.engine import Engine, relative
 from mirasol.runtime.features import Inputs
 from mirasol.runtime.session import Session
+from mirasol.tokenizer import EOS, PAD
 
 TIE = 1e-5  # relative: two logits that are closer may change places by rounding
 CONDITIONS = ("as it is", "muted", "blanked")  # a modality that is missing is another path through the graph
@@ -67,7 +67,7 @@ def check_parity(
     """
     model.eval()
     engine = Engine(bundle)
-    clips = ShardSet(shards, split)
+    clips = ShardDataset(shards, split)
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
     tally = Tally()
     with torch_threads(1), Progress("parity", len(numbers), "clips") as progress:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.spec import ClipSpec
 from mirasol.export.audio import AudioStep
+from mirasol.media.clip import ClipSpec
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from mirasol.model.attention import BACKENDS, attend, chunk_causal_attention
-from mirasol.model.attention_flex import block_mask
+from mirasol.model.attention.chunk_causal import BACKENDS, attend, chunk_causal_attention
+from mirasol.model.attention.flex import block_mask
 from mirasol.model.config import Sizes
 from mirasol.model.layers import MLP, split_heads
 from mirasol.model.positions import CHUNK_BASE, rotary_angles, rotate

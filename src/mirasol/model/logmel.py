@@ -1,4 +1,4 @@
-"""Log-mel of sound on the device, as the audio branch reads it (P 3.1): the numbers of ``mirasol.data.features``.
+"""Log-mel of sound on the device, as the audio branch reads it (P 3.1): the numbers of ``mirasol.media.log_mel``.
 
 Plain torch operators of fixed shape. The spectrum is ``rfft`` and no pair of matrix products, which take some
 twenty times the work and lose digits where products round to TF32 or bf16 (docs/decisions/0038). ONNX has it as the

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from mirasol.model.audio import Audio
 from mirasol.model.batch import Batch
-from mirasol.model.combiner import build_combiner
+from mirasol.model.combiners.build import build_combiner
 from mirasol.model.config import ModelConfig
-from mirasol.model.frontend import downsample
 from mirasol.model.generation import greedy
 from mirasol.model.latent import build_latent
 from mirasol.model.layers import initialise
@@ -23,6 +22,7 @@ from mirasol.model.reconstruction import AudioReconstruction, VideoReconstructio
 from mirasol.model.text import TextDecoder
 from mirasol.model.tubes import VideoTubes
 from mirasol.model.vit import ViT
+from mirasol.model.yuv import downsample
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mirasol.model.attention import attend
+from mirasol.model.attention.chunk_causal import attend
 from mirasol.model.chunk_transformer import StreamState
 from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.layers import MLP, split_heads

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
-from mirasol.model.frontend import chroma_matrix, planes
 from mirasol.model.positions import lattice_positions
+from mirasol.model.yuv import chroma_matrix, planes
 
 Extent = tuple[int, int, int]  # frames, height, width
 

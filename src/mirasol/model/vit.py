@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mirasol.model.attention import attend
+from mirasol.model.attention.chunk_causal import attend
 from mirasol.model.config import Sizes
 from mirasol.model.layers import MLP, split_heads
 

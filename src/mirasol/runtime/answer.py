@@ -7,7 +7,7 @@ from pathlib import Path
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import open_source
+from mirasol.runtime.sources.files import open_source
 
 
 def answer(file: str | Path, question: str, bundle: str | Path, *, threads: int = 0, provider: str = "auto") -> str:

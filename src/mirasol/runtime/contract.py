@@ -19,9 +19,9 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data.features import FLOOR, HOP_SECONDS, MEAN_DB, SCALE_DB, WINDOW_SECONDS
-from mirasol.data.spec import ClipSpec
-from mirasol.data.tokenizer import ANSWER, BOS, EOS
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import FLOOR, HOP_SECONDS, MEAN_DB, SCALE_DB, WINDOW_SECONDS
+from mirasol.tokenizer import ANSWER, BOS, EOS
 
 CONTRACT_VERSION = 2
 CONTRACT_FILE = "contract.json"
@@ -79,7 +79,7 @@ class VideoFormat:
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How mono samples in [-1, 1], rounded to 16 bits, become `audio`; :mod:`mirasol.data.features` does it.
+    """How mono samples in [-1, 1], rounded to 16 bits, become `audio`; :mod:`mirasol.media.log_mel` does it.
 
     Frame i of a chunk ends i + 1 hops after the chunk's first sample and reaches back over one window, into
     the chunk before or into zeros at the start of the stream. Hann window scaled to a sum of 2, power

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.tokenizer import Tokenizer
 from mirasol.runtime.backends import Array, Bound, Step
 from mirasol.runtime.backends import onnxruntime as ort
 from mirasol.runtime.backends import tensorrt as trt
 from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, GraphSpec, read_contract
 from mirasol.runtime.features import ChunkFeatures
+from mirasol.tokenizer import Tokenizer
 
 States = dict[str, Array]
 CHOICES = ("auto", *ort.PROVIDERS, "tensorrt-native")

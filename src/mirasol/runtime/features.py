@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mirasol.data.features import StreamingAudio, black_frame, chunk_edge
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import StreamingAudio, black_frame, chunk_edge
 
 Frames = NDArray[np.uint8]
 Samples = NDArray[np.float32]

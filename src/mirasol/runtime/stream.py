@@ -19,9 +19,9 @@ from rich.text import Text
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
-from mirasol.runtime.live import LiveSource, open_stream, shown
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Source
+from mirasol.runtime.sources.camera import LiveSource, open_stream, shown
+from mirasol.runtime.sources.files import Source
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_CHUNKS, SHOWN_ANSWERS = 48, 6

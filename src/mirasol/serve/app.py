@@ -23,12 +23,12 @@ from mirasol import __version__
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.answer import check_question
 from mirasol.runtime.engine import Engine
-from mirasol.serve.gate import Gate
-from mirasol.serve.hub import FullError, Hub, Visit, gone
 from mirasol.serve.limits import Limits
-from mirasol.serve.live import Connection
-from mirasol.serve.media import TooLargeError, save
+from mirasol.serve.middleware import Gate
 from mirasol.serve.schemas import Answer, Health, LimitsView, MediaView, Question, Ready, Refusal, SessionView
+from mirasol.serve.sessions import ClientSession, FullError, SessionManager, gone
+from mirasol.serve.uploads import TooLargeError, save
+from mirasol.serve.websocket import Connection
 
 PAGE = File(__file__).with_name("page.html")
 READY_SECONDS = 5.0
@@ -54,15 +54,15 @@ WHY = {
 Id = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{32}$", description="The session's `id`.")]
 
 
-def visit_of(request: Request, id: Id) -> Visit:
+def visit_of(request: Request, id: Id) -> ClientSession:
     """The session that a path names."""
-    visit: Visit | None = request.app.state.hub.visits.get(id)
+    visit: ClientSession | None = request.app.state.hub.visits.get(id)
     if visit is None:
         raise HTTPException(404, "there is no such session: it may have ended")
     return visit
 
 
-Known = Annotated[Visit, Depends(visit_of)]
+Known = Annotated[ClientSession, Depends(visit_of)]
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -79,7 +79,7 @@ def make_app(engine: Engine, limits: Limits | None = None, *, token: str = "", l
         local: bound to this machine only: answer to no other name than its own.
     """
     limits = limits or Limits()
-    hub = Hub(engine, limits)
+    hub = SessionManager(engine, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -113,7 +113,7 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(error)}, status, {"Retry-After": "5"} if status == 503 else None)
 
 
-def _pages(app: FastAPI, hub: Hub) -> None:
+def _pages(app: FastAPI, hub: SessionManager) -> None:
     html = PAGE.read_text(encoding="utf-8")
     policy = _policy(html)
 
@@ -146,7 +146,7 @@ def _pages(app: FastAPI, hub: Hub) -> None:
         return Response(hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _sessions(app: FastAPI, hub: Hub) -> None:
+def _sessions(app: FastAPI, hub: SessionManager) -> None:
     @app.post("/api/sessions", status_code=201, tags=["sessions"], responses=refusals(503))
     async def begin() -> SessionView:
         """Begin a session. It ends by `DELETE`, with its WebSocket, or when nobody uses it."""
@@ -227,7 +227,7 @@ def _sessions(app: FastAPI, hub: Hub) -> None:
                 hub.end(visit)
 
 
-async def _watch(hub: Hub, visit: Visit, request: Request) -> None:
+async def _watch(hub: SessionManager, visit: ClientSession, request: Request) -> None:
     await hub.start(visit)
     while visit.media is not None and (chunk := await visit.media.chunk()) is not None:
         await hub.push(visit, chunk)
@@ -253,11 +253,11 @@ def check_length(question: str, limits: Limits) -> None:
         )
 
 
-def _chunk_seconds(hub: Hub, visit: Visit) -> float:
+def _chunk_seconds(hub: SessionManager, visit: ClientSession) -> float:
     return visit.summary.chunk_seconds if visit.summary else hub.engine.contract.clip.chunk_seconds
 
 
-def _view(hub: Hub, visit: Visit) -> SessionView:
+def _view(hub: SessionManager, visit: ClientSession) -> SessionView:
     clip, limits = hub.engine.contract.clip, hub.limits
     return SessionView(
         id=visit.id,

@@ -14,9 +14,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
 from mirasol.serve.app import make_app
-from mirasol.serve.gate import LOCAL
 from mirasol.serve.limits import Limits
-from mirasol.serve.live import message_bytes
+from mirasol.serve.middleware import LOCAL
+from mirasol.serve.websocket import message_bytes
 
 TOKEN = "MIRASOL_TOKEN"  # an environment variable: arguments can be read by every user of the machine
 GOODBYE_SECONDS = 5

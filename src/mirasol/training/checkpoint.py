@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-import mirasol
+from mirasol.core.code import CHECKPOINT as DECIDING
+from mirasol.core.code import code_hash
 from mirasol.core.files import atomic_write
 
 CHECKPOINT = "last.ckpt"
 FINGERPRINT = "mirasol_fingerprint"  # key in the checkpoint
-CODE = ("model", "training", "data")  # rooms whose code decides what training does
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -44,16 +42,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return loaded
 
 
-def code_hash(root: Path, rooms: Iterable[str] = CODE) -> str:
-    """SHA-256 of what the code of ``rooms`` below ``root`` says; comments and layout do not count."""
-    digest = hashlib.sha256()
-    for room in sorted(rooms):
-        for path in sorted((root / room).rglob("*.py")):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            digest.update(f"{path.relative_to(root).as_posix()}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()
-
-
 def fingerprint(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
     """Everything that a run's weights follow from, as plain values that survive JSON and ``torch.save``.
 
@@ -63,7 +51,7 @@ def fingerprint(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, A
     whole = {
         "settings": settings,
         "inputs": hashes,
-        "code": code_hash(Path(mirasol.__file__).parent),
+        "code": code_hash(DECIDING),
         "versions": versions,
     }
     plain: dict[str, Any] = json.loads(json.dumps(whole))

@@ -24,9 +24,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.failures import report
-from mirasol.data.loader import TrainingLoader
-from mirasol.data.spec import ClipSpec
+from mirasol.data.loading.failures import report
+from mirasol.data.loading.loader import TrainingLoader
+from mirasol.media.clip import ClipSpec
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
@@ -34,7 +34,7 @@ from mirasol.training.callbacks import Recorder
 from mirasol.training.checkpoint import CHECKPOINT, AtomicCheckpointIO, fingerprint, resumable_step
 from mirasol.training.config import PhaseConfig, TrainingConfig
 from mirasol.training.curves import CURVES, read_lines
-from mirasol.training.feed import Feed
+from mirasol.training.data_module import Feed
 from mirasol.training.module import PhaseModule
 from mirasol.training.phases import Phase, find_phase, freeze
 from mirasol.training.validation import Validation

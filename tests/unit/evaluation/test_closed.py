@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.loader import eval_loader
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import Tokenizer
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.loader import eval_loader
 from mirasol.evaluation.closed import answer_tokens, score_answers, score_options
 from mirasol.evaluation.generate import answer
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
+from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
 WORDS = ["red", "green", "bell", "buzz", "left", "right", "yes", "no", "one", "two", "the red one", "the green one", ""]
@@ -32,7 +32,7 @@ def model(made_project: Path) -> Mirasol:
 
 
 def batches(project: Path, words: Tokenizer, size: int) -> list[Batch]:
-    return list(eval_loader(ShardSet(project / "build/shards", "test"), words, tasks=("qa",), batch_size=size))
+    return list(eval_loader(ShardDataset(project / "build/shards", "test"), words, tasks=("qa",), batch_size=size))
 
 
 def by_example(rows: list[Batch], found: list) -> dict[str, np.ndarray]:

@@ -11,9 +11,9 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.data.tokenizer import Tokenizer
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate, read_families
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tokenizer import Tokenizer
 
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from mirasol.core.progress import Progress
-from mirasol.data.loader import eval_loader
-from mirasol.data.shardset import ShardSet
-from mirasol.data.tokenizer import ANSWER, BOS, PAD, Tokenizer
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.loader import eval_loader
 from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of, shuffled
 from mirasol.model.batch import Batch
+from mirasol.tokenizer import ANSWER, BOS, PAD, Tokenizer
 from mirasol.training.weights import load_model
 
 
 def batch_of(project: Path, condition: str = "none", size: int = 5) -> Batch:
     words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
-    shard_set = ShardSet(project / "build/shards", "test")
+    shard_set = ShardDataset(project / "build/shards", "test")
     return next(iter(eval_loader(shard_set, words, tasks=("qa",), batch_size=size, condition=condition)))
 
 

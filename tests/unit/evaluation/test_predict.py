@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mirasol.commands import evaluate as commands
+from mirasol.cli import evaluate as commands
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
 from mirasol.evaluation import closed
-from mirasol.evaluation.config import EvaluateSpec
 from mirasol.evaluation.evaluate import evaluate
 from mirasol.evaluation.predict import predict
-from mirasol.evaluation.predictions import Prediction
-from mirasol.evaluation.protocols.protocol import Protocol
-from mirasol.evaluation.protocols.table import PROTOCOLS
-from mirasol.evaluation.questions import questions_of
-from mirasol.evaluation.score import score_file, score_predictions
+from mirasol.tasks.base.protocol import Protocol
+from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.questions import questions_of
+from mirasol.tasks.score import score_file, score_predictions
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.predictions import Prediction
 
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 GENERIC = PROTOCOLS["generic"]

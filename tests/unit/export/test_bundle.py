@@ -20,8 +20,8 @@ from mirasol.core.files import sha256_file
 from mirasol.export import bundle as module
 from mirasol.export import onnx as exporter
 from mirasol.export.bundle import export_bundle, provenance
-from mirasol.export.card import model_card
 from mirasol.export.config import ExportSpec
+from mirasol.export.model_card import model_card
 from mirasol.export.signature import step_graphs
 from mirasol.runtime.backends.onnxruntime import load
 from mirasol.runtime.contract import GRAPHS, read_contract

@@ -15,12 +15,12 @@ from support.media import example, tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import write_manifest
-from mirasol.data.shards import build_shards
-from mirasol.data.spec import ShardsSpec
+from mirasol.data.shards.build import build_shards
+from mirasol.data.shards.config import ShardsSpec
 from mirasol.export import onnx as exporter
 from mirasol.export.config import ExportSpec
-from mirasol.export.precision import lower, precisions_of
-from mirasol.export.precision_gate import export_precisions
+from mirasol.export.quantize import lower, precisions_of
+from mirasol.export.quantize_check import export_precisions
 from mirasol.export.signature import StepGraph, step_graphs
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.backends.onnxruntime import available, load

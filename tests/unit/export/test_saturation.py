@@ -13,7 +13,7 @@ import onnx
 import pytest
 from support.bundle import tiny_bundle
 
-from mirasol.export.precision import lower
+from mirasol.export.quantize import lower
 from mirasol.runtime.backends import onnxruntime as backend
 from mirasol.runtime.contract import AUDIO, GRAPHS, GraphSpec, TensorSpec
 from mirasol.runtime.engine import Engine, relative

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.model import random_batch, tiny_config, tiny_model
 
-from mirasol.model.attention import chunk_causal_attention
+from mirasol.model.attention.chunk_causal import chunk_causal_attention
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.streaming import EncoderCombiner, Latent, Text, reset
 

@@ -7,8 +7,8 @@ import torch
 from support.model import random_batch, tiny_config, tiny_model
 
 from mirasol.model.audio import Audio
-from mirasol.model.frontend import chroma_matrix, downsample, planes
 from mirasol.model.tubes import Lattice, VideoTubes
+from mirasol.model.yuv import chroma_matrix, downsample, planes
 
 
 def to_rgb(video):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from support.model import random_batch, tiny_model
 
-from mirasol.data.features import SILENCE, clip_audio
-from mirasol.data.loader import log_mel_of
-from mirasol.data.spec import ClipSpec
-from mirasol.data.waveform import chunk_lengths, cut
+from mirasol.data.loading.loader import log_mel_of
+from mirasol.data.loading.waveform import chunk_lengths, cut
+from mirasol.media.clip import ClipSpec
+from mirasol.media.log_mel import SILENCE, clip_audio
 from mirasol.model.batch import Waveform
 from mirasol.model.logmel import BLOCK, LogMel, pooling
 from mirasol.model.mirasol import parameter_groups

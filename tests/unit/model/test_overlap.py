@@ -8,8 +8,8 @@ import pytest
 import torch
 from support.model import PRESENCE, random_batch, tiny_config, tiny_model, with_presence
 
-from mirasol.data.features import SILENCE as FEATURES_SILENCE
-from mirasol.data.features import black_frame
+from mirasol.media.log_mel import SILENCE as FEATURES_SILENCE
+from mirasol.media.log_mel import black_frame
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.overlap import SILENCE, Overlap
 from mirasol.model.streaming import EncoderCombiner, reset

@@ -24,7 +24,7 @@ class Forbid:
         if name.split(".")[0] in {"torch", "torchaudio", "onnx", "onnxscript", "sentencepiece", "pytorch_lightning"}:
             raise ImportError(f"{name} must not be imported")
 sys.meta_path.insert(0, Forbid())
-from mirasol.cli import main
+from mirasol.cli.main import main
 sys.argv = ["mirasol", *sys.argv[1:]]
 try:
     main()

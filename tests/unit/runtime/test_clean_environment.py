@@ -36,7 +36,7 @@ class Only:
 
 refused = set(json.loads(sys.argv.pop(1)))
 sys.meta_path.insert(0, Only)
-from mirasol.cli import main
+from mirasol.cli.main import main
 main()
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.runtime.contract import (
     CONTRACT_FILE,
     CONTRACT_VERSION,

@@ -16,7 +16,7 @@ from mirasol.runtime import stream as module
 from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import Chunk, FileSource
+from mirasol.runtime.sources.files import Chunk, FileSource
 from mirasol.runtime.stream import Moment, View, moments, stream
 
 

@@ -17,7 +17,7 @@ from mirasol.runtime.answer import answer
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.features import ChunkFeatures
 from mirasol.runtime.session import Session
-from mirasol.runtime.sources import FileSource
+from mirasol.runtime.sources.files import FileSource
 
 
 @pytest.fixture(scope="module")

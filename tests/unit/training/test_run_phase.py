@@ -10,10 +10,10 @@ import torch
 from support.training import copy_without, small_model, train
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.spec import ClipSpec
+from mirasol.media.clip import ClipSpec
 from mirasol.model.mirasol import Mirasol, parameter_groups
 from mirasol.training.curves import read_lines
-from mirasol.training.feed import takes_waveforms
+from mirasol.training.data_module import takes_waveforms
 from mirasol.training.weights import load_model, save_weights
 
 OUTPUTS = ("weights.safetensors", "config.json", "curves.jsonl")
@@ -33,7 +33,7 @@ def test_waveforms_train_as_features_do(world: Path, tmp_path: Path, monkeypatch
     """As on a GPU: log-mel is made within the step, of the same draws; validation has features either way."""
     changed = {"steps": 6, "spec_time": 0.3, "spec_mel": 0.3, "mixup": 0.4, "jitter": 1, "mute": 0.2}
     features = train(world, tmp_path / "features", **changed)
-    monkeypatch.setattr("mirasol.training.feed.takes_waveforms", lambda device, clip: True)
+    monkeypatch.setattr("mirasol.training.data_module.takes_waveforms", lambda device, clip: True)
     waveforms = train(world, tmp_path / "waveforms", **changed)
     assert features["train"]["loss"] == pytest.approx(waveforms["train"]["loss"], rel=1e-3)
     assert features["val"]["n"] == waveforms["val"]["n"]

@@ -1,0 +1,1 @@
+"""The paper's ablations at laptop scale: tables, the grid of cells, comparisons (docs/ablations.md)."""

@@ -1,0 +1,218 @@
+"""What this machine has and lacks, each lack with the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from mirasol.core.errors import MirasolError
+from mirasol.media.codecs import MEND, NEEDED, has_codec
+
+State = Literal["ok", "note", "missing"]
+GIB = 2**30
+DISK_NEEDED, DISK_WANTED = 1 * GIB, 5 * GIB  # the demo's data, shards, checkpoints and cache take about 2 GiB
+MEMORY_WANTED = 4 * GIB
+# What each part of the product cannot do without, beside the base packages.
+PARTS = {
+    "answer and stream": ("onnxruntime",),
+    "train": ("torch", "torchaudio", "pytorch-lightning", "webdataset", "sentencepiece", "safetensors", "dvc", "onnx"),
+    "flows": ("prefect",),
+}
+BASE = ("numpy", "av", "rich", "ruamel.yaml", "typer")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination. ``mend`` is a command; ``missing`` makes the doctor exit with 1."""
+
+    state: State
+    subject: str
+    text: str
+    mend: str = ""
+
+
+def examine(root: str | Path = ".") -> Iterator[Finding]:
+    """Every finding about this machine and the project folder ``root``, quick ones first."""
+    root = Path(root)
+    project = (root / "params.yaml").is_file()
+    yield _python()
+    yield from _packages(root / "requirements.lock", project)
+    yield _cores()
+    yield _memory()
+    yield from _gpu()
+    yield from _codecs()
+    yield _disk(root)
+    if project:
+        yield from _git(root)
+        yield from _dvc(root)
+    else:
+        yield Finding("note", "project", f"{root.resolve()} holds no params.yaml", "cd to the project's folder")
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} ({sys.executable})"
+    if (3, 11) <= sys.version_info[:2] < (3, 13):
+        return Finding("ok", "python", found)
+    return Finding("missing", "python", f"{found}, expected 3.11 or 3.12", "make setup PYTHON=/path/to/python3.11")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """Name -> version of every ``name==version`` line of a lock file; empty if there is no such file."""
+    if not lock.is_file():
+        return {}
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    return dict(line.strip().split("==", 1) for line in lines if re.fullmatch(r"\s*[\w.-]+==\S+\s*", line))
+
+
+def _packages(lock: Path, project: bool) -> Iterator[Finding]:
+    """Versions against the lock; without one, what each part of the product needs at all."""
+    pins = locked(lock)
+    if pins:
+        have = {name: _version(name) for name in pins}
+        absent = [name for name, version in have.items() if version is None]
+        # A build's local tag (2.13.0+cpu) is the same version.
+        others = [f"{n} {v}, locked {pins[n]}" for n, v in have.items() if v is not None and v.split("+")[0] != pins[n]]
+        if absent:
+            yield Finding("missing", "packages", f"not installed: {_some(absent)}", "make setup")
+        if others:
+            yield Finding(
+                "note", "packages", f"other versions than the lock: {_some(others)}", "rm .venv/.ready; make setup"
+            )
+        if not absent and not others:
+            yield Finding("ok", "packages", f"all {len(pins)} as in {lock.name}")
+    elif absent := [name for name in BASE if _version(name) is None]:
+        yield Finding("missing", "packages", f"not installed: {_some(absent)}", "pip install mirasol")
+    for part, names in PARTS.items():
+        extra = "runtime" if part.startswith("answer") else part
+        if absent := [name for name in names if _version(name) is None]:
+            if "onnxruntime" in absent and _version("onnxruntime-gpu"):
+                continue
+            mend = "make setup" if pins else f"pip install 'mirasol[{extra}]'"
+            yield Finding("missing" if project else "note", part, f"not installed: {_some(absent)}", mend)
+        else:
+            yield Finding("ok", part, ", ".join(f"{name} {_version(name)}" for name in names[:3]))
+
+
+def _some(items: Iterable[str], shown: int = 6) -> str:
+    listed = list(items)
+    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if usable >= 2:
+        return Finding("ok", "cores", str(usable))
+    return Finding("note", "cores", f"{usable}: set training.threads, shards.workers and benchmark.threads to 1")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    if total >= MEMORY_WANTED:
+        return Finding("ok", "memory", f"{total / GIB:.1f} GiB")
+    return Finding(
+        "note", "memory", f"{total / GIB:.1f} GiB, the demo wants {MEMORY_WANTED // GIB}: set the workers to 1"
+    )
+
+
+def _gpu() -> Iterator[Finding]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    cards: list[str] = []
+    if shutil.which("nvidia-smi"):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+            cards = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+        except subprocess.TimeoutExpired:
+            yield Finding("note", "gpu", "nvidia-smi does not answer within 20 s: the driver hangs")
+            return
+    if not cards:
+        yield Finding("ok", "gpu", "none: everything runs on the CPU")
+        return
+    yield Finding("ok", "gpu", "; ".join(cards))
+    if _version("torch") is None:
+        return
+    torch = importlib.import_module("torch")
+    if torch.cuda.is_available():
+        yield Finding("ok", "gpu in torch", f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} device(s)")
+    else:
+        why = "was built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) cannot use it"
+        yield Finding(
+            "note", "gpu in torch", f"torch {torch.__version__} {why}", "pip install a torch built for your driver"
+        )
+
+
+def _codecs() -> Iterator[Finding]:
+    if _version("av") is None:
+        return  # named among the packages
+    absent = [(name, mode, use) for name, mode, use in NEEDED if not has_codec(name, mode)]
+    for name, mode, use in absent:
+        yield Finding("missing", "codecs", f"no {name} {'decoder' if mode == 'r' else 'encoder'}: {use}", MEND)
+    if not absent:
+        yield Finding("ok", "codecs", f"PyAV {_version('av')}: " + ", ".join(sorted({name for name, _, _ in NEEDED})))
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free
+    if free >= DISK_WANTED:
+        return Finding("ok", "free disk", f"{free / GIB:.1f} GiB")
+    state: State = "note" if free >= DISK_NEEDED else "missing"
+    return Finding(
+        state, "free disk", f"{free / GIB:.1f} GiB, the demo wants {DISK_WANTED // GIB}", "dvc gc --workspace"
+    )
+
+
+def _git(root: Path) -> Iterator[Finding]:
+    if shutil.which("git") is None:
+        yield Finding(
+            "missing", "git", "not installed: DVC's experiments and the report need it", "apt-get install git"
+        )
+        return
+    head = subprocess.run(
+        ["git", "log", "-1", "--format=%h %s"], cwd=root, capture_output=True, text=True, errors="replace", check=False
+    )
+    if head.returncode:
+        yield Finding("missing", "git", "no commit here", "git init && git add -A && git commit -m 'Start'")
+        return
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
+    count = len(changed.stdout.splitlines())
+    yield Finding("ok", "git", f"{head.stdout.strip()}; " + (f"{count} changed file(s)" if count else "clean"))
+
+
+def _dvc(root: Path) -> Iterator[Finding]:
+    if not (root / ".dvc").is_dir():
+        yield Finding("missing", "dvc", "this folder is under no version control of data", "dvc init")
+        return
+    if not (root / "data" / "manifest.jsonl").is_file():
+        yield Finding("missing", "data", "data/manifest.jsonl does not exist", "mirasol world --out data, or dvc pull")
+    if _version("dvc") is None:
+        return  # named among the packages
+    from mirasol.pipeline.dvc.dvc import status
+
+    try:
+        stale = status(root)
+    except MirasolError as error:
+        yield Finding("note", "dvc", " ".join(str(error).split())[:200], "dvc status")
+        return
+    if stale:
+        yield Finding("ok", "dvc", f"to run: {_some(stale)}", "dvc repro")
+    else:
+        yield Finding("ok", "dvc", "everything is up to date")

@@ -1,0 +1,138 @@
+"""Which code decides which bytes: the one list behind dvc.yaml, the key of kept clips and a checkpoint's fingerprint.
+
+An entry is a file or a package below ``src/mirasol``. ``tests/pipeline/test_dvc_yaml.py`` follows the imports of each
+stage: every file that a stage reaches is listed for it here or stated as without effect in ``NEUTRAL``.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+TOKENIZER = ("tokenizer.py",)
+# A clip from its source: decoded, resampled, encoded.
+CLIPS = (
+    "data/shards/codec.py",
+    "data/shards/encode.py",
+    "media/container.py",
+    "media/decode.py",
+    "media/log_mel.py",
+    "media/resample.py",
+)
+SHARDS = (*CLIPS, "data/shards/build.py", "data/shards/format.py")
+# A sample from its clip.
+SAMPLES = (
+    "data/loading/augment.py",
+    "data/loading/dataset.py",
+    "data/loading/loader.py",
+    "data/loading/samples.py",
+    "data/loading/texts.py",
+    "data/loading/waveform.py",
+    "data/shards/codec.py",
+    "media/log_mel.py",
+    "media/yuv.py",
+    "tokenizer.py",
+)
+TRAINING = (*SAMPLES, "model", "training")
+# A checkpoint resumes only under the code of its training and of the clips that it reads.
+CHECKPOINT = (*TRAINING, *CLIPS)
+STAGES: dict[str, tuple[str, ...]] = {
+    "tokenizer": TOKENIZER,
+    "shards": SHARDS,
+    "pretrain": TRAINING,
+    "audio_pretrain": TRAINING,
+    "finetune": TRAINING,
+    "evaluate": (
+        *SAMPLES,
+        "evaluation/evaluate.py",
+        "evaluation/generate.py",
+        "model",
+        "tasks/scoring/matters.py",
+        "tasks/scoring/metrics.py",
+        "tasks/scoring/normalise.py",
+        "tasks/scoring/statistics.py",
+    ),
+    "export": (
+        "data/loading/dataset.py",
+        "data/loading/waveform.py",
+        "data/shards/codec.py",
+        "export/audio.py",
+        "export/bundle.py",
+        "export/model_card.py",
+        "export/onnx.py",
+        "export/onnx_passes.py",
+        "export/parity.py",
+        "export/quantize.py",
+        "export/quantize_check.py",
+        "export/signature.py",
+        "media/log_mel.py",
+        "model",
+        "runtime",
+        "tasks/scoring/normalise.py",
+        "tokenizer.py",
+    ),
+    "benchmark": (
+        "export/audio.py",
+        "export/benchmark.py",
+        "export/signature.py",
+        "media/decode.py",
+        "media/log_mel.py",
+        "media/resample.py",
+        "model",
+        "runtime",
+        "tokenizer.py",
+    ),
+}
+# Reached by stages without deciding their bytes: settings, of which DVC compares the values; files, errors, progress;
+# readers that return the bytes as written, or fail; processes, locks and copies.
+NEUTRAL = (
+    "core",
+    "data/linked_media.py",
+    "data/loading/decoded_cache.py",
+    "data/loading/failures.py",
+    "data/loading/reader.py",
+    "data/manifest.py",
+    "data/remote.py",
+    "data/shards/chunk_codec.py",
+    "data/shards/config.py",
+    "data/shards/encoded_cache.py",
+    "data/shards/executors.py",
+    "data/storage.py",
+    "export/config.py",
+    "media/clip.py",
+    "media/codecs.py",
+    "media/probe.py",
+    "media/sandbox.py",
+    "model/config.py",
+    "model/sizes/presets.py",
+    "pipeline",
+    "tasks/scoring/config.py",
+    "training/config.py",
+    "training/weights.py",
+)
+
+
+def files_of(entries: Iterable[str], package: Path = PACKAGE) -> Iterator[Path]:
+    """The Python files that ``entries`` name, each once, in the order of their paths."""
+    found: set[Path] = set()
+    for entry in entries:
+        path = package / entry
+        found |= set(path.rglob("*.py")) if path.is_dir() else {path}
+    yield from sorted(found)
+
+
+def code_hash(entries: Iterable[str], package: Path = PACKAGE) -> str:
+    """SHA-256 of the code in ``entries``; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for path in files_of(entries, package):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+        digest.update(f"{path.relative_to(package).as_posix()}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Reading shards: samples, augmentation, batches, resume."""

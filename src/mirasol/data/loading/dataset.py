@@ -1,0 +1,235 @@
+"""Reading shards: any clip of a split at random through the indexes, checked, decoded and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import sha256_file
+from mirasol.data.loading.decoded_cache import Decoded, DecodedCache, audio_shape, video_shape
+from mirasol.data.loading.failures import DamagedClip
+from mirasol.data.loading.reader import Entry, ShardReader, read_index
+from mirasol.data.loading.waveform import cut
+from mirasol.data.shards.build import INDEX
+from mirasol.data.shards.chunk_codec import unpack_chunk
+from mirasol.data.shards.codec import as_floats, unpack_samples, unpack_video
+from mirasol.media.clip import ClipSpec
+from mirasol.media.container import UNUSABLE, reason
+from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
+
+UNHASHED = "the bytes do not match their hash"
+NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
+CACHE_BYTES = 4 << 30  # a split that would take more is decoded every time
+
+
+@dataclass(frozen=True)
+class ClipArrays(Decoded):
+    """A decoded clip with what its JSON says (see :func:`mirasol.data.shards.encode.make_part`)."""
+
+    meta: dict[str, Any] = field(kw_only=True)
+
+
+class ShardDataset:
+    """The clips of one split, by number, in the order of the manifest.
+
+    Safe to use in several processes at once, forked or spawned.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        *,
+        cache: Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        any_size: bool = False,
+    ) -> None:
+        """Open ``folder``; with ``cache`` decoded clips are kept below it, and copies of tars that lie behind a URL.
+        Without it those are read by range.
+
+        A tar of another size than it was made with is an error, or with ``any_size`` a remark: what it still
+        holds can be read, and each clip that it has lost is a :class:`DamagedClip` when it is read.
+
+        Raises:
+            MirasolError: the folder is no finished set of shards, the split has no clip, or the store of the tars
+                cannot be reached.
+        """
+        self.folder, self.split = Path(folder), split
+        index = read_index(self.folder)
+        self.spec = ClipSpec(**index["clip"])
+        self._tars = ShardReader(self.folder, index, split, copies=cache, any_size=any_size)
+        self.keys: list[str] = []
+        self._places: list[tuple[int, Entry]] = []  # number of the tar, entry in its index
+        for number, entry in self._tars.clips():
+            self.keys.append(entry.key)
+            self._places.append((number, entry))
+        if not self.keys:
+            raise MirasolError(
+                f"{self.folder}: no clip in the split {split}: give some groups of the manifest this split"
+            )
+        self._caches: dict[bool, DecodedCache] = {}  # of clips with features, and with waveforms
+        if cache is not None:
+            identity = sha256_file(self.folder / INDEX)
+            for waveform in (False, True) if self.spec.sampling == "rate" else (False,):
+                kept = DecodedCache(cache, identity, split, self.spec, len(self.keys), waveform=waveform)
+                if kept.bytes <= cache_bytes:
+                    self._caches[waveform] = kept
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def keys_in(self, tar: str) -> list[str]:
+        """The keys of the clips in the tar of that name; none where there is no such tar."""
+        return [key for key, (n, _) in zip(self.keys, self._places, strict=True) if self._tars.names[n] == tar]
+
+    def close(self) -> None:
+        """Close the tars; reading opens them again."""
+        self._tars.close()
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """What the JSON of clip ``index`` says: examples, times, presence, hashes, versions.
+
+        Raises:
+            DamagedClip: the tar is damaged; the message names it and the clip.
+        """
+        data = self._file(index, "json")
+        try:
+            digest = self._places[index][1].json
+            if digest and hashlib.sha256(data).digest() != digest:
+                raise ValueError(UNHASHED)
+            meta: dict[str, Any] = json.loads(data)
+            if meta["key"] != self.keys[index]:
+                raise ValueError(f"holds clip {meta['key']}")
+            if lost := [name for name in NEEDED if name not in meta]:
+                raise ValueError(f"lacks {', '.join(lost)}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(index, "json", error) from error
+        return meta
+
+    def read(self, index: int) -> ClipArrays:
+        """Frames and features of clip ``index``, and its JSON.
+
+        Raises:
+            DamagedClip: the tar is damaged; the message names it and the clip.
+        """
+        return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
+
+    def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
+        """Frames and features of clip ``index``, or with ``waveform`` its sound in their place; cached where it can be.
+
+        Frames that are decoded lie in ``into``, contiguous [T, K, size*3/2, size], where it is given.
+
+        Raises:
+            DamagedClip: the tar is damaged; the message names it and the clip.
+            ValueError: ``waveform``, and chunks whose length is each clip's own (``clip.sampling: spread``).
+        """
+        if waveform and self.spec.sampling != "rate":
+            raise ValueError(f"waveforms make a batch under clip.sampling rate alone, this is {self.spec.sampling}")
+        cache = self._caches.get(waveform)
+        kept = cache.read(index) if cache is not None else None
+        if kept is not None:
+            return kept
+        clip = self._decode(index, waveform, into)
+        if cache is not None:
+            cache.write(index, clip)
+        return clip
+
+    def verify(self, index: int) -> None:
+        """Read the files of clip ``index`` and compare them with their hashes, without decoding.
+
+        Raises:
+            DamagedClip: the tar is damaged; the message names it and the clip.
+        """
+        meta = self.meta(index)
+        for kind, there in (("mp4", meta["has_video"]), ("flac", meta["has_audio"])):
+            if there:
+                try:
+                    self._hashed(index, kind, meta)
+                except ValueError as error:
+                    raise self._damaged(index, kind, error) from error
+
+    def chunk(self, index: int, chunk: int) -> NDArray[np.uint8]:
+        """The K frames [K, size*3/2, size] of one chunk of clip ``index``: no other frame is decoded.
+
+        Raises:
+            DamagedClip: the tar is damaged, or the clip has no such chunk; the message names it and the clip.
+        """
+        try:
+            return unpack_chunk(self._hashed(index, "mp4", self.meta(index)), chunk, self.spec)
+        except UNUSABLE as error:
+            raise self._damaged(index, "mp4", error) from error
+
+    def waveform(self, index: int) -> NDArray[np.float32] | None:
+        """The sound [S] of clip ``index`` at the set's sample rate, or ``None``.
+
+        Raises:
+            DamagedClip: the tar is damaged; the message names it and the clip.
+        """
+        samples = self._samples(index, self.meta(index))
+        return None if samples is None else as_floats(samples)
+
+    def _samples(self, index: int, meta: dict[str, Any]) -> NDArray[np.int16] | None:
+        if not meta["has_audio"]:
+            return None
+        try:
+            return unpack_samples(self._hashed(index, "flac", meta))
+        except UNUSABLE as error:
+            raise self._damaged(index, "flac", error) from error
+
+    def _decode(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:
+        spec, meta = self.spec, self.meta(index)
+        seen, heard = int(meta["video_chunks"]), int(meta["audio_chunks"])
+        video = audio = sound = None
+        if meta["has_video"]:
+            video = np.empty(video_shape(spec), np.uint8) if into is None else into
+            try:
+                frames = unpack_video(self._hashed(index, "mp4", meta), spec, video)
+                if len(frames) != (expected := meta["chunks"] * spec.frames_per_chunk):
+                    raise ValueError(f"{len(frames)} frames, expected {expected}")
+            except UNUSABLE as error:
+                raise self._damaged(index, "mp4", error) from error
+            video[min(seen, meta["chunks"]) :] = black_frame(spec.size)
+        samples = self._samples(index, meta)
+        if samples is not None and waveform:
+            sound = cut(samples, spec, heard)
+        elif samples is not None:
+            audio = np.full(audio_shape(spec), SILENCE, np.float32)
+            audio[:heard] = clip_audio(as_floats(samples), spec, meta["chunk_seconds"], heard)
+        chunks = np.arange(spec.chunks)
+        return Decoded(video, audio, chunks < seen * meta["has_video"], chunks < heard * meta["has_audio"], sound)
+
+    def _hashed(self, index: int, kind: str, meta: dict[str, Any]) -> bytes:
+        data = self._file(index, kind)
+        if hashlib.sha256(data).hexdigest() != meta["sha256"].get(kind):
+            raise ValueError(UNHASHED)
+        return data
+
+    def _file(self, index: int, kind: str) -> bytes:
+        """The bytes of one file of a clip."""
+        number, entry = self._places[index]
+        if kind not in entry.places:
+            raise self._damaged(index, kind, ValueError("not in the index"))
+        offset, size = entry.places[kind]
+        try:
+            data = self._tars.read(number, offset, size)
+        except OSError as error:
+            raise self._damaged(index, kind, error) from error
+        if len(data) != size:
+            raise self._damaged(index, kind, ValueError(f"{len(data)} bytes where {size} belong"))
+        return data
+
+    def _damaged(self, index: int, kind: str, error: BaseException) -> DamagedClip:
+        number, key = self._places[index][0], self.keys[index]
+        return DamagedClip(
+            f"{self._tars.where(number)}: clip {key}.{kind} is damaged: {reason(error)}. `mirasol data check` says "
+            "what else is and how to mend it",
+            key,
+            f"{self._tars.names[number]}: {kind}: {reason(error)}",
+        )

@@ -1,0 +1,1 @@
+"""Writing shards: clips encoded, stored in tars with an index."""

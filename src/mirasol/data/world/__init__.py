@@ -1,0 +1,1 @@
+"""The built-in world: synthetic videos with sound, questions and exact answers."""

@@ -1,0 +1,271 @@
+"""The section of the report that puts the paper's tables beside what was scored here, and says what not to compare."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, TypeGuard
+
+from mirasol.evaluation.report.html import interval, percent, section, text
+from mirasol.evaluation.report.project import Project
+from mirasol.tasks.protocols.table import PROTOCOLS
+from mirasol.tasks.questions import published_split
+
+OWN = "Mirasol3B"  # how the paper's own rows begin
+ACCURACY = {"accuracy", "exactmatch", "top1", "acc", "overall", "all"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A score on the questions of one type."""
+
+    name: str
+    value: float
+    ci95: tuple[float, float] | None
+    questions: Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """A score of this project on a published set. Shares are 0 to 1."""
+
+    name: str
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    questions: int | None
+    missing: int  # clips that count as wrong since they are not there
+    reasons: tuple[str, ...]  # why it must not be compared with the paper
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def interval(self) -> str:
+        """``45.9 to 48.3 %``, empty where the file has none."""
+        return interval({"ci95": self.ci95}) if self.ci95 else ""
+
+
+def paper_tables() -> dict[str, Any]:
+    """The paper's figures: ``source``, ``benchmarks``, ``ablations`` (templates/paper.json)."""
+    path = resources.files("mirasol.evaluation.report") / "templates" / "paper.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def key_of(name: object) -> str:
+    """A name without what spellings differ in: ``MSRVTT-QA``, ``msrvtt_qa`` -> ``msrvttqa``."""
+    return "".join(c for c in str(name).lower() if c.isalnum())
+
+
+def results(project: Project) -> list[Result]:
+    """Scores on published sets: reports/benchmarks/*.json, and the pipeline's own where its data are such a set."""
+    found = [r for name, report in project.benchmarks.items() if (r := _benchmark(name, report)) is not None]
+    name = (project.imported or {}).get("set")
+    report = project.reports.get("eval")
+    if isinstance(name, str) and report and key_of(name) not in {key_of(r.name) for r in found}:
+        cell = report["overall"]
+        low, high = cell["ci95"]
+        lost = len(report.get("missing") or ())
+        reasons = tuple(_of_run(name, project.imported or {}, str(report.get("split", "test")), cell["n"]))
+        found.append(Result(name, "exact_match", cell["exact_match"], (low, high), cell["n"], lost, reasons))
+    return found
+
+
+def _of_run(name: str, imported: Mapping[str, Any], split: str, asked: int) -> Iterator[str]:
+    """Why a run of the pipeline on an imported set, which scores exact match alone, must not be compared."""
+    protocol = PROTOCOLS.get(name)
+    if protocol is None:
+        if split != "test":
+            yield f"scored on the {split} split"
+        return
+    published = published_split(protocol, imported, split)
+    if published != protocol.split:
+        yield f"scored on the {published or split} split"
+    if protocol.metric == "accuracy":
+        yield "answers were written freely, the table's were chosen"
+    count = protocol.published.get(published or "")
+    if count not in (None, asked):
+        yield f"{asked:,} questions of the {count:,} that were published"
+
+
+def _benchmark(name: str, report: Mapping[str, Any]) -> Result | None:
+    """What a file of `mirasol evaluate BENCHMARK` says, ``None`` where it has no headline.
+
+    The headline is ``headline`` (metric, value, ci95, n), or the cell ``overall`` with the figure under its ``metric``.
+    """
+    cell = report.get("headline", report.get("overall"))
+    if not isinstance(cell, Mapping):
+        return None
+    metric = str(cell.get("metric", report.get("metric", "accuracy")))
+    value = cell.get("value", cell.get(metric))
+    if not is_number(value):
+        return None
+    given = report.get("not_comparable") or ()
+    reasons = [given] if isinstance(given, str) else [str(reason) for reason in given]
+    if key_of(metric) not in ACCURACY:
+        reasons.append(f"it is {metric}, the table gives accuracy")
+    asked = report.get("questions")
+    published = asked.get("published") if isinstance(asked, Mapping) else None
+    questions = cell.get("n")
+    if isinstance(questions, int) and isinstance(published, int) and questions != published:
+        reasons.append(f"{questions:,} questions of the {published:,} that were published")
+    split = asked.get("split") if isinstance(asked, Mapping) else None
+    protocol = PROTOCOLS.get(str(report.get("benchmark", name)))
+    if protocol and isinstance(split, str) and split != protocol.split:
+        reasons.append(f"scored on the {split} split")
+    classes = report.get("classes")
+    if isinstance(classes, Mapping) and classes.get("published") not in (None, classes.get("n")):
+        reasons.append(f"{classes.get('n')} of {classes['published']} classes")
+    missing = report.get("missing")
+    count = len(missing) if isinstance(missing, Sequence) else missing
+    parts = report.get("parts")
+    return Result(
+        str(report.get("benchmark", name)),
+        metric,
+        _share(value),
+        _ends(cell),
+        questions if isinstance(questions, int) else None,
+        count if isinstance(count, int) else 0,
+        tuple(reasons),
+        tuple(
+            Part(str(part), _share(inner[metric]), _ends(inner), inner.get("n"))
+            for part, inner in (parts if isinstance(parts, Mapping) else {}).items()
+            if isinstance(inner, Mapping) and is_number(inner.get(metric))
+        ),
+    )
+
+
+def _share(value: float) -> float:
+    """0 to 1, of a share or of per cent."""
+    return float(value) / 100 if value > 1 else float(value)
+
+
+def _ends(cell: Mapping[str, Any]) -> tuple[float, float] | None:
+    ends = cell.get("ci95")
+    if not isinstance(ends, list) or len(ends) != 2 or not all(map(is_number, ends)):
+        return None
+    scale = 100 if ends[1] > 1 else 1
+    return ends[0] / scale, ends[1] / scale
+
+
+def printed(value: float) -> str:
+    """A figure of the paper with the decimals that it has there, one at least."""
+    return f"{value:g}" if value % 1 else f"{value:.1f}"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """A finite number of a JSON file."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whose(project: Project) -> str:
+    """What the run was scored on, in words."""
+    if project.world:
+        return "the built-in world"
+    name = (project.imported or {}).get("set")
+    return str(name) if isinstance(name, str) else "data of its own"
+
+
+def paper_section(project: Project) -> str:
+    """A card per table of the paper, ours in its last row."""
+    tables = paper_tables()
+    ours = results(project)
+    cards, placed = [], set()
+    for table in tables["benchmarks"]:
+        sets = {key_of(name): reason for name, reason in table["sets"].items()}
+        here = [r for r in ours if key_of(r.name) in sets]
+        placed |= {r.name for r in here}
+        rows = "".join(_ours(r, sets[key_of(r.name)]) for r in here) or _no_row(project)
+        cards.append(_card(table, rows))
+    rest = [r for r in ours if r.name not in placed]
+    if rest:
+        rows = "".join(_ours(r, "the paper has no figure for it") for r in rest)
+        cards.append(f'<div class="card"><h3>Sets that the paper does not have</h3>{_table(rows)}</div>')
+    lead = "What the paper reports, in per cent, and what was scored here."
+    report = project.reports.get("eval")
+    if report and not any(key_of(whose(project)) == key_of(r.name) for r in ours):
+        cell = report["overall"]
+        lead += (
+            f" This run answered {cell['n']:,} questions of <b>{text(whose(project))}</b>, "
+            f"{percent(cell['exact_match'])} of them right: another test than these, so that figure stands in no table."
+        )
+    note = f'<p class="legend">{text(tables["source"])}.</p>'
+    return section("paper", "Beside the paper", lead, f'<div class="grid three">{"".join(cards)}</div>{note}')
+
+
+def _card(table: Mapping[str, Any], ours: str) -> str:
+    own = sorted((row for row in table["rows"] if row[0].startswith(OWN)), key=lambda row: -row[1])
+    others = [row for row in table["rows"] if not row[0].startswith(OWN)]
+    best = max(others, key=lambda row: row[1])
+    rows = "".join(paper_row(*row) for row in own) + paper_row(f"best of the others: {best[0]}", best[1])
+    everything = _table("".join(paper_row(*row) for row in table["rows"]))
+    source = f"<small>{text(table['table'])}: {text(table['protocol'])}</small>"
+    return (
+        f'<div class="card"><h3>{text(table["title"])}{source}</h3>'
+        f"{_table(rows + ours)}<p><small>{text(table['note'])}</small></p>"
+        f"<details><summary>all {len(table['rows'])} rows of the table</summary>{everything}</details></div>"
+    )
+
+
+def _table(rows: str) -> str:
+    return f'<table class="pairs versus"><tbody>{rows}</tbody></table>'
+
+
+def paper_row(name: str, value: float) -> str:
+    """A row of a table of the paper."""
+    return f'<tr><th scope="row">{text(name)}</th><td>{printed(value)}</td></tr>'
+
+
+def _ours(result: Result, reason: str) -> str:
+    """The rows of a score of this project, with a flag where it must not be compared."""
+    reasons = [*result.reasons, *([reason] if reason else [])]
+    details = [result.name]
+    if result.questions is not None:
+        details.append(f"{result.questions:,} questions")
+    if result.missing:
+        details.append(f"{result.missing:,} missing (counted wrong)")
+    return (
+        f'<tr class="ours"><th scope="row">ours<small>{text(", ".join(details))}</small></th>'
+        f"<td><b>{percent(result.value)}</b> <small>{result.interval}</small></td></tr>"
+        f"{_flag('; '.join(reasons))}{_types(result)}"
+    )
+
+
+def _flag(reason: str) -> str:
+    """A row that says what must not be compared and why; nothing without a reason."""
+    if not reason:
+        return ""
+    return (
+        f'<tr class="more"><td colspan="2"><em class="flag">not comparable</em> <small>{text(reason)}</small></td></tr>'
+    )
+
+
+def _no_row(project: Project) -> str:
+    why = f"not scored on it: this run is on {whose(project)}" if project.reports.get("eval") else "not scored yet"
+    return f'<tr class="ours"><th scope="row">ours</th><td>–</td></tr>{_flag(why)}'
+
+
+def _types(result: Result) -> str:
+    """A row with a bar for each type of question."""
+    if not result.parts:
+        return ""
+    bars = "".join(
+        f'<div class="type"><span>{text(part.name)}</span><b>{percent(part.value)}</b>{_bar(part)}</div>'
+        for part in result.parts
+    )
+    listed = f"<details><summary>{text(result.name)} by type</summary>{bars}</details>"
+    return f'<tr class="more"><td colspan="2">{listed}</td></tr>'
+
+
+def _bar(part: Part) -> str:
+    marks = f'<i class="fill" style="width:{100 * part.value:.2f}%"></i>'
+    words = []
+    if part.ci95:
+        low, high = (100 * end for end in part.ci95)
+        marks += f'<i class="range" style="left:{low:.2f}%;width:{max(high - low, 0.4):.2f}%"></i>'
+        words.append(interval({"ci95": part.ci95}))
+    if isinstance(part.questions, int):
+        words.append(f"{part.questions:,} questions")
+    return f'<span class="gauge">{marks}</span><small>{text(", ".join(words))}</small>'

@@ -1,0 +1,240 @@
+"""Bundles of lower precision beside the one in float32, each kept only if it answers as well."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mirasol.core.files import sha256_file
+from mirasol.core.progress import Progress
+from mirasol.data.loading.dataset import ShardDataset
+from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
+from mirasol.export.config import ExportSpec
+from mirasol.export.model_card import model_card
+from mirasol.export.parity import clip_batch
+from mirasol.export.quantize import Feeds, lower, precisions_of
+from mirasol.runtime.backends import NoKernelError
+from mirasol.runtime.contract import (
+    AUDIO,
+    CONTRACT_FILE,
+    ENCODER_COMBINER,
+    GRAPHS,
+    LATENT,
+    TEXT,
+    Contract,
+)
+from mirasol.runtime.engine import Engine
+from mirasol.runtime.features import Inputs
+from mirasol.runtime.session import Session
+
+Correct = Callable[[str | None, Iterable[str]], bool]
+
+CALIBRATION_CLIPS = 16
+ROUNDS, STEPS = 5, 40
+
+
+def export_precisions(
+    bundle: str | Path,
+    shards: str | Path,
+    spec: ExportSpec,
+    *,
+    split: str,
+    correct: Correct,
+    evaluation: str | Path | None = None,
+) -> dict[str, Any]:
+    """Make ``bundle``/NAME for every name in ``spec.precisions``, and score all on clips of ``split``.
+
+    A folder of lower precision is a bundle like any other: it has the contract, the golden tensors and the
+    tokenizer of the one in float32. One that answers worse by more than ``spec.max_loss`` is removed.
+
+    Args:
+        bundle: the folder that :func:`mirasol.export.bundle.export_bundle` wrote.
+        shards: clips that calibrate (`train`) and clips that are asked about.
+        spec: precisions, clips, and what may be lost.
+        split: whose questions are asked.
+        correct: whether a prediction counts as one of the answers.
+        evaluation: for the model cards.
+
+    Returns:
+        By precision: ``exact_match``, ``agreement`` (answers equal to float32's), ``bytes`` of its graphs,
+        ``step_ratio`` (time of a chunk over float32's, both steps), ``golden`` (relative difference to torch),
+        ``shipped``; ``float32`` first. Empty where no precision is asked for. Where no engine of this machine can
+        compute a precision (bfloat16 without a GPU), ``shipped`` is False and ``not_measured`` says why.
+
+    Raises:
+        MirasolError: an unknown precision, or the bundle or the shards cannot be used.
+    """
+    names, bundle = precisions_of(spec), Path(bundle)
+    if not names:
+        return {}
+    full = Engine(bundle, threads=1)
+    clips = _asked(ShardDataset(shards, split), spec.clips)
+    feeds = _calibration(full, ShardDataset(shards, "train")) if "qdq" in names else {graph: [] for graph in GRAPHS}
+    expected = _answers(full, clips)
+    report = {"float32": _score(expected, expected, clips, correct) | {"bytes": _bytes(full.contract, bundle)}}
+    with Progress("precisions", len(names), "bundles") as progress:
+        for name in names:
+            try:
+                folder, golden = _make(bundle, full.contract, name, feeds, evaluation)
+            except NoKernelError as error:  # what nobody has measured is not shipped
+                shutil.rmtree(bundle / name, ignore_errors=True)
+                report[name] = {"shipped": False, "not_measured": error.reason}
+                progress.advance(precision=name)
+                continue
+            engine = Engine(folder, threads=1)
+            row = _score(_answers(engine, clips), expected, clips, correct)
+            shipped = report["float32"]["exact_match"] - row["exact_match"] <= spec.max_loss
+            report[name] = row | {
+                "bytes": _bytes(engine.contract, folder),
+                "golden": golden,
+                "step_ratio": _step_ratio(engine, full, clips[0][0]),
+                "shipped": shipped,
+            }
+            if not shipped:
+                shutil.rmtree(folder)
+            progress.advance(precision=name, exact_match=row["exact_match"])
+    return report
+
+
+Questions = list[tuple[str, list[str]]]  # a question, and what counts as its answer
+Asked = list[tuple[list[Inputs], Questions]]
+
+
+def _asked(shards: ShardDataset, count: int) -> Asked:
+    """Clips spread over the split with their questions; all their prompts where there is no question."""
+    asked = []
+    for number in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)):
+        clip = shards.read(int(number))
+        examples = clip.meta["examples"]
+        questions = [example for example in examples if example["task"] == "qa"] or examples
+        asked.append((list(_chunks(clip, shards)), [(e["prompt"], e["answers"]) for e in questions]))
+    return asked
+
+
+def _chunks(clip: Any, shards: ShardDataset) -> Iterator[Inputs]:
+    batch = clip_batch(clip, shards.spec, "as it is")
+    assert batch is not None  # only a condition can leave nothing
+    for t in range(batch.video.shape[1]):
+        yield Inputs(
+            video=batch.video[:, t].numpy(),
+            audio=batch.audio[:, t].numpy(),
+            video_present=bool(batch.video_present[0, t]),
+            audio_present=bool(batch.audio_present[0, t]),
+        )
+
+
+def _calibration(engine: Engine, shards: ShardDataset) -> dict[str, Feeds]:
+    """What goes into each graph along clips of the training split, with their prompts and answers."""
+    feeds: dict[str, Feeds] = {graph: [] for graph in GRAPHS}
+    for chunks, questions in _asked(shards, CALIBRATION_CLIPS):
+        session = Session(engine)
+        states, latent = engine.initial(ENCODER_COMBINER), engine.initial(LATENT)
+        for chunk in chunks:
+            flags = {
+                name: np.array([value])
+                for name, value in (("video_present", chunk.video_present), ("audio_present", chunk.audio_present))
+            }
+            feeds[ENCODER_COMBINER].append({"video": chunk.video, "audio": chunk.audio, **flags, **states})
+            x, states = engine.encoder_combiner(
+                chunk.video, chunk.audio, chunk.video_present, chunk.audio_present, states
+            )
+            feeds[LATENT].append({"x": x, **latent})
+            _, latent = engine.latent(x, latent)
+            session.push_features(chunk)
+        memory, valid = session.memory
+        question, answers = questions[0]
+        cache = engine.initial(TEXT)
+        ids = engine.tokenizer.text_ids(question, answers[0])[: engine.contract.model.max_text]
+        for token in ids:
+            inputs = {"token": np.array([token], np.int64), "memory": memory, "memory_valid": valid}
+            feeds[TEXT].append({**inputs, **cache})
+            _, cache = engine.text(token, memory, valid, cache)
+    return feeds
+
+
+def _make(
+    bundle: Path, full: Contract, precision: str, feeds: dict[str, Feeds], evaluation: str | Path | None
+) -> tuple[Path, float]:
+    """The bundle of one precision, whole or not at all, and how far its golden outputs are from torch's."""
+    temporary, out = Path(tempfile.mkdtemp(dir=bundle, prefix=f".{precision}.")), bundle / precision
+    try:
+        for name, graph in full.graphs.items():
+            if name == AUDIO:
+                shutil.copyfile(bundle / graph.file, temporary / graph.file)
+            else:
+                lower(precision, bundle / graph.file, temporary / graph.file, feeds[name])
+        for file in (full.tokenizer.file, full.golden.file, full.licence):
+            shutil.copyfile(bundle / file, temporary / file)
+        contract = dataclasses.replace(
+            full,
+            model=dataclasses.replace(full.model, precision=precision),
+            opsets={str(full.opset): full.opsets[str(full.opset)]},
+            golden=dataclasses.replace(full.golden, tolerance=1.0),
+        )
+        card = model_card(contract, read_scores(evaluation))
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        files = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
+        contract = dataclasses.replace(contract, files=files)
+        (temporary / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
+        golden = Engine(temporary, threads=1).check_golden()
+        # another processor rounds elsewhere: twice what was found here, and two digits are enough
+        tolerance = float(f"{2 * golden:.1e}")
+        contract = dataclasses.replace(contract, golden=dataclasses.replace(contract.golden, tolerance=tolerance))
+        (temporary / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
+        temporary.chmod(0o755)
+        replace_folder(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out, float(f"{golden:.3g}")
+
+
+def _answers(engine: Engine, clips: Asked) -> list[list[str]]:
+    answers = []
+    for chunks, questions in clips:
+        session = Session(engine)
+        for chunk in chunks:
+            session.push_features(chunk)
+        answers.append([session.ask(question) for question, _ in questions])
+    return answers
+
+
+def _score(found: list[list[str]], expected: list[list[str]], clips: Asked, correct: Correct) -> dict[str, Any]:
+    rows = [
+        (answer, of_float32, truth)
+        for answers, others, (_, questions) in zip(found, expected, clips, strict=True)
+        for answer, of_float32, (_, truth) in zip(answers, others, questions, strict=True)
+    ]
+    return {
+        "answers": len(rows),
+        "exact_match": sum(correct(answer, truth) for answer, _, truth in rows) / len(rows),
+        "agreement": sum(answer == other for answer, other, _ in rows) / len(rows),
+    }
+
+
+def _bytes(contract: Contract, folder: Path) -> int:
+    graphs = {graph.file for graph in contract.graphs.values()}
+    return sum((folder / file).stat().st_size for file in contract.files if file.removesuffix(".data") in graphs)
+
+
+def _step_ratio(engine: Engine, full: Engine, chunks: list[Inputs]) -> float:
+    """Median over rounds of the time of a chunk over float32's, timed in turn."""
+    sessions = [Session(engine), Session(full)]
+
+    def seconds(session: Session) -> float:
+        times = []
+        for i in range(STEPS):
+            begun = time.perf_counter()
+            session.push_features(chunks[i % len(chunks)])
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times)
+
+    ratios = [seconds(sessions[0]) / seconds(sessions[1]) for _ in range(ROUNDS)]
+    return float(f"{statistics.median(ratios):.3g}")

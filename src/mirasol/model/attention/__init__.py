@@ -1,0 +1,1 @@
+"""Chunk-causal attention: one function, three equal backends (P eq. 8)."""

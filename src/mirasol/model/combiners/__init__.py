@@ -1,0 +1,1 @@
+"""Combiners (P 3.2): one protocol, one name table."""

@@ -1,1 +1,0 @@
-"""Weights of other models as weights of this one: tensors to tensors; mirasol.training.openweights reads files."""

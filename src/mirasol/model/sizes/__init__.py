@@ -1,0 +1,1 @@
+"""Model sizes: presets, the paper's counts, cost."""

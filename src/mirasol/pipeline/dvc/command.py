@@ -1,0 +1,120 @@
+"""Commands that run inside a workspace: with its code, our Python, its lock kept held."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mirasol.core.errors import MirasolError
+from mirasol.pipeline.dvc.lock import Lock
+from mirasol.pipeline.dvc.process import OnLine, stream
+
+TAIL = 15
+"""Last lines of a command's output that are kept for its error message."""
+
+
+class CommandError(MirasolError):
+    """A command exited with a status other than 0; the message ends with its last lines of output.
+
+    Attributes:
+        code: the exit status.
+        tail: those lines.
+    """
+
+    def __init__(self, message: str, code: int = 1, tail: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.tail = tail
+
+
+def environment(root: str | Path) -> dict[str, str]:
+    """Our environment for a command of the workspace ``root``.
+
+    The same Python's `dvc` and `mirasol` come first in PATH, output is not buffered, DVC runs its
+    commands with /bin/sh whatever the user's login shell is, and a workspace runs its own code
+    rather than that of the folder the package was installed from.
+    """
+    # a git hook sets GIT_DIR and its like for its own repository: not for the one we go to
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+    env |= {"PYTHONUNBUFFERED": "1", "SHELL": "/bin/sh", "DVC_NO_ANALYTICS": "1"}
+    code = Path(root).resolve() / "src"
+    if (code / "mirasol").is_dir():
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(code), env.get("PYTHONPATH", "")]))
+    return env
+
+
+def run(
+    root: str | Path,
+    command: Sequence[str],
+    *,
+    on_line: OnLine = print,
+    lock: Lock | None = None,
+    show: Callable[[str], bool] = bool,
+) -> None:
+    """Run ``command`` in ``root``, its output line by line to ``on_line``.
+
+    Args:
+        lock: the workspace's lock, which the command then keeps held until its last process is gone.
+        show: says which lines to pass on; by default all that are not empty.
+
+    Raises:
+        CommandError: its exit status is not 0.
+    """
+    tail: deque[str] = deque(maxlen=TAIL)
+
+    def read(line: str) -> None:
+        if show(line):
+            tail.append(line)
+            on_line(line)
+
+    code = stream(command, read, cwd=root, env=environment(root), keep_open=(lock.handle,) if lock else ())
+    if code:
+        said = "\n".join(tail) or "(no output)"
+        raise CommandError(f"`{' '.join(command)}` failed in {root} (status {code}):\n{said}", code, tuple(tail))
+
+
+def mirasol(root: str | Path, *arguments: str, on_line: OnLine = print, lock: Lock | None = None) -> None:
+    """`mirasol ARGUMENTS…` in the workspace ``root``.
+
+    Raises:
+        CommandError: it failed.
+    """
+    run(root, ["mirasol", *arguments], on_line=on_line, lock=lock)
+
+
+def capture(root: str | Path, command: Sequence[str]) -> str:
+    """Standard output of a short ``command`` in ``root``.
+
+    Raises:
+        CommandError: its exit status is not 0; the message ends with its standard error.
+    """
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env=environment(root),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip()
+        message = f"`{' '.join(command)}` failed in {root} (status {done.returncode}):\n{said}"
+        raise CommandError(message, done.returncode, tuple(said.splitlines()[-TAIL:]))
+    return done.stdout
+
+
+def git(root: str | Path, *arguments: str) -> str:
+    """Standard output of `git ARGUMENTS…` in ``root``, without the last line end.
+
+    Raises:
+        CommandError: it failed.
+    """
+    return capture(root, ["git", *arguments]).rstrip("\n")

@@ -1,0 +1,369 @@
+"""DVC, typed: the stages of dvc.yaml, and the few commands the flows need. No Prefect here.
+
+DVC keeps the graph, the staleness and the cache; this room only asks it. Every command is DVC's own
+command line in a process of its own (its Python API is not stable, and a stage must be killable).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from mirasol.core.errors import MirasolError
+from mirasol.pipeline.dvc.command import CommandError, capture, git, run
+from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.dvc.process import OnLine
+
+Outcome = Literal["ran", "restored", "unchanged"]
+"""What `repro` did: ran the command (or gave changed data its version), took the result from the run cache, or found
+nothing to do."""
+
+_CHATTER = (
+    "To track the changes with git",
+    "To enable auto staging",
+    "\tgit add",
+    "\tdvc config core.autostage",
+    "Use `dvc push`",
+    "Generating lock file",
+    "Updating lock file",
+    "Data and pipelines are up to date",
+)
+
+
+class StageError(MirasolError):
+    """A stage, or DVC around it, failed.
+
+    Attributes:
+        stage: its name.
+        transient: the machine's fault rather than the stage's (killed, DVC's lock busy, remote not
+            reached): worth another try. A stage that reported its own error is not.
+    """
+
+    def __init__(self, message: str, *, stage: str = "", transient: bool = False) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.transient = transient
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml; paths are relative to the file's folder."""
+
+    name: str
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    """Everything it writes: cached outputs, metrics and plots."""
+    params: tuple[str, ...] = ()
+    """Keys of params.yaml; `file:key` for another file."""
+    metrics: tuple[str, ...] = ()
+
+
+def read_stages(path: str | Path = "dvc.yaml") -> list[Stage]:
+    """The stages of a dvc.yaml, each after those whose outputs it reads, else in the file's order.
+
+    Raises:
+        MirasolError: no such file, not YAML, a stage that depends on itself, or a form that these
+            flows do not read (`foreach`, `matrix`, `wdir`, `${…}`).
+    """
+    path = Path(path)
+    try:
+        tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MirasolError(f"{path}: no such file; run in the project's folder (the one with params.yaml)") from None
+    except YAMLError as error:
+        raise MirasolError(f"{path}: not YAML: {error}") from None
+    entries = tree.get("stages") if isinstance(tree, dict) else None
+    if not isinstance(entries, dict) or not entries:
+        raise MirasolError(f"{path}: expected a mapping `stages` with at least one stage")
+    return _in_order([_stage(path, name, entry) for name, entry in entries.items()], path)
+
+
+def _stage(path: Path, name: str, entry: Any) -> Stage:
+    if not isinstance(entry, dict):
+        raise MirasolError(f"{path}: stage `{name}`: expected a mapping")
+    for key in ("foreach", "matrix", "wdir"):
+        if key in entry:
+            raise MirasolError(f"{path}: stage `{name}`: `{key}` is not read by the flows; write the stages out")
+
+    def paths(key: str) -> tuple[str, ...]:
+        return tuple(str(next(iter(i)) if isinstance(i, dict) else i) for i in entry.get(key) or ())
+
+    params: list[str] = []
+    for item in entry.get("params") or ():
+        if isinstance(item, dict):
+            params += [f"{file}:{key}" for file, keys in item.items() for key in keys or ("",)]
+        else:
+            params.append(str(item))
+    metrics = paths("metrics")
+    stage = Stage(name, paths("deps"), paths("outs") + metrics + paths("plots"), tuple(params), metrics)
+    for text in stage.deps + stage.outs:
+        if "${" in text:
+            raise MirasolError(f"{path}: stage `{name}`: `{text}`: write the path out, the flows do not fill in ${{…}}")
+    return stage
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = PurePosixPath(one), PurePosixPath(other)
+    return a == b or a in b.parents or b in a.parents
+
+
+def _parents(stage: Stage, stages: Iterable[Stage]) -> set[str]:
+    """Names of the stages whose outputs ``stage`` reads."""
+    return {s.name for s in stages if any(_overlap(dep, out) for dep in stage.deps for out in s.outs)}
+
+
+def _in_order(stages: list[Stage], path: Path) -> list[Stage]:
+    done: list[Stage] = []
+    left = list(stages)
+    while left:
+        names = {s.name for s in left}
+        ready = next((s for s in left if not _parents(s, stages) & names), None)
+        if ready is None:
+            raise MirasolError(f"{path}: these stages depend on each other in a circle: {', '.join(sorted(names))}")
+        left.remove(ready)
+        done.append(ready)
+    return done
+
+
+def select(stages: Sequence[Stage], targets: Sequence[str] | None) -> list[Stage]:
+    """``targets`` and everything they depend on, in order; all stages if there are no targets.
+
+    Raises:
+        MirasolError: a target that is no stage; the nearest name is in the message.
+    """
+    if not targets:
+        return list(stages)
+    known = {s.name: s for s in stages}
+    wanted: set[str] = set()
+    todo = list(targets)
+    while todo:
+        name = todo.pop()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise MirasolError(f"target `{name}` is no stage of dvc.yaml ({', '.join(known)}){hint}")
+        if name not in wanted:
+            wanted.add(name)
+            todo += _parents(known[name], stages)
+    return [s for s in stages if s.name in wanted]
+
+
+def downstream(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
+    """Names of all stages that read, directly or through others, an output of ``names``."""
+    found: set[str] = set()
+    for stage in stages:  # in order, so one pass is enough
+        if _parents(stage, stages) & (found | set(names)):
+            found.add(stage.name)
+    return found
+
+
+def status(root: str | Path = ".") -> dict[str, list[str]]:
+    """What is stale, in one call: stage or `.dvc` file -> reasons. Empty when nothing is.
+
+    A stage whose inputs will only change once another has run is not listed: see `downstream`.
+    """
+    root = Path(root)
+    _mend(root)
+    found = json.loads(capture(root, _dvc("status", "--json")) or "{}")
+    return {name: [line for entry in entries for line in _reasons(entry)] for name, entries in found.items()}
+
+
+def _reasons(entry: Any) -> list[str]:
+    if not isinstance(entry, dict):
+        return [str(entry)]
+    lines = []
+    for what, paths in entry.items():
+        for path, how in paths.items() if isinstance(paths, dict) else [(str(paths), "")]:
+            if isinstance(how, dict):
+                how = ", ".join(f"{key} {state}" for key, state in how.items())
+            lines.append(f"{what}: {path} {how}".rstrip())
+    return lines
+
+
+def repro(
+    stage: str | None = None,
+    *,
+    root: str | Path = ".",
+    single_item: bool = True,
+    lock: Lock | None = None,
+    on_line: OnLine = print,
+) -> Outcome:
+    """`dvc repro`: bring ``stage`` up to date (all stages if ``None``), each line to ``on_line``.
+
+    Args:
+        single_item: leave the stages it depends on as they are.
+        lock: the workspace's lock if the caller holds it; taken for this call otherwise.
+
+    Raises:
+        StageError: it failed; the text is the stage's own report in runs/<stage>/error.json if it
+            wrote one, else the last lines of its output.
+        MirasolError: the workspace is in use by another run.
+    """
+    root = Path(root).resolve()
+    if lock is None:
+        with hold(root, f"dvc repro {stage or ''}".rstrip(), say=on_line) as lock:
+            return repro(stage, root=root, single_item=single_item, lock=lock, on_line=on_line)
+    arguments = ["repro", *(["--single-item"] if stage and single_item else []), *([stage] if stage else [])]
+    return _reproduce(root, arguments, stage or "", lock, on_line)
+
+
+def exp_run(
+    name: str, changes: Sequence[str], *, root: str | Path = ".", lock: Lock, on_line: OnLine = print
+) -> Outcome:
+    """`dvc exp run`: all stages with ``changes`` (`finetune.lr=1e-4`) to params.yaml, kept as experiment ``name``.
+
+    Raises:
+        StageError: as `repro`.
+    """
+    arguments = ["exp", "run", "--name", name]
+    for change in changes:
+        arguments += ["--set-param", change]
+    return _reproduce(Path(root).resolve(), arguments, "", lock, on_line)
+
+
+def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line: OnLine) -> Outcome:
+    _mend(root)
+    for old in [root / "runs" / stage / "error.json"] if stage else root.glob("runs/*/error.json"):
+        old.unlink(missing_ok=True)  # so that one that is there afterwards is of this run
+    outcome: Outcome = "unchanged"
+    current = stage
+
+    def read(line: str) -> None:
+        nonlocal outcome, current
+        if match := re.fullmatch(r"Running stage '(.+)':|Verifying data sources in stage: '(.+)'", line):
+            outcome, current = "ran", match[1] or match[2]
+        elif outcome != "ran" and re.fullmatch(r"Stage '.+' is cached - skipping run, checking out outputs", line):
+            outcome = "restored"
+        on_line(line)
+
+    try:
+        run(root, _dvc(*arguments), on_line=read, lock=lock, show=_telling)
+    except CommandError as error:
+        raise _stage_error(root, current, error) from None
+    return outcome
+
+
+def _mend(root: Path) -> None:
+    """Remove the half-written lock file of a DVC that was killed: every later command would refuse it."""
+    path = root / ".dvc" / "tmp" / "rwlock"
+    for last in (False, True):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            if last:
+                path.unlink(missing_ok=True)
+            else:
+                time.sleep(0.5)  # another DVC may be writing it just now
+
+
+def _telling(line: str) -> bool:
+    return bool(line) and not line.startswith(_CHATTER)
+
+
+def _stage_error(root: Path, stage: str, error: CommandError) -> StageError:
+    report = root / "runs" / stage / "error.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        own = json.loads(report.read_text(encoding="utf-8"))
+        return StageError(f"stage `{stage}` failed: {own['error']}", stage=stage)
+    text = "\n".join(line for line in error.tail if not line.startswith(("Running stage '", "> "))) or str(error)
+    exited = re.search(r"exited with (-?\d+)", text)
+    code = int(exited[1]) if exited else error.code
+    number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
+    if number:
+        why = " (often: out of memory)" if number == 9 else ""
+        return StageError(f"stage `{stage}` was ended by signal {number}{why}:\n{text}", stage=stage, transient=True)
+    if "missing data 'source'" in text:
+        text += (
+            "\nBring the data back with `dvc checkout` or `dvc pull`; the built-in world is made again by"
+            " `mirasol world --out data`"
+        )
+    busy = "Unable to acquire lock" in text or "is busy, it is being blocked by" in text
+    return StageError(f"stage `{stage}` failed:\n{text}", stage=stage, transient=busy)
+
+
+def metrics(root: str | Path, stages: Iterable[Stage], rev: str | None = None) -> dict[str, Any]:
+    """The stages' metrics files, path -> content; a file that is not there is left out.
+
+    Args:
+        rev: read them as git has them there (a tag, `HEAD`); from the workspace if ``None``.
+
+    Raises:
+        MirasolError: a file is not JSON.
+    """
+    found: dict[str, Any] = {}
+    for path in (path for stage in stages for path in stage.metrics):
+        text = _text_at(Path(root), path, rev)
+        if text is not None:
+            try:
+                found[path] = json.loads(text)
+            except ValueError as error:
+                raise MirasolError(f"{path}{f' at {rev}' if rev else ''}: not JSON: {error}") from None
+    return found
+
+
+def _text_at(root: Path, path: str, rev: str | None) -> str | None:
+    with contextlib.suppress(FileNotFoundError, CommandError):
+        return git(root, "show", f"{rev}:./{path}") if rev else (root / path).read_text(encoding="utf-8")
+    return None
+
+
+def add(root: str | Path, *paths: str, on_line: OnLine = print, lock: Lock | None = None) -> None:
+    """`dvc add`: put ``paths`` under DVC, or record that they changed.
+
+    Raises:
+        CommandError: it failed.
+    """
+    call(root, "add", *paths, on_line=on_line, lock=lock)
+
+
+def push(root: str | Path, remote: str | None = None, *, on_line: OnLine = print, lock: Lock | None = None) -> None:
+    """`dvc push` to the default remote, or to ``remote``.
+
+    Raises:
+        StageError: it failed; always marked as worth another try.
+    """
+    try:
+        call(root, "push", *(["--remote", remote] if remote else []), on_line=on_line, lock=lock)
+    except CommandError as error:
+        raise StageError(str(error), stage="push", transient=True) from None
+
+
+def exp_fetch(root: str | Path, workspace: str | Path, name: str, *, on_line: OnLine = print) -> None:
+    """Bring experiment ``name`` from another workspace into ``root``, for `dvc exp show` and `dvc exp apply`.
+
+    Only git's part of it: the files are in the cache that both share.
+    """
+    call(root, "exp", "pull", "--force", "--no-cache", str(Path(workspace).resolve()), name, on_line=on_line)
+
+
+def cache_dir(root: str | Path) -> str:
+    """The absolute path of the workspace's cache."""
+    return str(Path(root, capture(root, _dvc("cache", "dir")).strip()).resolve())
+
+
+def call(root: str | Path, *arguments: str, on_line: OnLine = print, lock: Lock | None = None) -> None:
+    """`dvc ARGUMENTS…` in ``root``.
+
+    Raises:
+        CommandError: it failed.
+    """
+    run(root, _dvc(*arguments), on_line=on_line, lock=lock, show=_telling)
+
+
+def _dvc(*arguments: str) -> list[str]:
+    # -P: the workspace has folders named like modules (build, data, flows)
+    return [sys.executable, "-P", "-m", "dvc", *arguments]

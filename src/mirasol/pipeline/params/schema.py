@@ -1,0 +1,225 @@
+"""The schema of params.yaml: one frozen dataclass a section, each defined in the room it drives."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from mirasol.data.shards.config import ShardsSpec
+from mirasol.export.config import BenchmarkSpec, ExportSpec
+from mirasol.media.clip import ClipSpec
+from mirasol.model.config import POOLED_COMBINERS, ModelSpec
+from mirasol.model.sizes.presets import PRESETS, Preset
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tokenizer import TokenizerSpec
+from mirasol.training.config import INIT, PhaseConfig, TrainingConfig
+
+T = TypeVar("T")
+
+
+def section(kind: type[T], doc: str) -> T:
+    """A field of :class:`Params`: one section of the file and what it is for."""
+    field: T = dataclasses.field(default_factory=kind, metadata={"doc": doc})
+    return field
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml. Every key must be stated there; a key that is not here is an error."""
+
+    clip: ClipSpec = section(ClipSpec, "how a clip is cut into chunks of picture and sound (P 3.1)")
+    tokenizer: TokenizerSpec = section(TokenizerSpec, "how text becomes tokens")
+    shards: ShardsSpec = section(ShardsSpec, "how clips are stored for training")
+    model: ModelSpec = section(ModelSpec, "the model's sizes and choices (P 3)")
+    training: TrainingConfig = section(TrainingConfig, "what the three training phases share")
+    pretrain: PhaseConfig = section(PhaseConfig, "first phase: captions, the text backbone frozen (S 4)")
+    audio_pretrain: PhaseConfig = section(
+        PhaseConfig, "second phase: class names of sounds, only the audio weights train"
+    )
+    finetune: PhaseConfig = section(PhaseConfig, "third phase: questions and answers, everything trains")
+    evaluate: EvaluateSpec = section(EvaluateSpec, "how the answers are scored")
+    export: ExportSpec = section(ExportSpec, "the ONNX bundle")
+    benchmark: BenchmarkSpec = section(BenchmarkSpec, "how streaming is timed")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a section: its type (str, int, float or bool), default, meaning and bounds."""
+
+    name: str
+    kind: type
+    default: Any
+    doc: str
+    ge: float | None
+    gt: float | None
+    le: float | None
+    lt: float | None
+    choices: tuple[Any, ...] | None
+
+    def allowed(self) -> str:
+        """The values it may take, in words: ``one of demo, small``, ``an integer from 1 to 9``."""
+        if self.choices is not None:
+            return "one of " + ", ".join(str(choice) for choice in self.choices)
+        words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}[self.kind]
+        if self.ge is not None and self.le is not None:
+            return f"{words} from {self.ge:g} to {self.le:g}"
+        bounds = {"from": self.ge, "above": self.gt, "up to": self.le, "below": self.lt}
+        limits = [f"{word} {_plain(bound)}" for word, bound in bounds.items() if bound is not None]
+        return " ".join([words, " and ".join(limits)]) if limits else words
+
+    def holds(self, value: Any) -> bool:
+        """Whether ``value``, of the right type, is one of :meth:`allowed`."""
+        return (
+            (self.choices is None or value in self.choices)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+
+def sections() -> dict[str, tuple[type, str]]:
+    """Name of each section -> its dataclass and its meaning, in the order of the file."""
+    types = get_type_hints(Params)
+    return {field.name: (types[field.name], field.metadata["doc"]) for field in dataclasses.fields(Params)}
+
+
+def keys(kind: type) -> dict[str, Key]:
+    """Name -> key of one section's dataclass, in its order."""
+    types = get_type_hints(kind)
+    return {
+        field.name: Key(name=field.name, kind=types[field.name], default=field.default, **field.metadata)
+        for field in dataclasses.fields(kind)
+    }
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on several keys together, reported at the first of them."""
+
+    paths: tuple[str, ...]
+    holds: Callable[..., bool]
+    rule: str  # what must hold, in words
+    figure: Callable[..., int] | None = None  # what the rule speaks of, in numbers
+
+    def message(self, *values: object) -> str:
+        """What was got, and the rule."""
+        others = [f"{path} = {value}" for path, value in zip(self.paths[1:], values[1:], strict=True)]
+        figure = f", here {self.figure(*values)}" if self.figure else ""
+        return f"got {values[0]}{' with ' + ', '.join(others) if others else ''}, {self.rule}{figure}"
+
+
+def _by_preset(figure: Callable[[Preset], int]) -> str:
+    """A figure of each preset, as a rule quotes it."""
+    return "(" + ", ".join(f"{name}: {figure(preset)}" for name, preset in PRESETS.items()) + ")"
+
+
+def chunk_features(preset: str, size: int, frames: int, overlap: int, bands: int, mels: int) -> int:
+    """n = f + s, the features of a chunk, as the model counts them but without torch; 0 where a tube does not fit.
+
+    Args:
+        preset: its name; ``size``, ``frames``, ``bands``, ``mels`` are keys of `clip`, ``overlap`` of `model`.
+    """
+    sizes = PRESETS[preset]
+    whole = (frames + overlap, size, size)
+    tubes = [*zip(sizes.tubes, sizes.tube_strides, strict=True)]
+    if side := sizes.patch:  # 2D patches of the first frame
+        tubes.append(((1, side, side), (whole[0], side, side)))
+    steps = [[(n - e) // s + 1 for n, e, s in zip(whole, *tube, strict=True)] for tube in tubes]
+    if any(n < 1 for counts in steps for n in counts):
+        return 0
+    columns, bins = sizes.audio_patch
+    return sum(map(math.prod, steps)) + (whole[0] * bands // columns) * (mels // bins)
+
+
+PHASES = ("pretrain", "audio_pretrain", "finetune")
+CHECKS = (
+    Check(
+        ("model.max_chunks", "clip.chunks"),
+        lambda most, chunks: most >= chunks,
+        "must be at least `clip.chunks`: a stream remembers a whole clip",
+    ),
+    Check(
+        ("model.queries", "model.combiner"),
+        lambda queries, combiner: queries == "last" or combiner in POOLED_COMBINERS,
+        f"`pooled` goes with one of the combiners {', '.join(POOLED_COMBINERS)}: choose `last`",
+    ),
+    Check(
+        ("clip.size", "model.preset"),
+        lambda size, preset: size % (2 * PRESETS[preset].reconstruction_size) == 0,
+        "must be a multiple of twice the preset's `reconstruction_size` "
+        + _by_preset(lambda preset: preset.reconstruction_size)
+        + ": blocks of pixels are averaged to it",
+    ),
+    Check(
+        ("model.overlap", "clip.frames_per_chunk"),
+        lambda overlap, frames: overlap < frames,
+        "must be less than `clip.frames_per_chunk`: a chunk overlaps with the one before it alone",
+    ),
+    Check(
+        ("clip.frames_per_chunk", "model.overlap", "model.preset"),
+        lambda frames, overlap, preset: frames + overlap >= max(tube[0] for tube in PRESETS[preset].tubes),
+        "must, with `model.overlap`, be at least the longest tube of the preset "
+        + _by_preset(lambda preset: max(tube[0] for tube in preset.tubes)),
+    ),
+    Check(
+        ("clip.audio_bands", "clip.frames_per_chunk", "model.preset"),
+        lambda bands, frames, preset: bands * frames >= PRESETS[preset].audio_patch[0],
+        "times `clip.frames_per_chunk` must be at least the columns of the preset's audio patch "
+        + _by_preset(lambda preset: preset.audio_patch[0]),
+    ),
+    Check(
+        ("clip.mels", "model.preset"),
+        lambda mels, preset: mels >= PRESETS[preset].audio_patch[1],
+        "must be at least the mel bands of the preset's audio patch "
+        + _by_preset(lambda preset: preset.audio_patch[1]),
+    ),
+    Check(
+        (
+            "model.combined",
+            "model.preset",
+            "clip.size",
+            "clip.frames_per_chunk",
+            "model.overlap",
+            "clip.audio_bands",
+            "clip.mels",
+        ),
+        lambda combined, *sizes: combined <= (chunk_features(*sizes) or combined),  # 0: others say what does not fit
+        "must be at most n, the video and audio features of a chunk",
+        lambda _, *sizes: chunk_features(*sizes),
+    ),
+    Check(
+        ("training.init",),
+        lambda init: not init or INIT.fullmatch(init) is not None,
+        'must be "" or FOLDER@HASH as `mirasol weights import` prints it',
+    ),
+    Check(
+        ("evaluate.max_answer", "tokenizer.max_text"),
+        lambda answer, text: answer < text,
+        "must be less than `tokenizer.max_text`: the prompt needs room too",
+    ),
+    *(
+        Check(
+            (f"{phase}.warmup", f"{phase}.steps"),
+            lambda warmup, steps: warmup < steps,
+            "must be less than the phase's `steps`",
+        )
+        for phase in PHASES
+    ),
+    *(
+        Check(
+            (f"{phase}.mute", f"{phase}.blank"),
+            lambda mute, blank: mute + blank <= 1,
+            "must be at most 1 together with the phase's `blank`: no clip loses both",
+        )
+        for phase in PHASES
+    ),
+)
+
+
+def _plain(number: float) -> str:
+    """A bound without a needless exponent or decimal point."""
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"

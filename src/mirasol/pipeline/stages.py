@@ -1,0 +1,151 @@
+"""The pipeline as one page: each stage of dvc.yaml reads parameters, calls one package and writes metrics.
+
+`mirasol stage NAME` runs them (:mod:`mirasol.pipeline.run_stage`). A stage imports inside its function, so that a
+stage which needs no torch starts without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mirasol.core.files import write_json
+from mirasol.pipeline import paths
+from mirasol.pipeline.params.schema import Params
+
+if TYPE_CHECKING:
+    from mirasol.model.config import ModelConfig
+
+
+def tokenizer(params: Params) -> None:
+    """Texts of the training split, and of no other -> build/tokenizer."""
+    from mirasol.data.manifest import read_manifest
+    from mirasol.tokenizer import train_tokenizer
+
+    examples = [e for e in read_manifest(paths.DATA / "manifest.jsonl") if e.split == "train"]
+    texts = (text for e in examples for text in (e.prompt, *e.answers))
+    facts = train_tokenizer(texts, params.tokenizer, paths.TOKENIZER)
+    print(f"[tokenizer] {facts['vocabulary']} pieces from {facts['texts']:,} texts", flush=True)
+
+
+def shards(params: Params) -> None:
+    """data/ -> tars of clips cut into chunks in build/shards, counts in reports/shards.json."""
+    from mirasol.data.shards.build import build_shards
+
+    report = build_shards(paths.DATA, paths.SHARDS, params.clip, params.shards, store=paths.PARTS)
+    write_json(paths.REPORTS / "shards.json", report)
+    split = params.evaluate.split
+    if not report["splits"].get(split):  # warn before hours of training: evaluate refuses an empty split
+        print(f"[shards] the split {split} (evaluate.split) has no clip: evaluate will refuse it", file=sys.stderr)
+
+
+def pretrain(params: Params) -> None:
+    """Captions (S 4) from `training.init` or random weights -> build/pretrain."""
+    from mirasol.training.weights import find_pinned
+
+    train_phase("pretrain", params, find_pinned(params.training.init))
+
+
+def audio_pretrain(params: Params) -> None:
+    """Names of sounds (S 4) from the weights of `pretrain` -> build/audio_pretrain."""
+    train_phase("audio_pretrain", params, paths.PRETRAIN)
+
+
+def finetune(params: Params) -> None:
+    """Questions and answers (S 4) from the weights of `audio_pretrain` -> build/finetune."""
+    train_phase("finetune", params, paths.AUDIO_PRETRAIN)
+
+
+def evaluate(params: Params) -> None:
+    """Score whole clips, and the same muted, blanked, with another clip's sound and shuffled -> reports/eval.json."""
+    from mirasol.evaluation.evaluate import evaluate
+
+    training = params.training
+    report = evaluate(
+        paths.FINETUNE,
+        paths.SHARDS,
+        paths.TOKENIZER,
+        paths.DATA,
+        params.evaluate,
+        paths.EVALUATE,
+        training.threads,
+        paths.CACHE,
+        training.accelerator,
+        training.max_damaged,
+    )
+    write_json(paths.REPORTS / "eval.json", report)
+
+
+def export(params: Params) -> None:
+    """The finetuned model -> ONNX graphs in build/bundle, compared with torch in reports/parity.json."""
+    from mirasol.export.bundle import export_bundle
+    from mirasol.export.parity import check_parity, require_parity
+    from mirasol.export.quantize import precisions_of
+    from mirasol.export.quantize_check import export_precisions
+    from mirasol.tasks.scoring.normalise import exact_match
+    from mirasol.training.weights import load_model
+
+    precisions_of(params.export)  # refuse a wrong name before the export starts
+    model, limit, split = load_model(paths.FINETUNE), params.evaluate.max_answer, params.evaluate.split
+    scores = paths.REPORTS / "eval.json"
+    export_bundle(model, params.clip, paths.TOKENIZER, paths.BUNDLE, params.export, max_answer=limit, evaluation=scores)
+    report = check_parity(model, paths.BUNDLE, paths.SHARDS, params.export, split=split, max_answer=limit)
+    write_json(paths.REPORTS / "parity.json", report)
+    require_parity(report)
+    del model  # a large model fills half of the memory that its lower precisions need
+    report["precisions"] = export_precisions(
+        paths.BUNDLE, paths.SHARDS, params.export, split=split, correct=exact_match, evaluation=scores
+    )
+    write_json(paths.REPORTS / "parity.json", report)
+
+
+def benchmark(params: Params) -> None:
+    """Stream files through the bundle, decoding included, next to torch -> reports/latency.json."""
+    from mirasol.export.benchmark import benchmark
+    from mirasol.training.weights import load_model
+
+    model = load_model(paths.FINETUNE)
+    report = benchmark(model, paths.BUNDLE, paths.DATA, params.benchmark, split=params.evaluate.split)
+    write_json(paths.REPORTS / "latency.json", report)
+    rounds, chunk = report["realtime_rounds"], report["chunk_ms"]
+    print(
+        f"[benchmark] {report['realtime']['median']:g} times real time ({rounds['low']:g} to {rounds['high']:g} over "
+        f"{rounds['rounds']} rounds); a chunk takes {chunk['p50']:g} ms, 99 in 100 less than {chunk['p99']:g} ms",
+        flush=True,
+    )
+
+
+STAGES: dict[str, Callable[[Params], None]] = {
+    stage.__name__: stage
+    for stage in (tokenizer, shards, pretrain, audio_pretrain, finetune, evaluate, export, benchmark)
+}
+
+
+def model_config(params: Params) -> ModelConfig:
+    """The sizes of the model that ``params`` and the trained vocabulary ask for."""
+    from mirasol.model.sizes.presets import build_config
+    from mirasol.tokenizer import Tokenizer
+
+    return build_config(
+        params.model,
+        size=params.clip.size,
+        frames_per_chunk=params.clip.frames_per_chunk,
+        mels=params.clip.mels,
+        audio_columns=params.clip.audio_columns,
+        vocabulary=Tokenizer.load(paths.TOKENIZER).vocabulary,
+        max_text=params.tokenizer.max_text,
+    )
+
+
+def train_phase(name: str, params: Params, init: Path | None) -> None:
+    """Train phase ``name`` from the weights in ``init`` (random ones if ``None``), or resume it; write its metrics."""
+    from mirasol.training.trainer import run_phase
+
+    config, model = getattr(params, name), model_config(params)
+    out, runs = paths.BUILD / name, paths.RUNS / name
+    metrics = run_phase(
+        name, config, params.training, params.clip, model, paths.SHARDS, paths.TOKENIZER, init, out, runs
+    )
+    write_json(paths.REPORTS / f"{name}.json", metrics)

@@ -1,0 +1,191 @@
+"""Workspaces: a folder of its own for other data, other parameters or an experiment, one shared cache.
+
+Two pipelines in one folder would take turns; two workspaces run side by side, and what one of them has
+computed the other takes from the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mirasol.core.errors import MirasolError
+from mirasol.pipeline.dvc import dvc
+from mirasol.pipeline.dvc.command import CommandError, git, mirasol
+from mirasol.pipeline.dvc.lock import hold
+from mirasol.tasks.registry import ADAPTERS
+
+WORKSPACES = Path("runs", "workspaces")
+ANNOTATIONS = ("annotations.csv", "annotations.jsonl")
+WITHOUT_ANNOTATIONS = ("drone", "fsdd")
+_BASE = "refs/mirasol/base"  # the commit of the project that the workspace started from
+_TIP = "refs/mirasol/tip"  # our own commit on top of it
+
+
+def make_workspace(
+    name: str,
+    *,
+    root: str | Path = ".",
+    params: str | Path | None = None,
+    data: str | Path | None = None,
+    adapter: str = "generic",
+    annotations: str | Path | None = None,
+    options: Sequence[str] = (),
+    fill: Callable[[Path], None] | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
+
+    ``params`` becomes its params.yaml and ``data`` its data set, both committed there. Called again it keeps what
+    the workspace has computed, and follows the project's HEAD unless somebody has worked in it.
+
+    Args:
+        root: the project's folder.
+        params: a complete params file (recipes/*.yaml); the project's committed one if ``None``.
+        data: a folder of media; the project's own data if ``None``.
+        adapter: how ``data`` is read: `mirasol data import ADAPTER`.
+        annotations: for `generic` a .csv or .jsonl file (default: annotations.csv or annotations.jsonl in ``data``),
+            for a published set the folder with its own files (default: ``data``); `drone` and `fsdd` have none.
+        options: further ones of the import, such as ``--skip-missing``.
+        fill: puts data and pipeline into the folder, and what it adds into git's index, in place of ``data``.
+
+    Returns:
+        The workspace's folder.
+
+    Raises:
+        MirasolError: the project has no commit, the name is no folder name, a file is missing, or the data cannot
+            be imported. What was already made stays, and the next call goes on from there.
+    """
+    root = Path(root).resolve()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise MirasolError(f"workspace name `{name}`: use letters, digits, `.`, `_` and `-`, a letter or digit first")
+    recipe = _existing(params, "--params") if params is not None else None
+    media = _existing(data, "--data") if data is not None else None
+    if media is None and (annotations is not None or options):
+        raise MirasolError("--annotations and options of the import go with --data, the folder with the media")
+    listed = _annotations(media, adapter, annotations) if media is not None else []
+    head = _head(root, say)
+    folder = root / WORKSPACES / name
+    if not (folder / ".git").exists():
+        _clone(root, folder)
+    with hold(folder, "mirasol workspace", say=say):
+        new = _follow(folder, root, head, say)
+        if new and (recipe or media or fill):
+            # results of the project's own data and parameters; stages that are the same come from the run cache
+            git(folder, "rm", "-q", "--ignore-unmatch", "dvc.lock", "reports/*.json")
+        if recipe:
+            shutil.copyfile(recipe, folder / "params.yaml")
+            git(folder, "add", "params.yaml")
+        if media:
+            words = ["data", "import", adapter, *listed, "--media", str(media), "--out", "data", *options]
+            mirasol(folder, *words, on_line=say)
+            dvc.add(folder, "data", on_line=say)
+            git(folder, "add", "data.dvc")
+        elif fill:
+            fill(folder)
+        elif (folder / "data.dvc").exists():
+            _checkout(folder, say)
+        if git(folder, "status", "--porcelain", "--untracked-files=no"):
+            _commit(folder, f"Workspace {name}")
+        git(folder, "update-ref", _TIP, "HEAD")
+    return folder
+
+
+def _existing(path: str | Path, option: str) -> Path:
+    found = Path(path).expanduser().resolve()
+    if not found.exists():
+        raise MirasolError(f"{option} {path}: no such file or folder")
+    return found
+
+
+def _annotations(media: Path, adapter: str, named: str | Path | None) -> list[str]:
+    """The option of the import that names the annotations; none for sets without."""
+    if adapter in WITHOUT_ANNOTATIONS:
+        if named is not None:
+            raise MirasolError(f"--annotations {named}: {adapter} is read from the names of its files, it has none")
+        return []
+    if adapter != "generic" and adapter not in ADAPTERS:
+        known = ", ".join(["generic", *WITHOUT_ANNOTATIONS, *ADAPTERS])
+        raise MirasolError(f"--adapter {adapter}: expected one of {known}")
+    if named is not None:
+        return ["--annotations", str(_existing(named, "--annotations"))]
+    if adapter in ADAPTERS:
+        return ["--annotations", str(media)]
+    found = [media / name for name in ANNOTATIONS if (media / name).is_file()]
+    if len(found) != 1:
+        what = "has both" if found else "has neither"
+        raise MirasolError(
+            f"{media} {what} {' and '.join(ANNOTATIONS)}: one of them must list the media beside it, with the columns "
+            "media, start, end, prompt, answers, split, group; or name the file with --annotations"
+        )
+    return ["--annotations", str(found[0])]
+
+
+def _head(root: Path, say: Callable[[str], None]) -> str:
+    try:
+        head = git(root, "rev-parse", "--verify", "HEAD^{commit}")
+        changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", "src", "flows", "dvc.yaml")
+    except CommandError as error:
+        raise MirasolError(f"{root} is no git repository with a commit, and a workspace is a clone: {error}") from None
+    if changed:
+        files = ", ".join(line[3:] for line in changed.splitlines()[:5])
+        say(f"note: changes that are not committed stay out of the workspace: {files}")
+    return head
+
+
+def _clone(root: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        git(root, "clone", "--quiet", "--local", "--no-checkout", str(root), str(part))
+        (part / ".dvc").mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the project's remotes and credentials, if it has any
+            shutil.copyfile(root / ".dvc" / "config.local", part / ".dvc" / "config.local")
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _follow(folder: Path, root: Path, head: str, say: Callable[[str], None]) -> bool:
+    """Check out the project's ``head``; whether that is a new base. Work that somebody did there is kept."""
+    refs = {}
+    for name in (_BASE, _TIP):
+        with contextlib.suppress(CommandError):
+            refs[name] = git(folder, "rev-parse", "--verify", "--quiet", name)
+    if refs.get(_BASE) == head:
+        return False
+    ours = ("dvc.lock", "params.yaml", "data.dvc")
+    if _TIP in refs:
+        listed = [line[3:] for line in git(folder, "status", "--porcelain", "--untracked-files=no").splitlines()]
+        edited = [path for path in listed if path not in ours and not path.startswith("reports/")]
+        if edited or git(folder, "rev-parse", "HEAD") != refs[_TIP]:
+            what = ", ".join(edited[:5]) or "commits"
+            say(f"note: {folder} has work of its own ({what}): it stays on {refs[_BASE][:10]}, not on {head[:10]}")
+            return False
+    git(folder, "fetch", "--quiet", str(root), "HEAD")
+    git(folder, "checkout", "--quiet", "--force", "-B", "workspace", head)
+    dvc.call(folder, "cache", "dir", "--local", dvc.cache_dir(root), on_line=say)
+    dvc.call(folder, "config", "--local", "cache.type", "reflink,hardlink,copy", on_line=say)
+    git(folder, "update-ref", _BASE, head)
+    return True
+
+
+def _checkout(folder: Path, say: Callable[[str], None]) -> None:
+    try:
+        dvc.call(folder, "checkout", "data.dvc", on_line=say)
+    except CommandError:
+        dvc.call(folder, "pull", "data.dvc", on_line=say)
+
+
+def _commit(folder: Path, message: str) -> None:
+    identity: list[str] = []
+    for key, value in (("user.name", "mirasol"), ("user.email", "mirasol@localhost")):
+        try:
+            git(folder, "config", key)
+        except CommandError:
+            identity += ["-c", f"{key}={value}"]
+    git(folder, *identity, "commit", "--quiet", "--no-verify", "--all", "--message", message)

@@ -1,0 +1,1 @@
+"""Sources of a stream: files, folders, cameras, network addresses, synthetic frames."""

@@ -1,0 +1,262 @@
+"""One way from the original annotation files of a published set to a data folder; a set only says how its rows read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import sha256_file
+from mirasol.data.manifest import CLASSIFY_PROMPT, SPLITS, Example, check_example, example_of, listing
+from mirasol.tasks.base.annotations import Annotations
+from mirasol.tasks.base.media_patterns import MediaFolder, check_pattern, fill
+from mirasol.tasks.base.writer import check_link, examine, refuse_world, summarise, write_data
+
+SHOWN_MISSING = 10
+VAL_OF = 20  # one group in so many of the train split becomes the val split of a set that has none
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a published set."""
+
+    where: str  # file and line, or file and index
+    id: str
+    names: Mapping[str, str | int]  # what a pattern for media names may use
+    group: str  # the source video
+    answers: tuple[str, ...]
+    prompt: str = CLASSIFY_PROMPT
+    task: str = "qa"
+    family: str = "classify"
+    start: float | None = None
+    end: float | None = None
+    options: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # what the summary counts, of sets with classes
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A published set: which files it has, what its media are called, and how its rows read."""
+
+    name: str  # `mirasol data import NAME`
+    about: str  # one sentence for the help
+    licence: str  # of the annotations, "none stated" where nobody states one
+    files: Mapping[str, tuple[str, ...]]  # published split -> names of its file, the first that is there counts
+    splits: Mapping[str, str]  # published split -> one of SPLITS
+    fields: tuple[str, ...]  # what patterns may name
+    patterns: tuple[str, ...]  # the usual names of the media, tried in this order
+    read: Callable[[Annotations, Path, str], Iterator[Row]]  # the rows of a published split in a file
+
+
+def import_set(
+    adapter: Adapter,
+    annotations: Path,
+    media: Path | None,
+    out: Path,
+    *,
+    splits: Sequence[str] = (),
+    patterns: Sequence[str] = (),
+    link: str = "",
+    skip_missing: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Write ``out/manifest.jsonl``, ``out/media/...`` and the summary ``out/import.json``.
+
+    Args:
+        annotations: the folder with the set's own annotation files.
+        media: the folder with the videos or sounds; ``None`` in a dry run: nothing is looked up.
+        splits: published splits to take, each as ``name`` or as ``name=split`` to use it as another of ours;
+            empty: all whose files are there.
+        patterns: names of the media below ``media``, instead of the set's usual ones: ``video{video_id}.mp4``;
+            ``*`` stands for any characters within one name, and the first pattern that finds a file counts.
+        link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
+            are; empty: as the import before, else a copy.
+        skip_missing: leave out rows whose file is missing, and list them, instead of failing.
+        dry_run: write nothing; missing media are listed, not refused.
+
+    Returns:
+        The summary.
+
+    Raises:
+        MirasolError: files are missing, or rows are wrong (all are listed), or rows name missing media.
+    """
+    check_link(link)
+    if media is None and not dry_run:
+        raise MirasolError("--media is missing: name the folder with the media, or only count the rows with --dry-run")
+    if media is not None and not media.is_dir():
+        raise MirasolError(f"{media}: no such folder: --media names the folder with the media of {adapter.name}")
+    if not dry_run:
+        refuse_world(out)
+    for pattern in patterns or adapter.patterns:
+        check_pattern(pattern, adapter.fields)
+    found = Annotations(annotations)
+    mapping, chosen, absent = _choose(adapter, found, splits)
+    rows = [(split, row) for split, path in chosen.items() for row in adapter.read(found, path, split)]
+    ours = _splits(rows, mapping)
+    examples, lost = _examples(adapter, found, rows, ours, media, patterns or adapter.patterns)
+    if found.wrong:
+        raise MirasolError(listing(f"{len(found.wrong)} error(s) in the annotations", found.wrong))
+    if lost and not (skip_missing or dry_run):
+        title = (
+            f"{len(lost)} of {len(rows)} rows have no file below {media} named "
+            f"{' or '.join(patterns or adapter.patterns)}: bring the files, give their names with --pattern, or leave "
+            "these rows out with --skip-missing"
+        )
+        first = {name: where for where, name in reversed(lost)}
+        rows_of = Counter(name for _, name in lost)
+        lines = [f"{first[name]}: {name}, of {count} row(s)" for name, count in rows_of.items()]
+        raise MirasolError(listing(title, lines, SHOWN_MISSING))
+    facts = {
+        "set": adapter.name,
+        "files": {name: sha256_file(annotations / name) for name in sorted(found.used)},
+        "rows": dict(Counter(split for split, _ in rows)),
+        "used_as": {split: mapping[split] for split in chosen},
+        "absent": absent,
+        **_notes(found, rows, ours, mapping),
+    }
+    if media is not None:
+        facts |= {"skipped_rows": len(lost), "missing_media": sorted({name for _, name in lost})}
+    if dry_run or media is None:
+        return facts | summarise(examples) | (examine(media, examples) if media else {})
+    if not examples:
+        raise MirasolError(f"{annotations}: no row is left, {len(lost)} have no file: is --media {media} right?")
+    return write_data(out, media, examples, link, facts)
+
+
+def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Example], dict[str, Any]]:
+    """The examples of one published split, with the ids that an import gives them, and notes as in its summary.
+
+    Nothing is looked up among media: each example names the file that is usual for the set.
+
+    Raises:
+        MirasolError: files are missing, or rows are wrong (all are listed).
+    """
+    found = Annotations(annotations)
+    mapping, chosen, _ = _choose(adapter, found, [split])
+    rows = [(split, row) for row in adapter.read(found, chosen[split], split)]
+    examples, _ = _examples(adapter, found, rows, [mapping[split]] * len(rows), None, adapter.patterns)
+    if found.wrong:
+        raise MirasolError(listing(f"{len(found.wrong)} error(s) in the annotations", found.wrong))
+    return examples, dict(found.notes)
+
+
+def _choose(
+    adapter: Adapter, found: Annotations, wanted: Sequence[str]
+) -> tuple[dict[str, str], dict[str, Path], list[str]]:
+    """Published split -> ours; published split -> the file to read; published splits whose files are not there."""
+    mapping, names = dict(adapter.splits), []
+    for text in wanted:
+        name, _, other = text.partition("=")
+        if name not in adapter.files or (other or "train") not in SPLITS:
+            raise MirasolError(
+                f"--split {text!r}: expected one of {', '.join(adapter.files)}, and after a `=` one of "
+                f"{', '.join(SPLITS)}: {adapter.name} has these splits"
+            )
+        names.append(name)
+        mapping[name] = other or mapping[name]
+    chosen, absent = {}, []
+    for name, files in adapter.files.items():
+        if names and name not in names:
+            continue
+        path = found.find(*files)
+        if path is None:
+            absent.append(name)
+        else:
+            chosen[name] = path
+    if (names and absent) or not chosen:
+        lacking = sorted({" or ".join(adapter.files[name]) for name in absent})
+        raise MirasolError(f"{found.folder}: no file {', no file '.join(lacking)}: --annotations is their folder")
+    return mapping, chosen, absent
+
+
+def _splits(rows: Iterable[tuple[str, Row]], mapping: Mapping[str, str]) -> list[str]:
+    """Our split of each row: as published, and a val split out of train, by group, if the set has none."""
+    needs_val = "val" not in mapping.values()
+    splits = []
+    for published, row in rows:
+        split = mapping[published]
+        splits.append("val" if needs_val and split == "train" and for_val(row.group) else split)
+    return splits
+
+
+def for_val(group: str) -> bool:
+    """Whether a group of the train split goes to val, of a set without one: the same on every machine."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % VAL_OF == 0
+
+
+def _examples(
+    adapter: Adapter,
+    found: Annotations,
+    rows: Sequence[tuple[str, Row]],
+    ours: Sequence[str],
+    media: Path | None,
+    patterns: Sequence[str],
+) -> tuple[list[Example], list[tuple[str, str]]]:
+    """The examples of the rows, and (where, name) of those whose file is missing."""
+    files = MediaFolder(media, patterns) if media is not None else None
+    astray = set(_astray(rows, ours))
+    seen: Counter[str] = Counter()
+    known: dict[tuple[str | int, ...], list[str]] = {}
+    examples: list[Example] = []
+    lost: list[tuple[str, str]] = []
+    for (_, row), split in zip(rows, ours, strict=True):
+        usual = "*".join(fill(patterns[0], row.names))
+        key = tuple(row.names.values())
+        if key not in known:
+            known[key] = files.find(row.names) if files else [usual]
+        names = known[key] or [usual]
+        seen[row.id] += 1
+        values = {
+            "id": row.id if seen[row.id] == 1 else f"{row.id}#{seen[row.id]}",
+            "media": f"media/{names[0]}",
+            "start": row.start,
+            "end": row.end,
+            "task": row.task,
+            "prompt": row.prompt,
+            "answers": row.answers,
+            "split": split,
+            "group": f"{row.group}@{split}" if row.group in astray else row.group,
+            "family": row.family,
+            "licence": adapter.licence,
+            "options": row.options,
+        }
+        errors = check_example(values)
+        if len(names) > 1:
+            errors.append(f"several files are named so, {', '.join(names[:3])}: choose with a narrower --pattern")
+        found.wrong += [f"{row.where}: {error}" for error in errors]
+        if not known[key]:
+            lost.append((row.where, usual))
+        elif not errors:
+            examples.append(example_of(values))
+    return examples, lost
+
+
+def _astray(rows: Iterable[tuple[str, Row]], ours: Iterable[str]) -> list[str]:
+    """Groups that the published splits part: a source video that is in two of them."""
+    splits: dict[str, set[str]] = {}
+    for (_, row), split in zip(rows, ours, strict=True):
+        splits.setdefault(row.group, set()).add(split)
+    return sorted(group for group, names in splits.items() if len(names) > 1)
+
+
+def _notes(
+    found: Annotations, rows: Sequence[tuple[str, Row]], ours: Sequence[str], mapping: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the reader of the summary should know of the splits, the classes and the ids."""
+    notes = dict(found.notes)
+    if "val" not in mapping.values():
+        notes["val_from_train"] = f"one group in {VAL_OF}, by its hash: {ours.count('val')} rows"
+    notes["groups_in_several_splits"] = _astray(rows, ours)
+    classes = Counter(name for _, row in rows for name in row.classes)
+    if classes:
+        notes["classes"] = {"distinct": len(classes), "counts": dict(sorted(classes.items()))}
+    ids = Counter(row.id for _, row in rows)
+    notes["repeated_ids"] = sorted(name for name, count in ids.items() if count > 1)
+    alike = [row.id for _, row in rows if row.options.count(row.answers[0]) > 1]
+    if any(row.options for _, row in rows):
+        notes["right_option_stands_twice"] = alike
+    return notes

@@ -1,0 +1,223 @@
+"""What every import ends with: media in their place, the manifest, and the summary beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.core.files import disk_error, sha256_file, write_json
+from mirasol.core.progress import Progress
+from mirasol.data.linked_media import LISTING, write_listing
+from mirasol.data.manifest import SPLITS, Example, write_manifest
+
+SUMMARY = "import.json"
+LINKS = ("copy", "hardlink", "symlink")
+HEAD = 1 << 16  # bytes that are compared before whole files are read
+COMMON = 20  # answers that the summary names
+
+
+def write_data(
+    out: Path, media: Path, examples: Sequence[Example], link: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Bring the media of ``examples`` to ``out/media``, write ``out/manifest.jsonl`` and then ``out/import.json``.
+
+    Args:
+        media: the folder that the examples' paths, without their ``media/``, start from.
+        link: one of LINKS, or "" for that of an import before, else a copy.
+        facts: what the adapter knows, for the summary.
+
+    Returns:
+        The summary.
+
+    Raises:
+        MirasolError: the disk cannot be written, or an import before brought the media in otherwise; the old
+            manifest stays.
+    """
+    linked = media_linked(out, link)
+    paths = sorted({e.media.removeprefix("media/") for e in examples})
+    summary = {**facts, **summarise(examples), **examine(media, examples)}
+    if linked:
+        link_folder(media, out / "media")
+    else:
+        with Progress("import", len(paths), "files") as progress:
+            for path in paths:
+                place(media / path, out / "media" / path, link or "copy")
+                progress.advance()
+    # A summary beside another manifest would lie: it goes first and comes back last.
+    (out / SUMMARY).unlink(missing_ok=True)
+    write_manifest(out / "manifest.jsonl", examples)
+    if linked:
+        write_listing(out, (f"media/{path}" for path in paths))
+    else:
+        (out / LISTING).unlink(missing_ok=True)  # of links that somebody has replaced by files
+    kept = {out / "media" / path for path in paths}
+    summary["unused_media"] = sum(p.is_file() and p not in kept for p in (out / "media").rglob("*"))
+    summary["manifest_sha256"] = sha256_file(out / "manifest.jsonl")
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def summarise(examples: Sequence[Example]) -> dict[str, Any]:
+    """Counts of ``examples``: rows, clips, media and groups, per split, family, task, and of their answers."""
+    splits = {}
+    for split in SPLITS:
+        rows = [e for e in examples if e.split == split]
+        clips = {(e.media, e.start, e.end) for e in rows}
+        if rows:
+            splits[split] = {"examples": len(rows), "clips": len(clips), "groups": len({e.group for e in rows})}
+    learnt = {e.answers[0] for e in examples if e.split == "train"}
+    known: dict[str, float] = {}  # of the rows of val and test, the share whose answer the train split has
+    for split in ("val", "test"):
+        rows = [e for e in examples if e.split == split]
+        if rows and learnt:
+            known[split] = round(sum(not learnt.isdisjoint(e.answers) for e in rows) / len(rows), 4)
+    answers = Counter(e.answers[0] for e in examples)
+    return {
+        "examples": len(examples),
+        "clips": sum(counts["clips"] for counts in splits.values()),
+        "media": len({e.media for e in examples}),
+        "groups": len({e.group for e in examples}),
+        "splits": splits,
+        "tasks": dict(sorted(Counter(e.task for e in examples).items())),
+        "families": dict(sorted(Counter(e.family for e in examples if e.family).items())),
+        "answers": {"distinct": len(answers), "known_from_train": known, "most_common": most_common(answers)},
+    }
+
+
+def most_common(counts: Counter[str]) -> list[list[Any]]:
+    """The first of ``counts`` with their numbers, equal ones by name: the same on every run."""
+    return [[name, n] for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMON]]
+
+
+def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
+    """What the media are like: those without sound, those that cannot be opened, and equal ones across splits."""
+    from mirasol.media.probe import status_of  # PyAV takes a while to load
+
+    splits: dict[str, set[str]] = {}
+    for example in examples:
+        splits.setdefault(example.media.removeprefix("media/"), set()).add(example.split)
+    silent, blind, partial, unreadable = [], [], [], []
+    with Progress("look into media", len(splits), "files") as progress:
+        for name in sorted(splits):
+            status = status_of(media / name, upto=0.0)
+            if status.info is None:
+                unreadable.append(status.reason.replace(f"{media}{os.sep}", ""))
+            else:
+                if not status.info.has_audio:
+                    silent.append(name)
+                if not status.info.has_video:
+                    blind.append(name)
+                if status.kind == "partial":
+                    partial.append(f"{name}: {status.reason}")
+            progress.advance()
+    return {
+        "media_without_audio": silent,
+        "media_without_video": len(blind),
+        "media_partial": partial,
+        "media_unreadable": unreadable,
+        "duplicates_across_splits": duplicates(media, splits),
+    }
+
+
+def duplicates(media: Path, splits: Mapping[str, set[str]]) -> list[dict[str, Any]]:
+    """Different files of equal content that stand in different splits, by SHA-256.
+
+    Only files that could be equal are read: of one size, then of one beginning.
+    """
+    groups = _alike([sorted(splits)], splits, lambda name: str((media / name).stat().st_size))
+    groups = _alike(groups, splits, lambda name: _head(media / name))
+    with Progress("compare media", sum(map(len, groups)), "files") as progress:
+
+        def whole(name: str) -> str:
+            progress.advance()
+            return sha256_file(media / name)
+
+        groups = _alike(groups, splits, whole)
+    return [
+        {"sha256": sha256_file(media / group[0]), "media": {name: sorted(splits[name]) for name in group}}
+        for group in groups
+    ]
+
+
+def _alike(groups: Iterable[Sequence[str]], splits: Mapping[str, set[str]], key: Any) -> list[list[str]]:
+    """``groups`` parted by ``key`` of their members; those within one split or of one member are left out."""
+    found: list[list[str]] = []
+    for group in groups:
+        parted: dict[str, list[str]] = {}
+        for name in group:
+            parted.setdefault(key(name), []).append(name)
+        found += [g for g in parted.values() if len(g) > 1 and len(set().union(*(splits[name] for name in g))) > 1]
+    return found
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(HEAD)).hexdigest()
+
+
+def refuse_world(out: Path) -> None:
+    """Raise :class:`MirasolError` if ``out`` holds the built-in world, whose questions are not those of other data."""
+    if (out / "families.json").exists():
+        raise MirasolError(
+            f"{out} holds the built-in world (families.json describes its questions): "
+            "choose an empty folder with --out, or move the old data away"
+        )
+
+
+def check_link(link: str) -> None:
+    """Raise :class:`MirasolError` if ``link`` is neither one of LINKS nor ""."""
+    if link and link not in LINKS:
+        raise MirasolError(f"link: {link!r} is not one of {', '.join(LINKS)}")
+
+
+def media_linked(out: Path, link: str) -> bool:
+    """Whether the media stay where they are, behind a link, as ``link`` or the import before says.
+
+    Raises:
+        MirasolError: the two contradict each other: copies would go into somebody's folder, or be left behind.
+    """
+    there = out / "media"
+    if there.is_symlink() and link in ("copy", "hardlink"):
+        raise MirasolError(f"{there} is a link to media elsewhere: use --link symlink, or another folder with --out")
+    if link == "symlink" and there.exists() and not there.is_symlink():
+        raise MirasolError(f"{there} holds media itself: move it away, or choose another folder with --out")
+    return link == "symlink" or there.is_symlink()
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make ``target`` a link to the folder ``source``, in one step, also where it was a link to another."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(source.resolve(), target_is_directory=True)
+        temporary.replace(target)
+    except OSError as error:
+        raise disk_error(error, target) or error from error
+
+
+def place(source: Path, target: Path, link: str) -> None:
+    """Copy or link ``source`` to ``target``, whole or not at all; nothing to do where it is there already."""
+    have, want = (target.stat() if target.exists() else None), source.stat()
+    if have and (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns):
+        return
+    temporary = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:16]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        if link == "hardlink":
+            os.link(source.resolve(), temporary)
+        else:
+            shutil.copy2(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if link == "hardlink":
+            raise MirasolError(f"cannot link {source} to {target} ({error.strerror}): use --link copy") from error
+        raise disk_error(error, target) or error from error

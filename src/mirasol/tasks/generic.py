@@ -1,0 +1,212 @@
+"""Your own videos: a CSV or JSONL file of annotations and a folder of media to a data folder.
+
+One row is one example. Columns (JSONL: keys):
+
+======== ======== ===========================================================================================
+media    required path below the media folder
+answers  required CSV: separated by ``|``; JSONL: a list, or one text. The first is learnt, any counts as right
+start    optional seconds; empty: the beginning
+end      optional seconds; empty: the end
+prompt   optional empty: the task's own, for ``qa`` the classification prompt
+task     optional ``qa`` (default), ``caption`` or ``audio_class``
+group    optional source video, if several files or clips were cut from one; empty: the media path
+split    optional ``train``, ``val`` or ``test``; empty: by a hash of the group, 80/10/10
+family   optional kind of question, for the report
+licence  optional
+options  optional of a multiple choice, like ``answers``; the first of the answers is the right one
+id       optional empty: the annotation file's name and the row's number
+======== ======== ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mirasol.core.errors import MirasolError
+from mirasol.data.manifest import (
+    AUDIO_PROMPT,
+    CAPTION_PROMPT,
+    CLASSIFY_PROMPT,
+    FIELDS,
+    Example,
+    check_example,
+    example_of,
+    listing,
+)
+from mirasol.data.storage import is_url
+from mirasol.tasks.base.writer import check_link, refuse_world, write_data
+
+REQUIRED = ("media", "answers")
+PROMPTS = {"qa": CLASSIFY_PROMPT, "caption": CAPTION_PROMPT, "audio_class": AUDIO_PROMPT}
+TENTHS = ("train",) * 8 + ("val", "test")  # of the groups without a split
+SHOWN_MISSING = 10
+
+
+def import_generic(
+    annotations: Path, media: Path, out: Path, *, link: str = "", skip_missing: bool = False
+) -> dict[str, Any]:
+    """Write ``out/manifest.jsonl``, ``out/import.json`` and ``out/media/...``; copies only what is not there already.
+
+    Args:
+        annotations: a ``.csv`` or ``.jsonl`` file, UTF-8.
+        media: the folder that the rows' paths start from.
+        link: ``copy``, ``hardlink`` to take no room on the same disk, or ``symlink`` to leave the media where they
+            are; empty: as the import before, else a copy.
+        skip_missing: leave out rows whose file is missing, and count them, instead of failing.
+
+    Returns:
+        The summary, which also stands in ``out/import.json``.
+
+    Raises:
+        MirasolError: rows are wrong or name missing files (each listed as ``file:line``), ``out`` holds
+            another kind of data set, or it cannot be written.
+    """
+    check_link(link)
+    if not media.is_dir():
+        raise MirasolError(
+            f"{media}: no such folder: --media names the folder that the paths of {annotations} start from"
+        )
+    refuse_world(out)
+    rows = list(_rows(annotations))
+    examples, missing = _examples(annotations, media, rows)
+    if missing and not skip_missing:
+        title = (
+            f"{len(missing)} of {len(rows)} rows name a file that is not below {media}: bring the files, "
+            "mend the paths, or leave these rows out with --skip-missing"
+        )
+        if any(is_url(str(row.get("media"))) for _, row in rows):
+            title += "; media behind URLs are no files: rows of them go into manifest.jsonl itself (docs/data.md)"
+        raise MirasolError(listing(title, missing, SHOWN_MISSING))
+    if not examples:
+        raise MirasolError(
+            f"{annotations}: no row is left, {len(missing)} name missing files: is --media {media} right?"
+        )
+    return write_data(out, media, examples, link, {"set": "generic", "skipped_rows": len(missing)})
+
+
+def split_of(group: str) -> str:
+    """The split of a group that the annotations give none: the same on every machine, 80/10/10."""
+    return TENTHS[int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 10]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, row) of every row; empty cells are left out."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise MirasolError(
+            f"{path}: annotations are a .csv file with a header, or a .jsonl file with one object a line"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MirasolError(f"{path}: no such file: --annotations names a .csv or .jsonl file") from None
+    except UnicodeDecodeError as error:
+        raise MirasolError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    yield from _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        _check_columns(f"{path}:1", list(reader.fieldnames or []))
+        for row in reader:
+            if None in row or None in row.values():
+                raise MirasolError(
+                    f"{path}:{reader.line_num}: {len(reader.fieldnames or [])} columns in the header, but another "
+                    'number here: put texts with commas in quotes, "like, this"'
+                )
+            cells: dict[str, Any] = {name: cell.strip() for name, cell in row.items() if cell.strip()}
+            for name in ("start", "end"):
+                if name in cells:
+                    cells[name] = _number(cells[name])
+            for name in {"answers", "options"} & set(cells):
+                cells[name] = [text.strip() for text in cells[name].split("|") if text.strip()]
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise MirasolError(f"{path}:{reader.line_num}: no CSV: {error}") from error
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise MirasolError(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise MirasolError(f'{path}:{number}: expected one JSON object, like {{"media": …, "answers": […]}}')
+        _check_columns(f"{path}:{number}", [*row, *(name for name in REQUIRED if name not in row)])
+        row = {name: value for name, value in row.items() if value not in (None, "")}
+        if isinstance(row.get("answers"), str):
+            row["answers"] = [row["answers"]]
+        yield number, row
+
+
+def _check_columns(where: str, names: list[str]) -> None:
+    wrong = []
+    for name in names:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1)
+            wrong.append(f"unknown column {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    wrong += [f"no column {name!r}" for name in REQUIRED if name not in names]
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+        raise MirasolError(f"{where}: one column, {names[0]!r}: save the file with commas between its columns")
+    if wrong:
+        raise MirasolError(f"{where}: {'; '.join(wrong)}. Columns: {', '.join(FIELDS)}")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the check of the field says what is wrong with it
+
+
+def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -> tuple[list[Example], list[str]]:
+    """Examples of the rows whose file is there, and ``file:line`` of the others."""
+    splits = {str(row.get("group", row.get("media"))): row["split"] for _, row in rows if "split" in row}
+    examples: list[Example] = []
+    missing: list[str] = []
+    wrong: list[str] = []
+    lines: dict[str, int] = {}
+    there: dict[str, bool] = {}
+    for number, (line, row) in enumerate(rows):
+        name = row.get("media", "")
+        group = str(row.get("group", name))
+        values: dict[str, Any] = {
+            "id": f"{path.stem}-{number:06d}",
+            "start": None,
+            "end": None,
+            "task": "qa",
+            "prompt": PROMPTS.get(str(row.get("task", "qa")), CLASSIFY_PROMPT),
+            "answers": [],
+            "group": group,
+            "split": splits.get(group) or split_of(group),
+            "family": "",
+            "licence": "",
+        } | row
+        errors = check_example({"media": None} | values)
+        if not errors and lines.setdefault(values["id"], line) != line:
+            errors.append(f"id {values['id']!r} stands in line {lines[values['id']]} already")
+        if not errors and values["split"] != splits.setdefault(group, values["split"]):
+            errors.append(f"group {group!r} is in the splits {values['split']!r} and {splits[group]!r}: choose one")
+        wrong += [f"{path}:{line}: {error}" for error in errors]
+        if errors:
+            continue
+        if name not in there:
+            there[name] = (media / name).is_file()
+        if not there[name]:
+            missing.append(f"{path}:{line}: {name}")
+            continue
+        examples.append(example_of(values | {"media": f"media/{name}"}))
+    if wrong:
+        raise MirasolError(listing(f"{len(wrong)} error(s) in the annotations", wrong))
+    return examples, missing

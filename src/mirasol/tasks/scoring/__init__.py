@@ -1,0 +1,1 @@
+"""Scores without torch: normalisation, metrics, statistics, comparisons."""

@@ -1,0 +1,78 @@
+"""VGG-Sound: ten seconds of YouTube each, one of 309 classes of sound whose source is seen (Chen et al. 2020).
+
+Files: ``vggsound.csv`` without a header, rows ``ytid,start second,label,split`` (train or test), or for the test
+split alone ``test.csv`` without a header, rows ``YTID_000300.mp4,label``: 15,446 of 309 classes. If ``stat.csv`` is
+there (``label,count,group``, no header), a label that it has not is an error.
+
+The supplement of Mirasol3B says 300 classes; the set has 309. The figure is top-1 over the test split. Known
+faults: videos vanish from YouTube, so report how many of the 15,446 are there; many clips hold more than one class
+(VGGSounder re-labels the test split; ``vggsounder.csv`` is not read here). Several clips can come from one video:
+the group is the YouTube id. There is no val split: one is made from train.
+
+Media are the clips as the set names them, cut already: ``YTID_000300.mp4``.
+
+Source: https://www.robots.ox.ac.uk/~vgg/data/vggsound/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mirasol.tasks.base.annotations import Annotations, Record
+from mirasol.tasks.base.importer import Adapter, Row
+
+SPLITS = {"train": "train", "test": "test"}
+
+
+def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
+    known = _known(annotations)
+
+    def row(record: Record) -> Row:
+        if "name" in record.values:
+            name = record.text("name")
+            match = re.fullmatch(r"(.{11})_(\d{6})\.mp4", name)
+            if match is None:
+                raise record.wrong("name", "a name like YTID_000300.mp4, the YTID of 11 characters", name)
+            youtube, start = match[1], int(match[2])
+        else:
+            youtube, start = record.text("youtube_id"), record.integer("start")
+        label = record.one_of("label", known) if known else record.text("label")
+        return Row(
+            where=record.where,
+            id=f"{youtube}_{start:06d}",
+            names={"youtube_id": youtube, "start": start, "label": label},
+            group=youtube,
+            answers=(label,),
+            classes=(label,),
+        )
+
+    if path.name == "test.csv":
+        return annotations.rows(annotations.csv(path, header=("name", "label")), row)
+    records = annotations.csv(path, header=("youtube_id", "start", "label", "split"))
+    return annotations.rows(_of(annotations, records, split), row)
+
+
+def _of(annotations: Annotations, records: Iterator[Record], split: str) -> Iterator[Record]:
+    for name, record in annotations.rows(records, lambda r: (r.one_of("split", SPLITS), r)):
+        if name == split:
+            yield record
+
+
+def _known(annotations: Annotations) -> dict[str, str]:
+    path = annotations.find("stat.csv")
+    records = annotations.csv(path, header=("label", "count", "group")) if path else iter(())
+    return {label: label for label in annotations.rows(records, lambda r: r.text("label"))}
+
+
+ADAPTER = Adapter(
+    name="vggsound",
+    about="VGG-Sound: 309 classes of sound whose source is in the picture.",
+    licence="CC-BY-4.0",
+    files={"train": ("vggsound.csv",), "test": ("vggsound.csv", "test.csv")},
+    splits=SPLITS,
+    fields=("youtube_id", "start", "label"),
+    patterns=("{youtube_id}_{start:06d}.*",),
+    read=read,
+)

@@ -1,0 +1,243 @@
+"""The command line: its commands and options, how it fails, what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mirasol.cli.bench import BENCHMARKS
+from mirasol.cli.main import app, model
+from mirasol.core.errors import MirasolError
+from mirasol.pipeline.params.docs import render
+from mirasol.tasks.protocols.table import PROTOCOLS
+
+ROOT = Path(__file__).parents[3]
+SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
+SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
+SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"}
+# A change here is a change for users: it needs a line in CHANGELOG.md.
+COMMANDS = {
+    "ablate": {"table", "seeds", "jobs", "list_", "dry_run"},
+    "answer": {"file", "question", "bundle", "threads", "provider"},
+    **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
+    "data check": {"shards", "data", "as_json"},
+    "data import drone": {"media", "out"},
+    "data import fsdd": {"media", "out"},
+    "data import generic": {"annotations", "media", "out", "link", "skip_missing"},
+    **{f"data import {name}": SET_OPTIONS for name in SETS},
+    "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
+    "doctor": set(),
+    "compare": {"files", "runs", "out"},
+    "evaluate": {"benchmark", "split", "weights", "data", "out", "wordnet"},
+    "explain": {"clip", "question", "weights", "out"},
+    "model show": {"preset", "file", "frames", "size", "combiner"},
+    "params check": {"file"},
+    "params docs": {"out"},
+    "report": {"out", "markdown"},
+    "run": {"stages", "push", "workspace"},
+    "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet"},
+    "serve": {"bundle", "host", "port", "sessions", "max_upload", "idle", "threads", "provider"},
+    "stage": {"name"},
+    "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider"},
+    "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
+    "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
+    "world": {"out", "clips", "seed", "workers", "hard", "force"},
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "score"])
+def test_help_names_every_benchmark(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        app([command, "--help"], standalone_mode=False)
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [name for name in PROTOCOLS if name not in words] == []
+
+
+def leaves(command: Any, path: str = "") -> dict[str, Any]:
+    """Every command that does something, by its words."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        return {path: command}
+    return {
+        words: leaf
+        for name, child in children.items()
+        for words, leaf in leaves(child, f"{path} {name}".strip()).items()
+    }
+
+
+LEAVES = leaves(typer.main.get_command(app))
+
+
+def mirasol(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    program = [sys.executable, "-c", "from mirasol.cli.main import main; main()", *arguments]
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def test_commands_and_options_are_those_that_are_documented() -> None:
+    assert {words: {p.name for p in leaf.params} - {"help"} for words, leaf in LEAVES.items()} == COMMANDS
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_says_what_it_does_and_what_its_options_mean(words: str) -> None:
+    leaf = LEAVES[words]
+    assert leaf.help
+    assert all(getattr(p, "help", None) for p in leaf.params), "each option has a help text"
+
+
+@pytest.mark.parametrize("words", [w for w in COMMANDS if w not in ("doctor", "params docs")])
+def test_help_shows_an_example(words: str) -> None:
+    assert f"Example:  mirasol {words}" in (LEAVES[words].help or "")
+
+
+def test_help_lists_the_commands() -> None:
+    done = mirasol("--help")
+    assert done.returncode == 0
+    assert {words.split()[0] for words in COMMANDS} <= set(done.stdout.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("stream", {"--bundle", "--file", "--chunks"}), ("export", {"--all-clips", "--steps"})]
+)
+def test_help_of_a_benchmark_shows_its_own_options_too(name: str, own: set[str]) -> None:
+    done = mirasol("bench", name, "--help")
+    assert done.returncode == 0
+    assert {"--json", "--rounds", "--quick", *own} <= set(done.stdout.split())
+    assert f"Example:  mirasol bench {name}" in done.stdout
+
+
+def test_an_error_that_the_user_can_mend_is_one_text_and_status_2(tmp_path: Path) -> None:
+    done = mirasol("params", "check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: params.yaml does not exist: run in the project's folder")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_option_is_status_2_with_a_hint() -> None:
+    done = mirasol("world", "--clip", "3")
+    assert done.returncode == 2
+    assert "--clips" in done.stderr
+
+
+def test_a_bug_shows_its_traceback_and_is_status_1(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "broken.py").write_text(
+        "import mirasol.pipeline.run_stage as run\n"
+        "def fail(*a): raise ZeroDivisionError('bug')\n"
+        "run.load_params = fail\n"
+    )
+    program = (
+        "import broken, sys\nfrom mirasol.cli.main import main\nsys.argv = ['mirasol', 'stage', 'shards']\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: bug" in done.stderr
+
+
+def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['mirasol', 'model', 'show']\n"
+        "from mirasol.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: this needs the package torch: `make setup`, or `pip install 'mirasol[train]'`\n"
+
+
+def test_version() -> None:
+    from mirasol import __version__
+
+    assert mirasol("--version").stdout == f"mirasol {__version__}\n"
+
+
+def test_params_check_counts_what_it_checked() -> None:
+    done = mirasol("params", "check")
+    assert done.returncode == 0, done.stderr
+    assert "all valid" in done.stdout
+
+
+def test_params_docs_writes_the_page(tmp_path: Path) -> None:
+    assert mirasol("params", "docs", "--out", str(tmp_path / "page.md")).returncode == 0
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == render()
+
+
+def test_model_show_counts_the_parameters_of_every_part() -> None:
+    done = mirasol("model", "show")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.split("\n\n")[1].splitlines()[1:]
+    counts = {name: int(count.replace(",", "")) for name, count in (line.rsplit(maxsplit=1) for line in table)}
+    assert counts.pop("total") == sum(counts.values()) > 500_000
+
+
+def test_model_show_has_the_papers_inputs_whatever_the_params_file_says(tmp_path: Path) -> None:
+    done = mirasol("model", "show", "base", "--frames", "512", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("base: 16 chunks of 32 frames of 224 x 224 and 32 x 128 log-mel")
+    assert "the paper's" in done.stdout
+    assert "a stream's state" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preset": "huge"}, "unknown preset `huge`: expected one of demo, tiny, small, base"),
+        ({"preset": "base", "combiner": "mean"}, "unknown combiner `mean`: expected one of transformer"),
+        ({"preset": "small", "frames": 100}, "100 frames in 16 chunks: expected a multiple of 16"),
+        ({"preset": "demo", "frames": 6}, "6 frames in 4 chunks: expected a multiple of 4"),
+        ({"preset": "base", "frames": 0}, "0 frames, expected at least 1"),
+        ({"preset": "base", "frames": 64}, "no such model: tube 8x4x4 is 8 frames long, a chunk has 4"),
+        ({"preset": "base", "size": 60}, "frames of 60 pixels, expected a multiple of 112"),
+    ],
+)
+def test_model_show_refuses_what_it_cannot_build(given: dict[str, Any], message: str) -> None:
+    nothing = {"frames": None, "size": None, "combiner": None, "file": ROOT / "params.yaml"}
+    with pytest.raises(MirasolError, match=message):
+        model.show(**nothing | given)
+
+
+def test_import_prints_its_summary_as_json_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "val_qa.json").write_text(
+        '[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513, "category_id": 1}]'
+    )
+    done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run")
+    assert json.loads(done.stdout)["rows"] == {"val": 1}
+    assert done.stderr == "nothing was written\n"
+
+
+def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:
+    done = mirasol("run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run in the project's folder" in done.stderr
+
+
+def test_answer_refuses_without_importing_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['mirasol', 'answer', 'clip.mp4', 'what?']\n"
+        "from mirasol.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    print(stop.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("error: ")
+
+
+def test_doctor_names_what_it_looked_at() -> None:
+    done = mirasol("doctor")
+    subjects = {line[8:28].strip() for line in done.stdout.splitlines()}
+    assert {"python", "packages", "cores", "memory", "gpu", "codecs", "free disk", "git", "dvc"} <= subjects
+    assert done.returncode == (1 if "\nmissing" in done.stdout else 0)
