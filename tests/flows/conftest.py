@@ -81,6 +81,19 @@ def _healthy(url: str) -> bool:
         return False
 
 
+class _Patient(httpx.HTTPTransport):
+    """Repeats what the server refuses while its database is busy, as Prefect's own client does."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        send = super().handle_request
+
+        def accepted() -> httpx.Response | None:
+            answer = send(request)
+            return answer if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE else answer.close()
+
+        return wait_until("an answer other than 503", accepted)  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     """The server, on a free port, with its database in a temporary folder."""
@@ -100,7 +113,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     url = f"http://127.0.0.1:{port}/api"
     try:
         wait_until(f"the server ({home}/server.log)", lambda: _healthy(url))
-        with httpx.Client(base_url=url, timeout=LIMIT) as api:
+        with httpx.Client(base_url=url, timeout=LIMIT, transport=_Patient()) as api:
             yield Prefect(api, env | {"PREFECT_API_URL": url})
     finally:
         _kill(server)
