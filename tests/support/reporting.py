@@ -11,10 +11,9 @@ from mirasol.core.files import write_json
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import clips_of, read_manifest
 from mirasol.evaluation.attribution.explain_file import look
-from mirasol.evaluation.evaluate import read_families
 from mirasol.evaluation.report.page import write_report
 from mirasol.tasks.scoring.config import EvaluateSpec
-from mirasol.tasks.scoring.metrics import Constant, score
+from mirasol.tasks.scoring.metrics import Constant, read_families, score
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
@@ -79,7 +78,7 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
                     "family": e.family,
                     "prompt": e.prompt,
                     "answers": list(e.answers),
-                    "predicted": {"full": right, "muted": "bell", "blanked": "red", "swapped": None, "shuffled": right},
+                    "predicted": {"unchanged": right, "muted": "bell", "blanked": "red", "swapped": None, "shuffled": right},
                 }
             )
     return rows
@@ -126,7 +125,7 @@ def looked_rows(project: Path, count: int = 6) -> list[dict[str, Any]]:
             clip = shards.arrays(shards.keys.index(row["clip"]))
             answer = look(model, words, clip, shards.spec, row["prompt"], EvaluateSpec().max_answer).answer
             answers = [answer] if len(rows) % 2 else row["answers"]
-            rows.append(row | {"answers": answers, "predicted": row["predicted"] | {"full": answer}})
+            rows.append(row | {"answers": answers, "predicted": row["predicted"] | {"unchanged": answer}})
     return rows
 
 

@@ -55,6 +55,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tasks/scoring/matters.py",
         "tasks/scoring/metrics.py",
         "tasks/scoring/normalise.py",
+        "tasks/scoring/predictions.py",
         "tasks/scoring/statistics.py",
     ),
     "export": (
@@ -92,6 +93,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 # readers that return the bytes as written, or fail; processes, locks and copies.
 NEUTRAL = (
     "core",
+    "data/conditions.py",
     "data/linked_media.py",
     "data/loading/decoded_cache.py",
     "data/loading/failures.py",

@@ -11,9 +11,11 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.evaluation.evaluate import evaluate, read_families
+from mirasol.evaluation.evaluate import Evaluator
 from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.metrics import read_families
 from mirasol.tokenizer import Tokenizer
+from mirasol.training.config import TrainingConfig
 
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 
@@ -21,16 +23,10 @@ SPEC = EvaluateSpec(resamples=100, batch_size=7)
 def run(project: Path, max_damaged: float = 0.0, **changes: Any) -> dict[str, Any]:
     spec = dataclasses.replace(SPEC, **changes)
     build = project / "build"
-    return evaluate(
-        build / "finetune",
-        build / "shards",
-        build / "tokenizer/tokenizer.json",
-        project / "data",
-        spec,
-        build / "evaluate",
-        threads=1,
-        max_damaged=max_damaged,
-    )
+    training = TrainingConfig(threads=1, max_damaged=max_damaged)
+    words = build / "tokenizer/tokenizer.json"
+    evaluator = Evaluator(build / "finetune", build / "shards", words, spec, training)
+    return evaluator.evaluate(project / "data", build / "evaluate")
 
 
 def predictions(project: Path) -> list[dict[str, Any]]:
@@ -49,7 +45,7 @@ def test_every_question_has_a_prediction_in_the_order_of_the_manifest(project: P
     rows = predictions(project)
     assert [row["example_id"] for row in rows] == [e.id for e in asked]
     assert set(rows[0]) == {"example_id", "clip", "group", "family", "prompt", "answers", "predicted"}
-    assert set(rows[0]["predicted"]) == {"full", "muted", "blanked", "swapped", "shuffled"}
+    assert set(rows[0]["predicted"]) == {"unchanged", "muted", "blanked", "swapped", "shuffled"}
 
 
 def test_the_report_counts_every_question(project: Path) -> None:
@@ -63,7 +59,9 @@ def test_the_report_counts_every_question(project: Path) -> None:
 def test_conditions_change_what_the_model_says(project: Path) -> None:
     run(project)
     for condition in ("muted", "blanked", "swapped", "shuffled"):
-        assert any(row["predicted"][condition] != row["predicted"]["full"] for row in predictions(project)), condition
+        assert any(row["predicted"][condition] != row["predicted"]["unchanged"] for row in predictions(project)), (
+            condition
+        )
 
 
 def test_equal_inputs_give_equal_bytes(project: Path) -> None:
@@ -158,7 +156,7 @@ def test_data_without_sound_is_evaluated(project: Path) -> None:
     for path in sorted((project / "build/shards").glob("test-*.idx.json")):
         _silence(path)
     run(project)
-    assert all(row["predicted"]["swapped"] == row["predicted"]["full"] for row in predictions(project))
+    assert all(row["predicted"]["swapped"] == row["predicted"]["unchanged"] for row in predictions(project))
 
 
 def _silence(index: Path) -> None:

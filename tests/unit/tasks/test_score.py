@@ -72,7 +72,7 @@ HASH = "be503722b7a6131b5f6317d1152eb2dab9785d0512d4834e048b140d259a154d"
 
 
 def test_lines_of_the_evaluate_stage_are_taken(annotations: Path) -> None:
-    rows = [{"example_id": name, "predicted": {"full": text, "muted": "x"}, "clip": "c"} for name, text in RIGHT]
+    rows = [{"example_id": name, "predicted": {"unchanged": text, "muted": "x"}, "clip": "c"} for name, text in RIGHT]
     assert scored(annotations, rows)["overall"]["exact_match"] == 1.0
 
 
@@ -102,7 +102,7 @@ def test_repeated_ids_and_broken_lines_are_told_at_once(annotations: Path) -> No
     assert "predictions.jsonl:5: id 'msrvtt-100' stands in line 1 already" in message
 
 
-@pytest.mark.parametrize("predicted", [3, ["a"], {"muted": "a"}, {"full": 3}])
+@pytest.mark.parametrize("predicted", [3, ["a"], {"muted": "a"}, {"unchanged": 3}])
 def test_what_is_no_answer_is_refused(annotations: Path, predicted: Any) -> None:
     assert "predicted: expected a text" in refused(annotations, said(("msrvtt-100", predicted)))
 

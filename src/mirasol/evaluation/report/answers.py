@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mirasol.data.conditions import Condition
 from mirasol.evaluation.report.html import Album, chips, interval, missing, percent, section, text, title
 from mirasol.evaluation.report.project import Looked
 from mirasol.evaluation.report.sections import gauge
@@ -13,7 +14,7 @@ from mirasol.tasks.scoring.metrics import CONDITIONS
 from mirasol.tasks.scoring.normalise import exact_match
 
 CONDITION_WORDS = {
-    "full": "clip as it is",
+    "unchanged": "clip as it is",
     "muted": "sound muted",
     "blanked": "picture blanked",
     "swapped": "another clip's sound",
@@ -125,7 +126,7 @@ def _heat(cell: Mapping[str, Any], held: bool | None, needed: bool) -> str:
     )
 
 
-def is_right(prediction: Prediction, condition: str = "full") -> bool:
+def is_right(prediction: Prediction, condition: str = Condition.unchanged) -> bool:
     """Whether the answer under ``condition`` counts."""
     return exact_match(prediction["predicted"].get(condition), prediction["answers"])
 
@@ -202,7 +203,7 @@ def gallery_section(
 def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: Album, found: Looked | None) -> str:
     right = is_right(prediction)
     predicted = prediction["predicted"]
-    answer = predicted.get("full")
+    answer = predicted.get("unchanged")
     expected = "" if right else f'<p class="expected">expected <b>{text(" / ".join(prediction["answers"]))}</b></p>'
     lost = [c for c in CONDITIONS[1:] if predicted.get(c) is not None]
     changed = chips([(SHORT_WORDS[c], predicted[c], is_right(prediction, c)) for c in lost])
@@ -224,6 +225,6 @@ def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: 
 def _short_answer(prediction: Prediction) -> str:
     right = is_right(prediction)
     expected = "" if right else f" <small>expected {text(' / '.join(prediction['answers']))}</small>"
-    said = prediction["predicted"].get("full")
+    said = prediction["predicted"].get("unchanged")
     said = text(said if said is not None else "no answer")
     return f'<li class="{"yes" if right else "no"}">{text(prediction["prompt"])} <b>{said}</b>{expected}</li>'

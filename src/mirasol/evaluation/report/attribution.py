@@ -48,7 +48,7 @@ def looks(
                 explained = look(model, words, clip, shards.spec, prediction["prompt"], max_answer)
             except (MirasolError, RuntimeError, ValueError) as error:
                 return {}, f"the weights do not fit these clips: {error}"
-            if explained.answer == prediction["predicted"].get("full"):
+            if explained.answer == prediction["predicted"].get("unchanged"):
                 found[prediction["example_id"]] = looked(explained, clip, model)
     lost = len(chosen) - len(found)
     return found, f"the weights here give another answer to {lost} of {len(chosen)}" if lost else ""

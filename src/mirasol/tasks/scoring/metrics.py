@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.conditions import Condition
 from mirasol.tasks.scoring.matters import Share, judge
 from mirasol.tasks.scoring.normalise import VERSION, exact_match, exact_match_raw, normalise
 from mirasol.tasks.scoring.statistics import cluster_bootstrap
 
 #: What the model is given: the clip itself, without its sound, without its picture, with another clip's sound, with
 #: its chunks in another order.
-CONDITIONS = ("full", "muted", "blanked", "swapped", "shuffled")
+CONDITIONS = tuple(Condition)
 NOVEL = "novel-"  # how the group of a combination never seen in training begins
 # The best that a guesser can do: another clip's sound tells as much about this clip as silence does.
-_CHANCE_OF = {"full": "chance", "muted": "muted", "blanked": "blanked", "swapped": "muted", "shuffled": "shuffled"}
+_CHANCE_OF = {"unchanged": "chance", "muted": "muted", "blanked": "blanked", "swapped": "muted", "shuffled": "shuffled"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def score(
     for condition in CONDITIONS:
         marked = [_mark(p, condition, families, constant) for p in predictions]
         part = _part(marked, families, lambda rows: _cell(rows, resamples, seed))
-        if condition == "full":
+        if condition == Condition.unchanged:
             report.update(part)
         else:
             report[condition] = part

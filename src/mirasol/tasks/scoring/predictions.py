@@ -15,7 +15,7 @@ from mirasol.core.files import atomic_write
 from mirasol.data.manifest import Example, listing
 
 SHOWN = 5  # wrong lines, and ids, that an error names
-FULL = "full"  # the condition that counts where a line holds one answer for each
+UNCHANGED = "unchanged"  # the condition that counts where a line holds one answer for each
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair that was cut: JSON can spell it, UTF-8 cannot
 LINE = '{"id": "…", "predicted": "…" or null, "scores": {"answer": number, …} if there are any}'
 
@@ -39,7 +39,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     """Every line of a file of predictions.
 
     A line has ``id`` (or ``example_id``, as the evaluate stage writes it), ``predicted`` (a text, ``null``, or
-    a mapping of conditions to texts, of which ``full`` counts), perhaps ``scores``, and whatever else.
+    a mapping of conditions to texts, of which ``unchanged`` counts), perhaps ``scores``, and whatever else.
 
     Raises:
         MirasolError: the file is missing or empty, or lines are wrong or repeat an id; all at once, with counts.
@@ -96,9 +96,11 @@ def _parse(line: str) -> Prediction:
         raise ValueError("no key 'predicted'")
     value, conditions = row["predicted"], {}
     if isinstance(value, dict):
-        if FULL not in value or not all(v is None or isinstance(v, str) for v in value.values()):
-            raise ValueError(f"predicted: expected a text for each condition and {FULL!r} among them, got {value!r}")
-        value, conditions = value[FULL], value
+        if UNCHANGED not in value or not all(v is None or isinstance(v, str) for v in value.values()):
+            raise ValueError(
+                f"predicted: expected a text for each condition and {UNCHANGED!r} among them, got {value!r}"
+            )
+        value, conditions = value[UNCHANGED], value
     if value is not None and not isinstance(value, str):
         raise ValueError(f"predicted: expected a text or null, got {value!r}")
     return Prediction(name, value, _scores(row.get("scores")), conditions, row)

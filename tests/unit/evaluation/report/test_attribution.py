@@ -42,7 +42,7 @@ def test_the_page_shows_each_with_words_for_those_who_cannot_see_it(project: Pat
 
 def test_answers_of_other_weights_are_not_explained(project: Path) -> None:
     rows = looked_rows(project, 2)
-    rows[0]["predicted"] = {"full": "of other weights"}
+    rows[0]["predicted"] = {"unchanged": "of other weights"}
     found, note = looks(project, shards_of(project), rows, LONGEST)
     assert set(found) == {rows[1]["example_id"]}
     assert note == "the weights here give another answer to 1 of 2"

@@ -62,7 +62,7 @@ def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
 
 def test_lines_of_the_stage_compare_without_scores(tmp_path: Path) -> None:
     rows = [row(i, "yes") for i in range(8)]
-    stage = [{**r, "example_id": r["id"], "predicted": {"full": "no", "muted": "yes"}} for r in rows]
+    stage = [{**r, "example_id": r["id"], "predicted": {"unchanged": "no", "muted": "yes"}} for r in rows]
     for one in stage:
         del one["id"]
     (one,) = compare([write(tmp_path / "a.jsonl", stage), write(tmp_path / "b.jsonl", rows)])["comparisons"]

@@ -13,8 +13,8 @@ FAMILIES = {
 
 
 def row(clip: int, family: str, answer: str, group: str = "", **predicted: str | None) -> dict[str, Any]:
-    """A prediction; conditions that are not named answer like the full one."""
-    full = predicted.get("full")
+    """A prediction; conditions that are not named answer like the unchanged one."""
+    whole = predicted.get("unchanged")
     return {
         "example_id": f"{clip}-{family}",
         "clip": f"clip{clip}",
@@ -22,7 +22,7 @@ def row(clip: int, family: str, answer: str, group: str = "", **predicted: str |
         "family": family,
         "prompt": f"Which {family}?",
         "answers": [answer],
-        "predicted": {"full": full, "muted": full, "blanked": full, "swapped": full, "shuffled": full} | predicted,
+        "predicted": dict.fromkeys(CONDITIONS, whole) | predicted,
     }
 
 
@@ -31,13 +31,13 @@ def scored(rows: list[dict[str, Any]], families: dict[str, Any] | None = None, *
 
 
 def test_a_cell_counts_questions_and_clips() -> None:
-    report = scored([row(1, "sound", "bell", full="Bell."), row(1, "colour", "red", full="blue")])
+    report = scored([row(1, "sound", "bell", unchanged="Bell."), row(1, "colour", "red", unchanged="blue")])
     cell = report["overall"]
     assert (cell["exact_match"], cell["exact_match_raw"], cell["n"], cell["clips"]) == (0.5, 0.0, 2, 1)
 
 
 def test_chance_is_the_mean_of_what_families_know() -> None:
-    report = scored([row(1, "sound", "bell", full="bell"), row(2, "colour", "red", full="red")])
+    report = scored([row(1, "sound", "bell", unchanged="bell"), row(2, "colour", "red", unchanged="red")])
     assert report["overall"]["chance"] == pytest.approx(0.375)
     assert report["families"]["sound"]["chance"] == 0.25
 
@@ -46,35 +46,39 @@ def test_chance_is_the_mean_of_what_families_know() -> None:
     ("condition", "chance"), [("muted", 0.25), ("blanked", 1.0), ("swapped", 0.25), ("shuffled", 1.0)]
 )
 def test_each_condition_has_its_own_chance(condition: str, chance: float) -> None:
-    report = scored([row(1, "sound", "bell", full="bell")])
+    report = scored([row(1, "sound", "bell", unchanged="bell")])
     assert report[condition]["families"]["sound"]["chance"] == chance
 
 
 def test_without_families_chance_is_the_constant_answer() -> None:
-    rows = [row(1, "x", "drum", full="drum"), row(2, "x", "flute", full="flute"), row(3, "y", "red", full="red")]
+    rows = [
+        row(1, "x", "drum", unchanged="drum"),
+        row(2, "x", "flute", unchanged="flute"),
+        row(3, "y", "red", unchanged="red"),
+    ]
     report = scored(rows, {}, **{"Which x?": "drum"})
     assert report["families"]["x"]["chance"] == 0.5
     assert report["families"]["y"]["chance"] == 1.0  # a prompt never asked in training: the fallback
 
 
 def test_novel_groups_have_their_own_cell() -> None:
-    report = scored([row(1, "sound", "bell", full="bell"), row(2, "sound", "bell", "novel-2", full="buzz")])
+    report = scored([row(1, "sound", "bell", unchanged="bell"), row(2, "sound", "bell", "novel-2", unchanged="buzz")])
     assert report["novel"]["n"] == 1
     assert report["novel"]["exact_match"] == 0.0
 
 
 def test_no_novel_group_is_none() -> None:
-    assert scored([row(1, "sound", "bell", full="bell")])["novel"] is None
+    assert scored([row(1, "sound", "bell", unchanged="bell")])["novel"] is None
 
 
 def test_questions_without_family_count_overall_only() -> None:
-    report = scored([row(1, "", "bell", full="bell")])
+    report = scored([row(1, "", "bell", unchanged="bell")])
     assert report["families"] == {}
     assert report["overall"]["n"] == 1
 
 
 def test_missing_clips_are_wrong_under_every_condition() -> None:
-    report = scored([row(1, "sound", "bell", full=None), row(2, "sound", "bell", full="bell")])
+    report = scored([row(1, "sound", "bell", unchanged=None), row(2, "sound", "bell", unchanged="bell")])
     assert [report[c]["overall"]["exact_match"] for c in CONDITIONS[1:]] == [0.5] * 4
     assert report["overall"]["exact_match"] == 0.5
 
@@ -85,12 +89,12 @@ def test_no_prediction_is_refused() -> None:
 
 
 def test_equal_predictions_give_equal_reports() -> None:
-    rows = [row(i, "sound", "bell", full="bell" if i % 3 else "buzz") for i in range(30)]
+    rows = [row(i, "sound", "bell", unchanged="bell" if i % 3 else "buzz") for i in range(30)]
     assert scored(rows) == scored(rows[::-1])
 
 
 def test_a_report_says_what_each_family_needs() -> None:
-    rows = [row(i, "sound", "bell", full="bell", muted="buzz", blanked="buzz", swapped="buzz") for i in range(40)]
+    rows = [row(i, "sound", "bell", unchanged="bell", muted="buzz", blanked="buzz", swapped="buzz") for i in range(40)]
     report = scored(rows)
     found = report["matters"]["sound"]
     assert {c: (f["found"], f["holds"]) for c, f in found.items()} == {
@@ -104,7 +108,7 @@ def test_a_report_says_what_each_family_needs() -> None:
 
 @pytest.mark.parametrize("known", [{}, {"sound": {"kind": "heard", "needs": ["audio"], "chance": 0.25}}])
 def test_what_families_do_not_know_is_not_judged(known: dict[str, Any]) -> None:
-    report = scored([row(i, "sound", "bell", full="bell", muted="buzz") for i in range(40)], known)
+    report = scored([row(i, "sound", "bell", unchanged="bell", muted="buzz") for i in range(40)], known)
     assert all(f["found"] is None and f["holds"] is None for f in report["matters"]["sound"].values())
 
 
