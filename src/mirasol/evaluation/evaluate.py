@@ -150,9 +150,8 @@ class Evaluator:
                 lists = [[classes for _ in clip] for clip in batch.example_ids]
                 scores = score_answers(*shared, classes, encoded)
             elif closed:
-                some = next(
-                    (by_id[n].options for ids in batch.example_ids for n in ids if n in by_id), ("",)
-                )  # padding
+                names = (name for ids in batch.example_ids for name in ids)
+                some = next((by_id[n].options for n in names if n in by_id), ("",))  # scored for padding
                 lists = [[by_id[n].options if n in by_id else some for n in ids] for ids in batch.example_ids]
                 scores = score_options(*shared, lists, encoded)
             found = {}
