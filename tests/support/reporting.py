@@ -69,6 +69,7 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
     rows = []
     for clip in clips_of(e for e in examples if e.split == "test" and e.task == "qa"):
         for e in clip.examples:
+            said = {"muted": "bell", "blanked": "red", "swapped": None}
             right = e.answers[0] if len(rows) % 9 else "nonsense <b>"
             rows.append(
                 {
@@ -78,7 +79,7 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
                     "family": e.family,
                     "prompt": e.prompt,
                     "answers": list(e.answers),
-                    "predicted": {"unchanged": right, "muted": "bell", "blanked": "red", "swapped": None, "shuffled": right},
+                    "predicted": {"unchanged": right, **said, "shuffled": right},
                 }
             )
     return rows
