@@ -10,7 +10,7 @@ from typing import Any
 from mirasol.core.files import write_json
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import clips_of, read_manifest
-from mirasol.evaluation.attribution.explain_file import look
+from mirasol.evaluation.attribution.attribute import attribute
 from mirasol.evaluation.report.page import write_report
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.metrics import Constant, read_families, score
@@ -124,7 +124,7 @@ def looked_rows(project: Path, count: int = 6) -> list[dict[str, Any]]:
         if row["clip"] not in clips and len(rows) < count:
             clips.add(row["clip"])
             clip = shards.arrays(shards.keys.index(row["clip"]))
-            answer = look(model, words, clip, shards.spec, row["prompt"], EvaluateSpec().max_answer).answer
+            answer = attribute(model, words, clip, shards.spec, row["prompt"], EvaluateSpec().max_answer).answer
             answers = [answer] if len(rows) % 2 else row["answers"]
             rows.append(row | {"answers": answers, "predicted": row["predicted"] | {"unchanged": answer}})
     return rows
