@@ -14,7 +14,7 @@ from mirasol.data.loading.loader import collate
 from mirasol.data.loading.samples import Sample
 from mirasol.data.loading.texts import Text
 from mirasol.media.clip import ClipSpec
-from mirasol.model.attribution import look_back
+from mirasol.model import attribution
 from mirasol.model.audio import audio_grid
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
@@ -44,7 +44,7 @@ class Attribution:
 
     @property
     def picture(self) -> NDArray[np.float32]:
-        """[A]: share of the picture in what counted; the rest is the sound's."""
+        """[A]: share of the picture in all features; the rest is the sound's."""
         shares: NDArray[np.float32] = self.features[:, :, : self.video_tokens].sum((1, 2))
         return shares
 
@@ -96,7 +96,7 @@ def attribute(
         lengths = torch.tensor([[len(prompt)]])
         found = model.generate(encoded.h, encoded.present, torch.tensor([[prompt]]), lengths, limit)[0, 0].tolist()
     ids = (found[: found.index(EOS)] if EOS in found else found)[:TOKENS_SHOWN] or [EOS]  # an empty answer looks too
-    looks = look_back(model, batch, torch.tensor(prompt + ids), len(prompt))
+    looks = attribution.look_back(model, batch, torch.tensor(prompt + ids), len(prompt))
     return Attribution(
         question=question,
         answer=words.decode(found),

@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mirasol.data.conditions import Condition
 from mirasol.evaluation.report.album import Album
-from mirasol.evaluation.report.html import render, words
+from mirasol.evaluation.report.html import render
 from mirasol.tasks.scoring.matters import WITHIN
 from mirasol.tasks.scoring.normalise import exact_match
 
 if TYPE_CHECKING:  # its module needs torch
     from mirasol.evaluation.attribution.attribute import Attribution
 
-CONDITION_WORDS = {
-    Condition.unchanged: "clip as it is",
-    Condition.muted: "sound muted",
-    Condition.blanked: "picture blanked",
-    Condition.swapped: "another clip's sound",
-    Condition.shuffled: "chunks shuffled",
-}
-SHORT_WORDS = dict(zip(list(Condition)[1:], ("muted", "blanked", "other sound", "shuffled"), strict=True))
 KINDS = ("seen", "heard", "audio-visual", "order", "memory", "count")  # this order, then any other
 
 Prediction = Mapping[str, Any]
@@ -39,14 +31,7 @@ def ordered_families(report: Mapping[str, Any]) -> list[str]:
 
 def families_section(report: Mapping[str, Any] | None) -> str:
     """A bar per family against its chance, with its interval."""
-    rows = []
-    if report:
-        rows.append(("All questions", "", report["overall"], True))
-        if report.get("novel"):
-            rows.append(("Never-seen combinations", "", report["novel"], True))
-        cells = ((name, report["families"][name]) for name in ordered_families(report))
-        rows += [(words(name), cell.get("kind", ""), cell, False) for name, cell in cells]
-    return render("families.html", report=report, rows=rows)
+    return render("families.html", report=report, families=ordered_families(report) if report else [])
 
 
 def modalities_section(report: Mapping[str, Any] | None) -> str:
@@ -58,9 +43,6 @@ def modalities_section(report: Mapping[str, Any] | None) -> str:
         families=ordered_families(report) if report else [],
         known=[holds for holds in judged if holds is not None],
         within=WITHIN,
-        conditions=list(Condition),
-        condition_words=CONDITION_WORDS,
-        short_words=SHORT_WORDS,
     )
 
 
@@ -126,6 +108,4 @@ def gallery_section(
         note=note,
         right=is_right,
         clips=album.clips,
-        conditions=list(Condition)[1:],
-        short_words=SHORT_WORDS,
     )

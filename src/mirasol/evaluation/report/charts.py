@@ -35,7 +35,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def smooth(values: Sequence[float], width: int) -> list[float]:
-    """Mean over a window of up to ``width`` values that ends at each: what a noisy loss is read by."""
+    """Mean over a window of up to ``width`` values that ends at each, to read a noisy loss."""
     result, total = [], 0.0
     for i, value in enumerate(values):
         total += value - (values[i - width] if i >= width else 0.0)
@@ -44,7 +44,7 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
 
 
 def thin(series: Series) -> Series:
-    """At most ``POINTS`` evenly spaced points, the last one among them; what is not finite is left out."""
+    """At most ``POINTS`` evenly spaced points, the last one among them; values that are not finite are left out."""
     pairs = [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if len(pairs) > POINTS:
         pairs = [pairs[round(i * (len(pairs) - 1) / (POINTS - 1))] for i in range(POINTS)]

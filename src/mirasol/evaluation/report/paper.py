@@ -1,4 +1,4 @@
-"""The section of the report that compares the paper's tables with scores of this project, and flags what differs."""
+"""The section of the report that compares the paper's tables with scores of this project, and flags differences."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def paper_tables() -> dict[str, Any]:
 
 
 def key_of(name: object) -> str:
-    """A name without what spellings differ in: ``MSRVTT-QA``, ``msrvtt_qa`` -> ``msrvttqa``."""
+    """One key for all spellings of a name: ``MSRVTT-QA``, ``msrvtt_qa`` -> ``msrvttqa``."""
     return "".join(c for c in str(name).lower() if c.isalnum())
 
 
 def results(project: Project) -> list[Result]:
-    """Scores on published sets: reports/benchmarks/*.json, and the pipeline's own where its data are such a set."""
+    """Scores on published sets: reports/benchmarks/*.json, and reports/eval.json if the data are such a set."""
     found = [r for name, report in project.benchmarks.items() if (r := _benchmark(name, report)) is not None]
     name = (project.imported or {}).get("set")
     report = project.reports.get("eval")
@@ -70,7 +70,7 @@ def results(project: Project) -> list[Result]:
 
 
 def _of_run(name: str, imported: Mapping[str, Any], split: str, asked: int) -> Iterator[str]:
-    """Why a run of the pipeline on an imported set, which scores exact match alone, must not be compared."""
+    """Reasons not to compare a run of the pipeline, which scores exact match alone, on an imported set."""
     protocol = PROTOCOLS.get(name)
     if protocol is None:
         if split != "test":
@@ -87,7 +87,7 @@ def _of_run(name: str, imported: Mapping[str, Any], split: str, asked: int) -> I
 
 
 def _benchmark(name: str, report: Mapping[str, Any]) -> Result | None:
-    """What a file of `mirasol evaluate BENCHMARK` says, ``None`` where it has no headline.
+    """The result of a file of `mirasol evaluate BENCHMARK`, ``None`` if it has no headline.
 
     The headline is ``headline`` (metric, value, ci95, n), or the cell ``overall`` with the figure under its ``metric``.
     """
@@ -147,7 +147,7 @@ def _ends(cell: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def printed(value: float) -> str:
-    """A figure of the paper with the decimals that it has there, one at least."""
+    """A figure with the paper's decimals, at least one."""
     return f"{value:g}" if value % 1 else f"{value:.1f}"
 
 
@@ -161,7 +161,7 @@ def source_of(project: Project) -> str:
     if project.world:
         return "the built-in world"
     name = (project.imported or {}).get("set")
-    return str(name) if isinstance(name, str) else "data of its own"
+    return str(name) if isinstance(name, str) else "other data"
 
 
 def paper_section(project: Project) -> str:

@@ -1,4 +1,4 @@
-"""Everything that the report shows, read from a project folder; missing or broken parts are ``None``, never an error."""
+"""Everything that the report shows, read from a project folder: missing or broken parts are ``None``, no errors."""
 
 from __future__ import annotations
 

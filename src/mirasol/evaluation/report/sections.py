@@ -6,17 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mirasol.data.conditions import Condition
 from mirasol.evaluation.report.album import Album
 from mirasol.evaluation.report.charts import Series, line_chart, smooth
 from mirasol.evaluation.report.html import flat, render
 from mirasol.evaluation.report.project import PHASES, Project
 
-PHASE_WORDS = {
-    "pretrain": "captions, text decoder frozen but for its cross-attention",
-    "audio_pretrain": "names of sounds, audio weights alone",
-    "finetune": "questions, all weights",
-}
 SPLIT_WORDS = {"train": "train on", "val": "validate on", "test": "test on"}
 MEDIA_WORDS = {"media_without_audio": "without sound", "media_without_video": "without picture"}
 SHARD_WORDS = {
@@ -24,13 +18,6 @@ SHARD_WORDS = {
     "without_video": "clips without picture",
     "partial": "damaged",
     "cut_short": "longer than their chunks",
-}
-CONDITION_WORDS = {
-    Condition.unchanged: ("All questions", "the clip as it is"),
-    Condition.muted: ("Without sound", "digital silence"),
-    Condition.blanked: ("Without picture", "black frames"),
-    Condition.swapped: ("With a wrong sound", "that of another clip"),
-    Condition.shuffled: ("In another order", "chunks shuffled, picture and sound together"),
 }
 LOSSES = ("text", "latent", "video", "audio")  # P 3.5; unweighted; audio if the model reconstructs it
 SPREAD = {"x_std_time": "over time", "x_std_batch": "over clips"}  # near 0: the latent has collapsed
@@ -48,18 +35,10 @@ def realtime(latency: Mapping[str, Any] | None) -> float | None:
 
 def hero(project: Project, album: Album, featured: Mapping[str, Any] | None) -> str:
     """The headline, and the table of the main figures, each with its interval and its chance."""
-    report, parity = project.reports.get("eval"), (project.reports.get("parity") or {}).get("max_relative")
-    cells = []
-    if report:
-        parts = [(words, report if c == Condition.unchanged else report.get(c)) for c, words in CONDITION_WORDS.items()]
-        cells = [(*words, part["overall"]) for words, part in parts if part is not None]
-        if report.get("novel"):
-            cells.insert(1, ("Never-seen combinations", "of colours, shapes and sounds", report["novel"]))
+    parity = (project.reports.get("parity") or {}).get("max_relative")
     return render(
         "hero.html",
-        report=report,
-        cell=report and report["overall"],
-        cells=cells,
+        report=project.reports.get("eval"),
         speed=realtime(project.reports.get("latency")),
         parity=parity if isinstance(parity, (int, float)) else None,
         featured=featured,
@@ -111,11 +90,8 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def training_section(project: Project) -> str:
     """Loss, accuracy and speed of each phase."""
-    phases = []
-    for phase in PHASES:
-        rows, report = project.curves.get(phase), project.reports.get(phase) or {}
-        phases.append((phase, PHASE_WORDS[phase], _charts(rows) if rows else None, report.get("skipped")))
-    return render("training.html", phases=phases)
+    charts = {phase: _charts(rows) for phase in PHASES if (rows := project.curves.get(phase))}
+    return render("training.html", phases=PHASES, charts=charts, reports=project.reports)
 
 
 def _charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
