@@ -49,6 +49,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "finetune": TRAINING,
     "evaluate": (
         *SAMPLES,
+        "data/conditions.py",
         "evaluation/evaluate.py",
         "evaluation/generate.py",
         "model",
@@ -93,7 +94,6 @@ STAGES: dict[str, tuple[str, ...]] = {
 # readers that return the bytes as written, or fail; processes, locks and copies.
 NEUTRAL = (
     "core",
-    "data/conditions.py",
     "data/linked_media.py",
     "data/loading/decoded_cache.py",
     "data/loading/failures.py",
