@@ -21,7 +21,7 @@ VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 
 class Page(HTMLParser):
-    """What a test asks of a page; unbalanced tags fail while it is fed."""
+    """The parts of a page that tests check; unbalanced tags fail while it is fed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Page(HTMLParser):
             self.open.append(tag)
         for name, value in attrs:
             if name == "id":
-                assert value not in self.ids, f"id {value} stands twice"
+                assert value not in self.ids, f"id {value} occurs twice"
                 self.ids.add(value or "")
             if name == "class":
                 self.classes += (value or "").split()
@@ -109,7 +109,7 @@ def finish(project: Path, rows: list[dict[str, Any]] | None = None) -> Path:
 
 
 def page_of(project: Path) -> tuple[Page, str]:
-    """The report of ``project``, parsed and as it is."""
+    """The report of ``project``, parsed and as text."""
     text = write_report(project, project / "build/report").read_text(encoding="utf-8")
     return Page(text), text
 

@@ -40,7 +40,7 @@ def test_prompts_end_at_the_answer_mark(made_project: Path) -> None:
             assert set(prompt[int(count) :].tolist()) <= {PAD}
 
 
-def test_the_model_is_not_told_the_answer(made_project: Path) -> None:
+def test_the_model_does_not_see_the_answer(made_project: Path) -> None:
     model = load_model(made_project / "build/finetune").eval()
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     batch = batch_of(made_project)

@@ -89,7 +89,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
     monkeypatch.setattr(evaluate, "score_options", scores)
 
 
-def test_classes_are_scored_beside_the_generated_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_are_scored_next_to_the_generated_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = run(project)
     pretend(monkeypatch, best=2)
     found, _ = run(project, dataclasses.replace(GENERIC, closed="classes"))
@@ -120,7 +120,7 @@ def test_the_best_option_is_the_answer(project: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("closed", ["options", "classes"])
-def test_answers_that_do_not_fit_are_told_before_any_clip_is_read(
+def test_answers_that_do_not_fit_are_refused_before_any_clip_is_read(
     project: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
     path = project / "data/manifest.jsonl"
