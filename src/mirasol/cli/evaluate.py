@@ -10,6 +10,7 @@ from typing import Any
 from mirasol.cli.console import note, table
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
+from mirasol.data.conditions import Condition
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.paths import CACHE, DATA, SHARDS, TOKENIZER
 from mirasol.tasks.questions import questions_of
@@ -31,15 +32,12 @@ def evaluate(benchmark: str, split: str | None, weights: Path, data: Path, out: 
         return
     protocol = protocol_of(benchmark)
     questions = questions_of(protocol, data=data, split=split)
-    from mirasol.evaluation.predict import predict  # torch: not for what can be refused without it
+    from mirasol.evaluation.evaluate import Evaluator  # torch: not for what can be refused without it
 
     params = load_params()
-    training = params.training
     check_material(protocol, questions, wordnet)  # before hours of answering
-    predictions, missing = predict(
-        protocol, questions, weights, SHARDS, TOKENIZER, params.evaluate, training.threads, CACHE,
-        training.accelerator, training.max_damaged,
-    )  # fmt: skip
+    evaluator = Evaluator(weights, SHARDS, TOKENIZER, params.evaluate, params.training, CACHE)
+    predictions, missing = evaluator.predict(questions.asked, protocol.closed, questions.train)
     scored = score_predictions(protocol, predictions, questions, wordnet=wordnet, spec=params.evaluate)
     scored.report["missing"] = missing
     _finish(scored, out, "data folder")
@@ -176,15 +174,13 @@ def _conditions(split: str, weights: Path, data: Path, out: Path) -> None:
     """The built-in world: families by condition, chance beside them."""
     if split not in ("val", "test"):
         raise MirasolError(f"--split {split}: expected val or test")
-    from mirasol.evaluation.evaluate import evaluate as run
+    from mirasol.evaluation.evaluate import Evaluator
 
     params = load_params()
-    spec, training = dataclasses.replace(params.evaluate, split=split), params.training
-    report = run(
-        weights, SHARDS, TOKENIZER, data, spec, out, training.threads, CACHE, training.accelerator, training.max_damaged
-    )
+    spec = dataclasses.replace(params.evaluate, split=split)
+    report = Evaluator(weights, SHARDS, TOKENIZER, spec, params.training, CACHE).evaluate(data, out)
     write_json(out / SCORES, report)
-    conditions = ("muted", "blanked", "swapped", "shuffled")
+    conditions = list(Condition)[1:]
     rows: list[Row] = [("", "exact match", "95 % interval", "chance", *conditions, "n")]
     for name in ("overall", *report["families"]):
         full, *others = (_cell(part, name) for part in (report, *(report[c] for c in conditions)))

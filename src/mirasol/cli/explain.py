@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from mirasol.cli.console import table
 from mirasol.evaluation.attribution.explain_file import explain
+from mirasol.evaluation.evaluate import Evaluator
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.paths import SHARDS, TOKENIZER
 
@@ -13,16 +15,9 @@ from mirasol.pipeline.paths import SHARDS, TOKENIZER
 def show(clip: str, question: str, weights: Path, out: Path) -> None:
     """Print the answer and each token's shares of the chunks, and write the picture."""
     params = load_params()
-    explained = explain(
-        clip,
-        question,
-        weights=weights,
-        tokenizer=TOKENIZER,
-        shards=SHARDS,
-        spec=params.clip,
-        max_answer=params.evaluate.max_answer,
-        out=out,
-    )
+    training = dataclasses.replace(params.training, accelerator="cpu")
+    evaluator = Evaluator(weights, SHARDS, TOKENIZER, params.evaluate, training)
+    explained = explain(evaluator, clip, question, params.clip, out)
     print(explained.answer)
     head = ("token", *(f"chunk {t}" for t in range(explained.chunks.shape[1])), "picture", "sound")
     rows: list[tuple[str, ...]] = [head]

@@ -60,21 +60,10 @@ def finetune(params: Params) -> None:
 
 def evaluate(params: Params) -> None:
     """Score whole clips, and the same muted, blanked, with another clip's sound and shuffled -> reports/eval.json."""
-    from mirasol.evaluation.evaluate import evaluate
+    from mirasol.evaluation.evaluate import Evaluator
 
-    training = params.training
-    report = evaluate(
-        paths.FINETUNE,
-        paths.SHARDS,
-        paths.TOKENIZER,
-        paths.DATA,
-        params.evaluate,
-        paths.EVALUATE,
-        training.threads,
-        paths.CACHE,
-        training.accelerator,
-        training.max_damaged,
-    )
+    evaluator = Evaluator(paths.FINETUNE, paths.SHARDS, paths.TOKENIZER, params.evaluate, params.training, paths.CACHE)
+    report = evaluator.evaluate(paths.DATA, paths.EVALUATE)
     write_json(paths.REPORTS / "eval.json", report)
 
 

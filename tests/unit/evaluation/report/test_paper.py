@@ -1,4 +1,4 @@
-"""The paper's tables beside ours: its figures as printed, and what must not be compared says so."""
+"""The paper's tables next to ours: its figures as printed, and a flag on figures that are not comparable."""
 
 from __future__ import annotations
 
