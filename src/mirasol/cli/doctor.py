@@ -1,7 +1,8 @@
-"""What this machine has and lacks, each lack with the command that mends it."""
+"""`mirasol doctor`: checks this machine and names the command that fixes each problem."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import platform
@@ -15,30 +16,67 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import typer
+
+from mirasol.cli.console import Json, print_json
 from mirasol.core.errors import MirasolError
 from mirasol.media.codecs import MEND, NEEDED, has_codec
 
+app = typer.Typer()
 State = Literal["ok", "note", "missing"]
 GIB = 2**30
 DISK_NEEDED, DISK_WANTED = 1 * GIB, 5 * GIB  # the demo's data, shards, checkpoints and cache take about 2 GiB
 MEMORY_WANTED = 4 * GIB
-# What each part of the product cannot do without, beside the base packages.
+# Packages that each part of the product needs, by the extra that brings them; BASE come with all of them.
 PARTS = {
-    "answer and stream": ("onnxruntime",),
+    "runtime": ("onnxruntime",),
     "train": ("torch", "torchaudio", "pytorch-lightning", "webdataset", "sentencepiece", "safetensors", "dvc", "onnx"),
     "flows": ("prefect",),
 }
+SERVICE = ("fastapi", "pydantic", "starlette", "uvicorn", "websockets", "prometheus_client")
 BASE = ("numpy", "av", "rich", "ruamel.yaml", "typer")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination. ``mend`` is a command; ``missing`` makes the doctor exit with 1."""
+    """One checked subject. ``fix`` is a command; a ``missing`` one makes the doctor exit with 1."""
 
     state: State
     subject: str
     text: str
-    mend: str = ""
+    fix: str = ""
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check what this machine has and lacks, and name the command that fixes each problem.
+
+    Exits with 1 if something is missing.
+
+    Example:  mirasol doctor
+    """
+    missing = False
+    found = []
+    for finding in examine():
+        missing |= finding.state == "missing"
+        if as_json:
+            found.append(dataclasses.asdict(finding))
+            continue
+        fix = f"\n{'':28}-> {finding.fix}" if finding.fix else ""
+        print(f"{finding.state:<8}{finding.subject:<20}{finding.text}{fix}", flush=True)
+    if as_json:
+        print_json(found)
+    raise typer.Exit(1 if missing else 0)
+
+
+def install(extra: str) -> str:
+    """How to install the packages of an extra. PyPI's `mirasol` is another project."""
+    return f"`make setup`, or `pip install -e '.[{extra}]'`, in the project's folder"
+
+
+def extra_of(package: str) -> str:
+    """The extra that brings an importable package."""
+    return {"onnxruntime": "runtime", "prefect": "flows", **dict.fromkeys(SERVICE, "serve")}.get(package, "train")
 
 
 def examine(root: str | Path = ".") -> Iterator[Finding]:
@@ -74,7 +112,7 @@ def _version(name: str) -> str | None:
 
 
 def locked(lock: Path) -> dict[str, str]:
-    """Name -> version of every ``name==version`` line of a lock file; empty if there is no such file."""
+    """Name -> version of every ``name==version`` line of a lock file; empty without a file."""
     if not lock.is_file():
         return {}
     lines = lock.read_text(encoding="utf-8").splitlines()
@@ -82,12 +120,12 @@ def locked(lock: Path) -> dict[str, str]:
 
 
 def _packages(lock: Path, project: bool) -> Iterator[Finding]:
-    """Versions against the lock; without one, what each part of the product needs at all."""
+    """Installed versions against the lock; without a lock, the packages that each part needs."""
     pins = locked(lock)
     if pins:
         have = {name: _version(name) for name in pins}
         absent = [name for name, version in have.items() if version is None]
-        # A build's local tag (2.13.0+cpu) is the same version.
+        # A build's local tag (2.13.0+cpu) does not count.
         others = [f"{n} {v}, locked {pins[n]}" for n, v in have.items() if v is not None and v.split("+")[0] != pins[n]]
         if absent:
             yield Finding("missing", "packages", f"not installed: {_some(absent)}", "make setup")
@@ -98,14 +136,14 @@ def _packages(lock: Path, project: bool) -> Iterator[Finding]:
         if not absent and not others:
             yield Finding("ok", "packages", f"all {len(pins)} as in {lock.name}")
     elif absent := [name for name in BASE if _version(name) is None]:
-        yield Finding("missing", "packages", f"not installed: {_some(absent)}", "pip install mirasol")
-    for part, names in PARTS.items():
-        extra = "runtime" if part.startswith("answer") else part
+        yield Finding("missing", "packages", f"not installed: {_some(absent)}", "make setup")
+    for extra, names in PARTS.items():
+        part = "answer and stream" if extra == "runtime" else extra
         if absent := [name for name in names if _version(name) is None]:
             if "onnxruntime" in absent and _version("onnxruntime-gpu"):
                 continue
-            mend = "make setup" if pins else f"pip install 'mirasol[{extra}]'"
-            yield Finding("missing" if project else "note", part, f"not installed: {_some(absent)}", mend)
+            fix = "make setup" if pins else install(extra)
+            yield Finding("missing" if project else "note", part, f"not installed: {_some(absent)}", fix)
         else:
             yield Finding("ok", part, ", ".join(f"{name} {_version(name)}" for name in names[:3]))
 
@@ -124,7 +162,7 @@ def _cores() -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+    limit = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
     if total >= MEMORY_WANTED:
@@ -199,7 +237,7 @@ def _git(root: Path) -> Iterator[Finding]:
 
 def _dvc(root: Path) -> Iterator[Finding]:
     if not (root / ".dvc").is_dir():
-        yield Finding("missing", "dvc", "this folder is under no version control of data", "dvc init")
+        yield Finding("missing", "dvc", "DVC is not set up in this folder", "dvc init")
         return
     if not (root / "data" / "manifest.jsonl").is_file():
         yield Finding("missing", "data", "data/manifest.jsonl does not exist", "mirasol world --out data, or dvc pull")

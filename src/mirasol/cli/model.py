@@ -1,11 +1,13 @@
-"""`mirasol model`: what the presets are made of, beside the paper's figures, and what they cost."""
+"""`mirasol model`: sizes and costs of the presets, next to the paper's figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mirasol.cli.console import Json, print_json, table
 
 if TYPE_CHECKING:
     from mirasol.model.config import ModelConfig
@@ -19,17 +21,17 @@ BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 @app.command()
 def show(
-    preset: Annotated[
-        str | None, typer.Argument(help="demo, small or base; without it, what params.yaml asks for")
-    ] = None,
+    preset: Annotated[str | None, typer.Argument(help="demo, small or base; default: that of params.yaml")] = None,
     file: Annotated[Path, typer.Option(help="the params file")] = Path("params.yaml"),
     frames: Annotated[int | None, typer.Option(help="frames of a clip; the number of chunks stays")] = None,
     size: Annotated[int | None, typer.Option(help="side of a frame in pixels")] = None,
     combiner: Annotated[str | None, typer.Option(help="another combiner")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Print the parameters part by part beside the paper's, tokens, operations and memory; nothing is allocated.
+    """Print parameters by part next to the paper's, tokens, operations and memory.
 
-    `small` and `base` have the paper's inputs (128 frames of 224 pixels in 16 chunks), `demo` those of the params file.
+    Allocates nothing. `small` and `base` have the paper's inputs (128 frames of 224 pixels in 16 chunks), `demo` those
+    of the params file.
 
     Example:  mirasol model show base --frames 512
     """
@@ -47,6 +49,9 @@ def show(
             model = Mirasol(config)
     except ValueError as error:
         raise MirasolError(f"no such model: {error}") from error
+    if as_json:
+        print_json(_figures(name, chunks, model))
+        return
     print(
         f"{name}: {chunks} chunks of {config.frames_per_chunk} frames of {config.size} x {config.size} and "
         f"{config.audio_columns} x {config.mels} log-mel, combiner {config.combiner}, m = {config.combined}\n"
@@ -55,6 +60,35 @@ def show(
     _print_tokens(config)
     _print_operations(config, chunks)
     _print_state(model)
+
+
+def _figures(preset: str, chunks: int, model: Mirasol) -> dict[str, Any]:
+    """The figures of `mirasol model show --json`: counts, FLOPs of a clip with one longest text, bytes of a stream."""
+    import dataclasses
+
+    import torch
+
+    from mirasol.model.sizes.accounting import (
+        chunk_tokens,
+        forward_flops,
+        parameter_counts,
+        state_bytes,
+        training_flops,
+    )
+    from mirasol.model.sizes.paper import paper_figures
+
+    config, text = model.config, [model.config.max_text]
+    lattices, audio = chunk_tokens(config)
+    return {
+        "preset": preset,
+        "chunks": chunks,
+        "config": dataclasses.asdict(config),
+        "parameters": parameter_counts(model),
+        "paper": {part: figure.count for part, figure in paper_figures(config, preset).items()},
+        "tokens": {"video": [lattice.tokens for lattice in lattices], "audio": audio, "combined": config.combined},
+        "flops": {**forward_flops(config, chunks, text), "training_step": training_flops(config, chunks, text)},
+        "state_bytes": None if config.latent == "bidirectional" else state_bytes(model, torch.float32),
+    }
 
 
 def _config(
@@ -103,7 +137,6 @@ def _config(
 
 
 def _print_parameters(preset: str, model: Mirasol) -> None:
-    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import parameter_counts
     from mirasol.model.sizes.paper import paper_figures
 
@@ -120,7 +153,6 @@ def _print_parameters(preset: str, model: Mirasol) -> None:
 
 
 def _print_tokens(config: ModelConfig) -> None:
-    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import chunk_tokens
 
     lattices, audio = chunk_tokens(config)
@@ -138,7 +170,6 @@ def _print_operations(config: ModelConfig, chunks: int) -> None:
     """One text of the longest length; the second size is twice the first, as in the paper's finetuning."""
     import dataclasses
 
-    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import CHUNK_PARTS, forward_flops, training_flops
 
     text = [config.max_text]
@@ -165,7 +196,6 @@ def _print_operations(config: ModelConfig, chunks: int) -> None:
 def _print_state(model: Mirasol) -> None:
     import torch
 
-    from mirasol.cli.console import table
     from mirasol.model.sizes.accounting import state_bytes
 
     if model.config.latent == "bidirectional":
