@@ -80,7 +80,7 @@ def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
 def decoders_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that decode and are there at the moment."""
     with contextlib.suppress(psutil.Error):
-        return [p for p in psutil.Process(run.pid).children() if "guard import serve" in " ".join(p.cmdline())]
+        return [p for p in psutil.Process(run.pid).children() if "sandbox import serve" in " ".join(p.cmdline())]
     return []
 
 

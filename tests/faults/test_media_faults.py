@@ -52,7 +52,7 @@ UNUSABLE = {
 
 @pytest.fixture
 def process() -> Iterator[Guard]:
-    """A guarded process of the test's own."""
+    """A sandboxed process of the test's own."""
     guard = Guard()
     yield guard
     guard.close()
@@ -134,15 +134,15 @@ def test_a_process_that_the_system_kills_twice_is_an_error_that_names_the_clip()
 def test_mistakes_of_the_program_are_no_fault_of_the_file() -> None:
     with pytest.raises(KeyError, match="a mistake in the program") as told:
         sandboxed(stubs.fail)
-    assert "guarded.py" in told.value.__notes__[0]
+    assert "sandboxed.py" in told.value.__notes__[0]
     with pytest.raises(RuntimeError, match="pickle"):
         sandboxed(stubs.unsendable)
 
 
 def test_a_hanging_decoder_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import threading, time\nfrom support import guarded as s\nfrom mirasol.media.sandbox import guarded\n"
-        "def work(): print(guarded(s.pid), flush=True); guarded(s.hang)\n"
+        "import threading, time\nfrom support import sandboxed as s\nfrom mirasol.media.sandbox import sandboxed\n"
+        "def work(): print(sandboxed(s.pid), flush=True); sandboxed(s.hang)\n"
         "threading.Thread(target=work).start()"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -160,10 +160,10 @@ from mirasol.media import sandbox as guard
 from mirasol.media.clip import ClipSpec
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.core.errors import MirasolError
-from support import guarded
+from support import sandboxed
 
 guard.STALL_SECONDS = 2.0
-parts.make_part = guarded.make_part
+parts.make_part = sandboxed.make_part
 if __name__ == "__main__":
     clip = ClipSpec(fps=8.0, chunks=2, frames_per_chunk=2, size=16, sample_rate=8000, mels=8, audio_bands=4)
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import guarded
+from support import sandboxed
 from support.bundle import CLIP, tiny_bundle
 from support.fuzz import Fuzzed, requests
 from support.media import tone, write_media
@@ -364,7 +364,7 @@ def test_a_file_of_no_use_is_refused(service: Service, name: str) -> None:
     assert str(service.hub.folder) not in found["error"]
 
 
-@pytest.mark.parametrize("what", [guarded.crash, guarded.eat, guarded.be_killed, guarded.hang])
+@pytest.mark.parametrize("what", [sandboxed.crash, sandboxed.eat, sandboxed.be_killed, sandboxed.hang])
 def test_a_decoder_that_crashes_or_hangs_is_its_session_s_alone(
     what: Callable[..., Any], media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

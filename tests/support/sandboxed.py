@@ -1,4 +1,4 @@
-"""Stubs that misbehave as decoders do; the guarded process imports them by name."""
+"""Stubs that misbehave as decoders do; the sandboxed process imports them by name."""
 
 from __future__ import annotations
 
