@@ -1,4 +1,4 @@
-"""New data: import them, put them under DVC, and train again what depends on them."""
+"""New data: import them, put them under DVC, and train the dependent models again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def import_data(lock: Lock, adapter: str, annotations: str | None, media: str, o
 @task(task_run_name="add", cache_policy=NO_CACHE)
 def add_data(lock: Lock) -> None:
     """`dvc add data`: data.dvc names the new version."""
-    dvc.add(lock.root, "data", on_line=get_run_logger().info, lock=lock)
+    dvc.call(lock.root, "add", "data", on_line=get_run_logger().info, lock=lock)
 
 
 @task(task_run_name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
@@ -53,7 +53,7 @@ def ingest(
 ) -> None:
     """Import annotations and media into data/ and give the result a version.
 
-    With --run the pipeline then redoes what depends on the changes.
+    With --run the pipeline then brings the dependent stages up to date.
 
     Example:  python -m flows.ingest --annotations new.csv --media ~/videos --run -- --skip-missing
 

@@ -58,7 +58,7 @@ def pipeline(
     retry_delay: Annotated[float, typer.Option(help="seconds between them")] = 10.0,
     lock_wait: LockWait = 600.0,
 ) -> dict[str, str]:
-    """Bring the pipeline up to date through Prefect: what `make demo` does after the set-up.
+    """Bring the pipeline up to date through Prefect, as `make demo` does after the set-up.
 
     With a named stage, that stage and all that it depends on. params.yaml holds everything that shapes a result;
     options say where and how patiently. `python -m flows.pipeline` is the same.

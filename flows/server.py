@@ -30,7 +30,7 @@ _OFF = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "C
 
 
 def ensure_server() -> None:
-    """Use the configured Prefect server if there is one, else start one that ends with this process.
+    """Use the configured Prefect server, else start one that ends with this process.
 
     Its database in PREFECT_HOME keeps the runs of earlier commands. `atexit` stops it last, after Prefect has sent its
     log lines.

@@ -49,7 +49,7 @@ class Finding:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check what this machine has and lacks, and name the command that fixes each problem.
+    """Check this machine and name the command that fixes each problem.
 
     Exits with 1 if something is missing.
 

@@ -153,7 +153,7 @@ def explain(
     """Draw which chunks, frames and sounds the model used for each token of its answer.
 
     Dark bars are attention over chunks. Next to them are the picture and the sound of the strongest chunk, orange
-    where they raised the token. docs/evaluation.md says what exactly is shown, and what it does not prove.
+    where they raised the token. docs/evaluation.md defines the figures and their limits.
 
     Example:  mirasol explain clip.mp4 'which sound is heard first?' --out explained.png
     """

@@ -18,7 +18,7 @@ def check(
 ) -> None:
     """Check a params file and print it resolved.
 
-    Reports every problem at once: line, key, value and what is allowed. In the resolved file each phase states all
+    Reports every problem at once: line, key, value and allowed values. In the resolved file each phase states all
     its keys, those of `phases` included.
 
     Example:  mirasol params check recipes/drone.yaml

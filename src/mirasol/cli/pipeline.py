@@ -59,7 +59,7 @@ def stage(
 
 @app.command(add_help_option=False, context_settings=PASS_ON)
 def run(context: typer.Context) -> None:
-    """Bring the pipeline up to date through Prefect: what `make demo` does after the set-up.
+    """Bring the pipeline up to date through Prefect, as `make demo` does after the set-up.
 
     Example:  mirasol run evaluate
     """

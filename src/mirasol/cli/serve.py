@@ -65,7 +65,7 @@ def stream(
 
     Example:  mirasol stream clip.mp4 --ask 'which sound is heard first?'
 
-    Example:  mirasol stream rtsp://camera/live --ask 'what happens?' --every 5s
+    Example:  mirasol stream rtsp://camera/live --ask 'which colour is seen?' --every 5s
     """
     from mirasol.runtime.sources.camera import seconds_of
     from mirasol.runtime.stream import stream as run_stream

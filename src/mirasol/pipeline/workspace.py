@@ -68,7 +68,7 @@ def make_workspace(
 ) -> Path:
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
 
-    ``params`` becomes its params.yaml and ``data`` its data set, both committed there. Called again it keeps the
+    ``params`` becomes its params.yaml and ``data`` its data set, both committed. Called again it keeps the
     computed results, and follows the project's HEAD unless the workspace has commits or edits of its own.
 
     Args:
@@ -81,7 +81,7 @@ def make_workspace(
 
     Raises:
         MirasolError: the project has no commit, the name is no folder name, a file is missing, or the data cannot
-            be imported. The next call continues from there.
+            be imported. The next call continues.
     """
     root = Path(root).resolve()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -102,7 +102,7 @@ def make_workspace(
             git(folder, "add", "params.yaml")
         if words:
             mirasol(folder, *words, on_line=say)
-            dvc.add(folder, "data", on_line=say)
+            dvc.call(folder, "add", "data", on_line=say)
             git(folder, "add", "data.dvc")
         elif fill:
             fill(folder)

@@ -70,7 +70,7 @@ class Stage:
 
 
 def read_stages(path: str | Path = "dvc.yaml") -> list[Stage]:
-    """The stages of a dvc.yaml, each after those whose outputs it reads, else in the file's order.
+    """The stages of a dvc.yaml, in the file's order as far as each follows its inputs' stages.
 
     Raises:
         MirasolError: no such file, not YAML, a stage that depends on itself, or a form that the flows do not read
@@ -119,7 +119,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _parents(stage: Stage, stages: Iterable[Stage]) -> set[str]:
-    """Names of the stages whose outputs ``stage`` reads."""
+    """Names of the stages that write inputs of ``stage``."""
     return {s.name for s in stages if any(_overlap(dep, out) for dep in stage.deps for out in s.outs)}
 
 
@@ -137,7 +137,7 @@ def _in_order(stages: list[Stage], path: Path) -> list[Stage]:
 
 
 def select(stages: Sequence[Stage], targets: Sequence[str] | None) -> list[Stage]:
-    """``targets`` and everything they depend on, in order; all stages if there are no targets.
+    """``targets`` and everything they depend on, in order; all stages without targets.
 
     Raises:
         MirasolError: a target that is no stage; the nearest name is in the message.
@@ -171,7 +171,7 @@ def downstream(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
 def status(root: str | Path = ".") -> dict[str, list[str]]:
     """The stale stages and `.dvc` files, each with its reasons.
 
-    Omits stages whose inputs will change only when another stage runs: see `downstream`.
+    Omits stages that become stale only when another stage runs: see `downstream`.
     """
     root = Path(root)
     _repair_lock(root)
@@ -321,23 +321,14 @@ def _text_at(root: Path, path: str, rev: str | None) -> str | None:
     return None
 
 
-def add(root: str | Path, *paths: str, on_line: OnLine = print, lock: Lock | None = None) -> None:
-    """`dvc add`: put ``paths`` under DVC, or record that they changed.
-
-    Raises:
-        CommandError: it failed.
-    """
-    call(root, "add", *paths, on_line=on_line, lock=lock)
-
-
-def push(root: str | Path, remote: str | None = None, *, on_line: OnLine = print, lock: Lock | None = None) -> None:
-    """`dvc push` to the default remote, or to ``remote``.
+def push(root: str | Path, *, on_line: OnLine = print, lock: Lock | None = None) -> None:
+    """`dvc push` to the default remote.
 
     Raises:
         StageError: it failed; always worth another try.
     """
     try:
-        call(root, "push", *(["--remote", remote] if remote else []), on_line=on_line, lock=lock)
+        call(root, "push", on_line=on_line, lock=lock)
     except CommandError as error:
         raise StageError(str(error), stage="push", transient=True) from None
 

@@ -34,12 +34,12 @@ class Lock:
 
 @contextlib.contextmanager
 def hold(
-    root: str | Path, what: str, *, wait: float = 600.0, say: Callable[[str], None] = print, every: float = 60.0
+    root: str | Path, purpose: str, *, wait: float = 600.0, say: Callable[[str], None] = print, every: float = 60.0
 ) -> Iterator[Lock]:
     """Hold the workspace's lock inside the ``with`` block.
 
     Args:
-        what: name of the holder for other users ("pipeline", "ingest").
+        purpose: the holder as other users read it ("pipeline", "ingest").
         wait: seconds to wait for another holder; 0 fails at once.
         say: gets a line when waiting begins, and then one ``every`` that many seconds.
 
@@ -56,7 +56,7 @@ def hold(
     try:
         _wait_for(handle, root, wait, say, every)
         mine = {
-            "what": what,
+            "what": purpose,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now().astimezone().isoformat(timespec="seconds"),

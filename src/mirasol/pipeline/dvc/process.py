@@ -2,8 +2,8 @@
 
 Written by hand because no library ends the grandchildren of a parent that is killed outright.
 
-A small supervisor (this module as a program) runs the command. It leads its own process group and reads a pipe whose
-only writer we are. When we end it, get Ctrl-C or SIGTERM, or are killed, that pipe closes and the supervisor ends
+A small supervisor (this module as a program) runs the command. It leads its own process group and reads a pipe that
+only we can write. When we end it, get Ctrl-C or SIGTERM, or are killed, that pipe closes and the supervisor ends
 every process below it, politely first. A signal to `dvc` alone would orphan the stage that it runs; a parent-death
 signal would reach `dvc` but not the stage's loader processes.
 """
@@ -29,7 +29,7 @@ OnLine = Callable[[str], None]
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL: time to close files, not to finish the work."""
 
-_PACKAGES = str(Path(__file__).resolve().parents[2])
+_PACKAGES = str(Path(__file__).resolve().parents[3])  # the folder of the package
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from mirasol.core.errors import MirasolError
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One fault: its line (from 1), the dotted path of its key, and what to do."""
+    """One fault: its line (from 1), the dotted path of its key, and the remedy."""
 
     line: int
     path: str

@@ -14,7 +14,7 @@ from mirasol.pipeline.params.schema import CHECKS, OWN, PHASES, SHARED, Key, Par
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read, resolve and check a params file (YAML 1.2, as DVC reads it: ``1e-3`` is a number, ``on`` is text).
 
-    A phase takes from the section `phases` what it does not state itself.
+    A phase takes from the section `phases` the keys that it does not state itself.
 
     Raises:
         ParamsError: the file is not valid; the message names every problem with its line, dotted path,
@@ -95,7 +95,7 @@ class _Reader:
         return self.values
 
     def _how_to_move(self) -> str:
-        """For a file of the older form, whose phases state every key: what goes from them to `phases`."""
+        """Advice for a file of the older form, in which each phase states every key."""
         phases = [self.document.get(name) for name in PHASES]
         if not all(isinstance(phase, dict) for phase in phases):
             return ""
@@ -159,7 +159,7 @@ class _Reader:
 
 
 def check_value(value: Any, key: Key) -> tuple[Any, str]:
-    """The value as a plain Python one, and what is wrong with it ("" for nothing)."""
+    """The value as a plain Python one, and its fault ("" for none)."""
     wrong = f"got {show(value)}, expected {key.allowed()}"
     if key.kind is bool:
         return (bool(value), "") if _is_bool(value) else (None, wrong)
