@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 
@@ -130,9 +130,7 @@ def _packages(lock: Path, project: bool) -> Iterator[Finding]:
         if absent:
             yield Finding("missing", "packages", f"not installed: {_some(absent)}", "make setup")
         if others:
-            yield Finding(
-                "note", "packages", f"other versions than the lock: {_some(others)}", "rm .venv/.ready; make setup"
-            )
+            yield Finding("note", "packages", f"not as in the lock: {_some(others)}", "rm .venv/.ready; make setup")
         if not absent and not others:
             yield Finding("ok", "packages", f"all {len(pins)} as in {lock.name}")
     elif absent := [name for name in BASE if _version(name) is None]:
@@ -165,23 +163,23 @@ def _memory() -> Finding:
     limit = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
+    found = f"{total / GIB:.1f} GiB"
     if total >= MEMORY_WANTED:
-        return Finding("ok", "memory", f"{total / GIB:.1f} GiB")
-    return Finding(
-        "note", "memory", f"{total / GIB:.1f} GiB, the demo wants {MEMORY_WANTED // GIB}: set the workers to 1"
-    )
+        return Finding("ok", "memory", found)
+    return Finding("note", "memory", f"{found}, the demo wants {MEMORY_WANTED // GIB}: set the workers to 1")
 
 
 def _gpu() -> Iterator[Finding]:
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     cards: list[str] = []
-    if shutil.which("nvidia-smi"):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-            cards = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
-        except subprocess.TimeoutExpired:
-            yield Finding("note", "gpu", "nvidia-smi does not answer within 20 s: the driver hangs")
-            return
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        cards = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    except subprocess.TimeoutExpired:
+        yield Finding("note", "gpu", "nvidia-smi does not answer within 20 s: the driver hangs")
+        return
+    except (OSError, subprocess.CalledProcessError):
+        pass
     if not cards:
         yield Finding("ok", "gpu", "none: everything runs on the CPU")
         return
@@ -193,9 +191,8 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("ok", "gpu in torch", f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} device(s)")
     else:
         why = "was built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) cannot use it"
-        yield Finding(
-            "note", "gpu in torch", f"torch {torch.__version__} {why}", "pip install a torch built for your driver"
-        )
+        fix = "pip install a torch built for your driver"
+        yield Finding("note", "gpu in torch", f"torch {torch.__version__} {why}", fix)
 
 
 def _codecs() -> Iterator[Finding]:
@@ -210,28 +207,23 @@ def _codecs() -> Iterator[Finding]:
 
 def _disk(root: Path) -> Finding:
     free = shutil.disk_usage(root).free
+    found = f"{free / GIB:.1f} GiB"
     if free >= DISK_WANTED:
-        return Finding("ok", "free disk", f"{free / GIB:.1f} GiB")
+        return Finding("ok", "free disk", found)
     state: State = "note" if free >= DISK_NEEDED else "missing"
-    return Finding(
-        state, "free disk", f"{free / GIB:.1f} GiB, the demo wants {DISK_WANTED // GIB}", "dvc gc --workspace"
-    )
+    return Finding(state, "free disk", f"{found}, the demo wants {DISK_WANTED // GIB}", "dvc gc --workspace")
 
 
 def _git(root: Path) -> Iterator[Finding]:
     if shutil.which("git") is None:
-        yield Finding(
-            "missing", "git", "not installed: DVC's experiments and the report need it", "apt-get install git"
-        )
+        yield Finding("missing", "git", "not installed: experiments and the report need it", "apt-get install git")
         return
-    head = subprocess.run(
-        ["git", "log", "-1", "--format=%h %s"], cwd=root, capture_output=True, text=True, errors="replace", check=False
-    )
+    ask: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "errors": "replace", "check": False}
+    head = subprocess.run(["git", "log", "-1", "--format=%h %s"], **ask)
     if head.returncode:
         yield Finding("missing", "git", "no commit here", "git init && git add -A && git commit -m 'Start'")
         return
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
-    count = len(changed.stdout.splitlines())
+    count = len(subprocess.run(["git", "status", "--porcelain"], **ask).stdout.splitlines())
     yield Finding("ok", "git", f"{head.stdout.strip()}; " + (f"{count} changed file(s)" if count else "clean"))
 
 
@@ -250,7 +242,5 @@ def _dvc(root: Path) -> Iterator[Finding]:
     except MirasolError as error:
         yield Finding("note", "dvc", " ".join(str(error).split())[:200], "dvc status")
         return
-    if stale:
-        yield Finding("ok", "dvc", f"to run: {_some(stale)}", "dvc repro")
-    else:
-        yield Finding("ok", "dvc", "everything is up to date")
+    found = (f"to run: {_some(stale)}", "dvc repro") if stale else ("everything is up to date",)
+    yield Finding("ok", "dvc", *found)

@@ -71,13 +71,13 @@ class _Reader:
         known = sections()
         suspects = self._unknown(self.document, known, "", 1)
         for name, section in known.items():
-            written = name if name in self.document else suspects.get(name)
+            written = name if name in self.document else suspects.get(name, "")
             line, content = _line(self.document, written, 1), self.document.get(written)
             if isinstance(content, dict):
                 self.values[name] = self._section(content, name, written, section)
                 continue
             listed = ", ".join(section.keys)
-            if written is not None:
+            if written:
                 wrong = f"got {show(content)}, expected a section with the keys {listed}"
             elif name == SHARED:
                 wrong = f"section is missing: {self._how_to_move() or f'add it with keys of {listed}'}"
@@ -96,15 +96,15 @@ class _Reader:
 
     def _how_to_move(self) -> str:
         """Advice for a file of the older form, in which each phase states every key."""
-        phases = [self.document.get(name) for name in PHASES]
-        if not all(isinstance(phase, dict) for phase in phases):
-            return ""
+        phases = [phase for name in PHASES if isinstance(phase := self.document.get(name), dict)]
         equal = [
             f"{key}: {_yaml(value)}"
-            for key, value in phases[0].items()
+            for key, value in (phases[0] if len(phases) == len(PHASES) else {}).items()
             if key not in OWN and all(phase.get(key, ...) == value for phase in phases)
         ]
-        return equal and (
+        if not equal:
+            return ""
+        return (
             f"state once what the three phases share. Add `phases` with {', '.join(equal)}, and delete these keys "
             f"from {', '.join(PHASES)}; there stay {', '.join(OWN)} and the keys that differ"
         )

@@ -160,6 +160,7 @@ def chunk_features(preset: str, size: int, frames: int, overlap: int, bands: int
     return sum(map(math.prod, steps)) + (whole[0] * bands // columns) * (mels // bins)
 
 
+_FEATURES = ("clip.size", "clip.frames_per_chunk", "model.overlap", "clip.audio_bands", "clip.mels")
 CHECKS = (
     Check(
         ("model.max_chunks", "clip.chunks"),
@@ -202,15 +203,7 @@ CHECKS = (
         + _by_preset(lambda preset: preset.audio_patch[1]),
     ),
     Check(
-        (
-            "model.combined",
-            "model.preset",
-            "clip.size",
-            "clip.frames_per_chunk",
-            "model.overlap",
-            "clip.audio_bands",
-            "clip.mels",
-        ),
+        ("model.combined", "model.preset", *_FEATURES),
         lambda combined, *sizes: combined <= (chunk_features(*sizes) or combined),  # 0: others say what does not fit
         "must be at most n, the video and audio features of a chunk",
         lambda _, *sizes: chunk_features(*sizes),
