@@ -69,7 +69,7 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
         for source, target in SOURCES.items():
             shutil.copyfile(folder / source, folder / target)
         mirasol(folder, "world", "--hard", "--clips", str(clips), "--out", "data", "--force", on_line=say)
-        dvc.add(folder, "data", on_line=say)
+        dvc.call(folder, "add", "data", on_line=say)
         git(folder, "add", *SOURCES.values(), "data.dvc")
 
     return make_workspace(HOME.name, root=root, fill=fill, say=say)

@@ -1,1 +1,1 @@
-"""Groups of the command line. A command imports what it runs only when it runs: `mirasol answer` needs no torch."""
+"""The command line, one module a group of commands. Commands import inside: `mirasol answer` needs no torch."""

@@ -1,1 +1,1 @@
-"""One file per stage of dvc.yaml: parameters in, one call of a room, metrics out. `mirasol stage NAME` runs them."""
+"""The pipeline: params.yaml, the stages of dvc.yaml, DVC itself, workspaces and releases."""
