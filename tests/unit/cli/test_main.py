@@ -27,18 +27,8 @@ from mirasol.tasks.registry import PROTOCOLS
 ROOT = Path(__file__).parents[3]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
 SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
-SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run"} | {"append", "as_json"}
-    "annotations",
-    "media",
-    "out",
-    "split",
-    "pattern",
-    "link",
-    "skip_missing",
-    "dry_run",
-    "append",
-    "as_json",
-}
+SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link"}
+SET_OPTIONS |= {"skip_missing", "dry_run", "append", "as_json"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "ablate": set(),
