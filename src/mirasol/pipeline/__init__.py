@@ -1,1 +1,5 @@
-"""The pipeline: params.yaml, the stages of dvc.yaml, DVC itself, workspaces and releases."""
+"""The pipeline: params.yaml (`params`), the stages of dvc.yaml (`stages`), DVC (`dvc`), workspaces and releases."""
+
+from mirasol.core.face import face
+
+__all__, __getattr__ = face(__name__, stages="STAGES", workspace="make_workspace")
