@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.core.errors import MirasolError
+from mirasol.model.config import RENAMED
 from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
 from mirasol.pipeline.params.schema import CHECKS, OWN, PHASES, SHARED, Key, Params, Section, sections
 
@@ -104,9 +105,11 @@ class _Reader:
         ]
         if not equal:
             return ""
+        new = [key for key in sections()[SHARED].keys.values() if all(key.name not in phase for phase in phases)]
+        equal += [f"{key.name}: {_yaml(key.default)}" for key in new]
         return (
             f"state once what the three phases share. Add `phases` with {', '.join(equal)}, and delete these keys "
-            f"from {', '.join(PHASES)}; there stay {', '.join(OWN)} and the keys that differ"
+            f"from {', '.join(PHASES)}; keep there {', '.join(OWN)} and the keys that differ"
         )
 
     def _section(self, content: dict[str, Any], name: str, written: str, section: Section) -> dict[str, Any]:
@@ -146,7 +149,9 @@ class _Reader:
                 continue
             missing = [other for other in known if other not in mapping]
             guess = nearest(str(name), missing) or nearest(str(name), known)
-            if guess is not None:
+            if prefix == "model." and (now := RENAMED.get(str(name))) in missing:
+                hint, suspects[now] = f"it is called `{now}` now: write `{now}: {_yaml(mapping[name])}`", name
+            elif guess is not None:
                 hint = f"did you mean `{guess}`?"
                 if guess in missing:
                     suspects[guess] = name
@@ -205,5 +210,7 @@ def _line(mapping: Any, name: Any, otherwise: int) -> int:
 
 
 def _yaml(value: Any) -> str:
-    """A default as the file would state it."""
+    """A value as the file would state it."""
+    if value == "":
+        return '""'
     return str(value).lower() if isinstance(value, bool) else str(value)

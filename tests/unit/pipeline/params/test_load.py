@@ -243,15 +243,21 @@ def older(text: str = GOOD) -> str:
     return out.getvalue()
 
 
+def test_a_renamed_key_keeps_its_value(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, ("num_queries: 9", "combined: 8"))) == [
+        "model.combined: unknown key: it is called `num_queries` now: write `num_queries: 8`"
+    ]
+
+
 def test_a_file_of_the_older_form_is_told_how_to_move(tmp_path: Path) -> None:
     (problem,) = problems(write(tmp_path, text=older()))
     match = re.fullmatch(
-        r"phases: section is missing: state once .* Add `phases` with (.*), and delete these keys from (.*); there .*",
+        r"phases: section is missing: state once .* Add `phases` with (.*), and delete these keys from (.*); keep .*",
         problem,
     )
     assert match and match[2] == ", ".join(PHASES)
     moved = YAML().load(match[1].replace(", ", "\n"))
-    assert set(moved) <= keys(PhaseConfig).keys() - set(OWN) and len(moved) == 13
+    assert set(moved) <= keys(PhaseConfig).keys() - set(OWN) and len(moved) == 14
     document = YAML().load(older())
     document[SHARED] = moved
     for phase in PHASES:
