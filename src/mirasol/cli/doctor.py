@@ -19,7 +19,7 @@ from typing import Any, Literal
 import typer
 
 from mirasol.cli.console import Json, print_json
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, install
 
 app = typer.Typer()
 State = Literal["ok", "note", "missing"]
@@ -66,11 +66,6 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(found)
     raise typer.Exit(1 if missing else 0)
-
-
-def install(extra: str) -> str:
-    """How to install the packages of an extra. PyPI's `mirasol` is another project."""
-    return f"`make setup`, or `pip install -e '.[{extra}]'`, in the project's folder"
 
 
 def extra_of(package: str) -> str:

@@ -1,4 +1,4 @@
-"""The one kind of error that a user is meant to read."""
+"""The one kind of error that a user is meant to read, and texts that errors share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ class MirasolError(Exception):
     command line prints it without a traceback and exits with status 2; a stage also records it in
     ``runs/<stage>/error.json``.
     """
+
+
+def install(extra: str) -> str:
+    """How to install the packages of an extra. PyPI's `mirasol` is another project."""
+    return f"`make setup`, or `pip install -e '.[{extra}]'`, in the project's folder"
 
 
 def listing(title: str, lines: list[str], shown: int = 50) -> str:

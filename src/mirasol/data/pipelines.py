@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, install
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.shards.format import read_index
 
@@ -38,7 +38,7 @@ def webdataset(shards: str | Path, split: str) -> Any:
     try:
         import webdataset as wds
     except ModuleNotFoundError as error:
-        raise MirasolError(f"{error}: `pip install 'mirasol[train]'`, or webdataset alone") from error
+        raise MirasolError(f"{error}: run {install('train')}, or `pip install webdataset`") from error
     dataset = ShardDataset(shards, split)
     tars = read_index(dataset.folder)["splits"][split]
     ends = list(itertools.accumulate(int(tar["clips"]) for tar in tars))

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, install
 from mirasol.core.files import atomic_write, disk_error
 
 SCHEMES = ("file", "s3", "gs", "az", "abfs")
@@ -172,7 +172,7 @@ def _opened(
     except passed:
         raise
     except ImportError as error:
-        raise MirasolError(f"{url}: {error}: `pip install 'mirasol[cloud]'`, or the package it names") from error
+        raise MirasolError(f"{url}: {error}: run {install('cloud')}, or install the package it names") from error
     except Exception as error:  # each store has its own errors, some of them OSErrors with numbers
         if copy is not None and isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise (disk_error(error, copy) or error) from error

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.errors import MirasolError, listing
+from mirasol.core.errors import MirasolError, install, listing
 from mirasol.core.files import disk_error
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import CAPTION_PROMPT, SPLITS, Example, check_media
@@ -82,7 +82,7 @@ def import_webdataset(urls: Sequence[str], out: Path, split: str = HASH, caption
     try:
         from webdataset.tariterators import group_by_keys
     except ModuleNotFoundError as error:
-        raise MirasolError(f"{error}: `pip install 'mirasol[train]'`, or webdataset alone") from error
+        raise MirasolError(f"{error}: run {install('train')}, or `pip install webdataset`") from error
     tars, found = _expanded(urls), Found()
     tar_of: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""`pip install mirasol[runtime]` brings no torch, and what it brings answers a file.
+"""`pip install '.[runtime]'` brings no torch, and what it brings answers a file.
 
 The fast form follows what the packages ask for and imports nothing else; the slow one has pip do it.
 """

@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, install
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.media.sandbox import cancel_on
 
@@ -94,7 +94,7 @@ def _dask(address: str) -> Iterator[Workers]:
         distributed: Any = importlib.import_module("distributed")  # by name: it is optional and only partly typed
         killed = importlib.import_module("distributed.scheduler").KilledWorker
     except ImportError as error:
-        raise MirasolError(f"shards.executor = dask: {error}: `pip install 'mirasol[dask]'`") from error
+        raise MirasolError(f"shards.executor = dask: {error}: run {install('dask')}") from error
     if not address:
         raise MirasolError("shards.executor = dask: shards.address is empty, expected one like tcp://host:8786")
     try:

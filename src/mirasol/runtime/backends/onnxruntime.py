@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, install
 from mirasol.runtime.backends import Array, NoKernelError, Step
 from mirasol.runtime.contract import GraphSpec
 
@@ -38,7 +38,7 @@ def available() -> list[str]:
         MirasolError: onnxruntime is not installed.
     """
     if onnxruntime is None:
-        raise MirasolError("onnxruntime is not installed: run `pip install 'mirasol[runtime]'`")
+        raise MirasolError(f"onnxruntime is not installed: run {install('runtime')}")
     built = onnxruntime.get_available_providers()
     return [name for name, wanted in PROVIDERS.items() if wanted[0] in built]
 
@@ -58,7 +58,7 @@ def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> S
     if provider not in have:
         raise MirasolError(
             f"the provider {provider!r} is not in this onnxruntime (it has: {', '.join(have)}). For a GPU: "
-            "`pip uninstall onnxruntime`, then `pip install 'mirasol[runtime-gpu]'`"
+            "`pip uninstall onnxruntime`, then `pip install -e '.[runtime-gpu]'` in the project's folder"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
