@@ -130,6 +130,7 @@ def test_every_package_has_a_face_with_a_docstring(package: Path) -> None:
     name = ".".join(package.relative_to(SOURCE.parent).parts)
     face = importlib.import_module(name)
     assert face.__doc__ and face.__all__
+    assert set(face.__all__) <= set(dir(face)), "dir() and completion must list the names"
     assert all(getattr(face, public) is not None for public in face.__all__)
     assert not set(face.__all__) & {path.stem for path in package.iterdir()}, "a module would hide the name"
     with pytest.raises(AttributeError, match="nonesuch"):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 
 def face(package: str, **modules: str) -> tuple[list[str], Callable[[str], Any]]:
-    """``__all__`` and ``__getattr__`` of ``package``; ``modules`` maps its modules to names, separated by spaces."""
+    """``__all__`` and ``__getattr__`` of ``package``; ``modules`` maps its modules to names, separated by spaces.
+
+    ``dir()`` of the package lists the names, too.
+    """
     homes = {name: module for module, names in modules.items() for name in names.split()}
+    names = vars(sys.modules[package])
 
     def attribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
+    names["__dir__"] = lambda: sorted({*names, *homes})
     return sorted(homes), attribute
