@@ -24,7 +24,12 @@ from mirasol.pipeline.params.errors import nearest
 REPORTS = Path("reports", "ablations")
 ALL, MODALITIES = "all", "matters"
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.command()
@@ -66,7 +71,9 @@ def run(name: str, seeds: int, jobs: int, dry: bool) -> None:
     known = (*grid.tables, MODALITIES, ALL)
     if name not in known:
         guess = nearest(name, known)
-        raise MirasolError(f"no table {name!r}: " + (f"did you mean {guess}?" if guess else f"one of {known}"))
+        raise MirasolError(
+            f"no table {name!r}: " + (f"did you mean {guess}?" if guess else f"expected one of {', '.join(known)}")
+        )
     tables = list(grid.tables.values()) if name == ALL else [grid.tables[name]] if name in grid.tables else []
     base = [Cell((), seed) for seed in range(1, seeds + 1)]
     cells = list(dict.fromkeys([*(base if name in (ALL, MODALITIES) else ()), *cells_of(tables, seeds)]))

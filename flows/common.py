@@ -46,6 +46,7 @@ def command(flow: Flow[..., Any], done: Callable[..., str]) -> typer.Typer:
         done: from the flow's result and its parameters, the text to print.
     """
     app = typer.Typer(
+        rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -15,6 +15,7 @@ EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'wha
 
 app = typer.Typer(
     name="mirasol",
+    rich_markup_mode="markdown",
     help="Train audio-video-text models on your own videos, and stream answers from them.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -45,7 +46,7 @@ def _options(
 
 def main(command: typer.Typer = app, name: str = "mirasol") -> None:
     """The entry point: an error that the user can fix is one red text on stderr and exit status 2."""
-    from mirasol.core.errors import MirasolError
+    from mirasol.core.errors import MirasolError, install
     from mirasol.core.files import disk_error
 
     # OpenMP reads it when torch is imported. Threads that spin while they wait halve the speed of training as soon as
@@ -59,7 +60,7 @@ def main(command: typer.Typer = app, name: str = "mirasol") -> None:
         package = (error.name or "").split(".")[0]
         if package in ("", "mirasol", "flows"):
             raise
-        console.error(f"this needs the package {package}: run {doctor.install(doctor.extra_of(package))}")
+        console.error(f"this needs the package {package}: run {install(doctor.extra_of(package))}")
     except OSError as error:
         known = disk_error(error, Path(error.filename or "."))
         if known is None:
