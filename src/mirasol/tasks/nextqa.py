@@ -181,7 +181,7 @@ def judge_open(material: Material) -> Credit:
     if path is None:
         raise MirasolError(
             f"no {STOPWORDS} in {' or '.join(str(folder) for folder in material.folders) or 'any folder'}: it lies "
-            "beside the annotations of NExT-OE, and WUPS leaves out its words: copy it there"
+            "next to the annotations of NExT-OE, and WUPS leaves out its words: copy it there"
         )
     wups = Wups(material.wordnet, path.read_text(encoding="utf-8").split())
 

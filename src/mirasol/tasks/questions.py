@@ -48,7 +48,7 @@ def questions_of(
         raise MirasolError("name the questions: --annotations with the set's own files, or --data, and not both")
     adapter = ADAPTERS.get(protocol.name)
     if adapter is None:
-        raise MirasolError(f"{protocol.name} has no annotation files of its own: name a data folder with --data")
+        raise MirasolError(f"{protocol.name} has no annotation files: name a data folder with --data")
     wanted = split or protocol.split
     if wanted not in adapter.files:
         raise MirasolError(
