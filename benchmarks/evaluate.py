@@ -33,7 +33,9 @@ from common import arguments, in_turn, median_ms, ratio, report, rounded, spread
 from inputs import random_batch
 from torch import Tensor
 
-from mirasol.evaluation.generate import CLIPS, blanked, conditions, muted, prompts_of
+from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import under
+from mirasol.evaluation.generate import CLIPS, conditions, prompts_of
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
@@ -201,7 +203,7 @@ def same(what: str, found: Tensor, expected: Tensor, tolerance: float = 0.0) -> 
 def measure_answers(questions: Case, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The claim about generation, and the table behind it."""
     model, batch, swapped, prompts, lengths = questions
-    others = [muted(batch), blanked(batch), swapped]
+    others = [under(Condition.muted, batch), under(Condition.blanked, batch), swapped]
     alone = encoded_alone(model, batch)
     with torch.inference_mode():
         together = model.encode(batch)
