@@ -17,7 +17,7 @@ from mirasol.tokenizer import ANSWER, BOS, PAD, Tokenizer
 from mirasol.training.weights import load_model
 
 
-def batch_of(project: Path, condition: str = "none", size: int = 5) -> Batch:
+def batch_of(project: Path, condition: str = "unchanged", size: int = 5) -> Batch:
     words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
     shard_set = ShardDataset(project / "build/shards", "test")
     return next(iter(eval_loader(shard_set, words, tasks=("qa",), batch_size=size, condition=condition)))
