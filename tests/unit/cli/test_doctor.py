@@ -1,4 +1,4 @@
-"""The doctor: what is missing is named with the command that mends it."""
+"""The doctor names each missing requirement and the command that installs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's tables beside ours: its figures as printed, and what must not be compared says so."""
+"""The paper's tables and ours: its figures as printed, and reasons where they are not comparable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/params.md is what the schema says."""
+"""docs/params.md equals the schema."""
 
 from __future__ import annotations
 
