@@ -4,7 +4,7 @@
 
 CPU time of one thread, which other programs disturb less. `load_vs_decode` and `load_vs_rgb24` are
 rates over the same clips (224 px, 128 frames, sound): batches for a GPU, without the cache, against PyAV
-decoding the same bytes of picture and sound and dropping them, and against PyAV to rgb24 arrays. The loader's time has
+decoding the same bytes of picture and sound and dropping them, and against PyAV to rgb24 arrays. The loader's time is
 all of it: reading the tar, hashes, JSON, H.264, FLAC, texts, collation; it ends at YUV frames and 16-bit sound,
 from which the model makes log-mel. `load_vs_decode_logmel` is the same with log-mel by the loader, as for a CPU.
 `loader_overhead` is a batch of the demo from the cache, texts and collation included, against a training step of it.

@@ -3,7 +3,7 @@
     pip install --no-deps --target DIR mirasol-pytorch beartype einops x-transformers==1.25.10
     PYTHONPATH=DIR mirasol bench peer [--json FILE] [--rounds 7] [--quick]
 
-If it is not installed, the benchmark says so and ends. Newer x-transformers do not construct it. Widths, depths, patches,
+If it is not installed, the benchmark says so and ends. Newer x-transformers do not build it. Widths, depths, patches,
 frames and text length are the same, and both predict every token of the text; its other options have their
 defaults. Its encoders for video and audio have as many layers as our shared ViT; ours has as many again for audio
 alone. It has linear maps that predict and reconstruct, ours has the reconstruction transformer; the parameters are
