@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(FITS)' 
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# awk: pip's output as a line every twenty packages
+# awk: pip's output as one line per twenty packages
 COUNT := \
   function count(name) { sub(/[<>=!~;[].*/, "", name); sub(/.*\//, "", name); sub(/-[0-9].*/, "", name); \
     name = tolower(name); gsub(/[_.]/, "-", name); if (!(name in seen)) { seen[name]; n++; \
@@ -33,7 +33,7 @@ help: ## this list
 
 setup: $(READY) ## install everything into .venv: minutes once, a second after
 
-# torch comes first, in a call of its own: then nothing else decides which build of it is taken.
+# torch comes first, in a separate call: then no other package decides its build.
 $(READY): requirements.lock pyproject.toml
 	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { \
 	  echo "mirasol needs Python 3.11 or 3.12, and $(if $(PYTHON),$(PYTHON) is none,none was found)." >&2; \
@@ -51,7 +51,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "[setup] ready: $(BIN)/mirasol --help"
 
 # Each run ends with the figures and the path of the report.
-# On your own: DATA=dir [PARAMS=file] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
+# On your own data: DATA=dir [PARAMS=file] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
 demo: setup ## the whole pipeline on the built-in world; DATA=dir [PARAMS=file ADAPTER=name ...]: on your own
 ifeq ($(DATA),)
 	@test -f data/manifest.jsonl || $(BIN)/mirasol world --out data
@@ -67,7 +67,7 @@ real: setup ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard),
 	@$(if $(DRONE),$(call own,drone,$(DRONE),recipes/drone.yaml,drone))
 	@$(if $(FSDD),$(call own,fsdd,$(FSDD),recipes/fsdd.yaml,fsdd))
 
-# own: name, media, params file, adapter, annotations, options of the import: the pipeline in a workspace of its own
+# own: name, media, params file, adapter, annotations, options of the import: the pipeline in a separate workspace
 own = folder="$$($(BIN)/mirasol workspace "$(1)" --data "$(2)" $(if $(3),--params "$(3)") --adapter $(4) \
 	  $(if $(5),--annotations "$(5)") $(if $(6),-- $(6)))"; \
 	$(BIN)/mirasol run --workspace "$$folder"; \
@@ -93,10 +93,10 @@ types: setup ## mypy: strict where users build on it (pyproject.toml)
 bench: setup ## every benchmark of benchmarks/, each a ratio with its spread
 	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do echo "[bench] $$file"; $(BIN)/python "$$file"; done
 
-report: setup ## build/report/index.html from what stands in build/ and reports/
+report: setup ## build/report/index.html from build/ and reports/
 	@$(BIN)/mirasol report
 
-lock: ## write requirements.lock from what .venv holds
+lock: ## write requirements.lock from the packages in .venv
 	@{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable \
 	  | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|wheel)==' | sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; } > .lock.tmp
 	@mv .lock.tmp requirements.lock

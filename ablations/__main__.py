@@ -39,9 +39,9 @@ def ablate(
 
     Each row of a table is a cell: a change to recipes/ablations.yaml (ablations/tables.yaml says which), trained from
     scratch with several seeds and asked the same test questions. Cells are DVC experiments: `dvc exp show` in
-    runs/workspaces/ablations lists them. Stop it whenever you like: what is finished stays, and the next call goes on.
-    reports/ablations/TABLE.json, and .svg beside it, has scores, 95 % intervals over seeds and clips, and whether each
-    row differs as it does in the paper. `matters` takes sound, picture and the order of chunks away instead.
+    runs/workspaces/ablations lists them. Stop it whenever you like: finished cells stay, and the next call goes on.
+    reports/ablations/TABLE.json and TABLE.svg have scores, 95 % intervals over seeds and clips, and whether each row
+    differs as it does in the paper. `matters` takes sound, picture and the order of chunks away instead.
 
     Example:  mirasol ablate 5b --dry-run
     """

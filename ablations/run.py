@@ -61,7 +61,7 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
         if other:
             raise MirasolError(
                 f"{home} was made from another {' and '.join(other)} than the project's: its cells would not go "
-                f"together with new ones. Keep what you need of it, then delete it: rm -r {home}*"
+                f"together with new ones. Save the parts that you need, then delete it: rm -r {home}*"
             )
         return home
 
@@ -69,7 +69,7 @@ def prepare(root: Path, clips: int, say: Say = print) -> Path:
         for source, target in SOURCES.items():
             shutil.copyfile(folder / source, folder / target)
         mirasol(folder, "world", "--hard", "--clips", str(clips), "--out", "data", "--force", on_line=say)
-        dvc.add(folder, "data", on_line=say)
+        dvc.call(folder, "add", "data", on_line=say)
         git(folder, "add", *SOURCES.values(), "data.dvc")
 
     return make_workspace(HOME.name, root=root, fill=fill, say=say)
@@ -124,8 +124,8 @@ def run_cells(root: Path, cells: Sequence[Cell], grid: Grid, jobs: int, say: Say
                 thread.join(timeout=1.0)  # a join without end would keep Ctrl-C waiting
     if board.failures:
         raise MirasolError(
-            f"{len(board.failures)} of {len(todo)} cells failed:\n" + "\n".join(board.failures) + "\nRun again: what "
-            "is finished stays"
+            f"{len(board.failures)} of {len(todo)} cells failed:\n" + "\n".join(board.failures) + "\nRun again: "
+            "finished cells stay"
         )
     return home
 

@@ -1,8 +1,8 @@
-"""Prefect: when and where. What a run does is in `mirasol.pipeline.dvc`; the graph is in dvc.yaml.
+"""Prefect flows: when and where to run. dvc.yaml holds the graph, `mirasol.pipeline.dvc` runs it.
 
-`python -m flows.pipeline` runs on a server of its own (`flows.server`). Prefect reads its settings when it is
-imported, so they are set here, before any module of this folder imports it. A worker has imported
-Prefect already when it gets here, and its own settings then stand; so does every variable that is set.
+`python -m flows.pipeline` starts its own server (`flows.server`). Prefect reads its settings at import, so they are
+set here, before any module of this folder imports it. Variables that are set already stay, and so do the settings of
+a worker, which has imported Prefect before.
 """
 
 import contextlib

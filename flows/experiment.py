@@ -1,20 +1,16 @@
-"""An experiment: changed parameters in a workspace of its own, the result among `dvc exp show`.
-
-python -m flows.experiment NAME finetune.lr=5e-4 [KEY=VALUE…]
-"""
+"""An experiment: changed parameters in a separate workspace, listed by `dvc exp show`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import exit_status
+from flows.common import LockWait, Workspace, command
 from mirasol.pipeline import summary
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.lock import Lock, hold
@@ -34,20 +30,23 @@ def run_experiment(lock: Lock, name: str, changes: list[str]) -> dvc.Outcome:
 
 
 @flow(name="experiment")
-def experiment(name: str, changes: list[str], workspace: str = ".", lock_wait: float = 600.0) -> dict[str, Any]:
-    """Run the pipeline with ``changes`` without touching the project's folder. Several may run at once.
+def experiment(
+    name: Annotated[str, typer.Argument(help="its name in `dvc exp show`; a run of the same name replaces it")],
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE", help="changes to params.yaml")],
+    workspace: Workspace = ".",
+    lock_wait: LockWait = 600.0,
+) -> dict[str, Any]:
+    """Run the pipeline with changed parameters, without touching the project's folder.
 
-    Args:
-        name: the experiment's name in `dvc exp show`; a run of the same name replaces it.
-        changes: `key=value` of params.yaml, as in `dvc exp run --set-param`.
-        workspace: the project's folder; the experiment starts from its last commit.
-        lock_wait: seconds to wait for another run of the same name.
+    The experiment starts from the project's last commit. Several may run at once.
+
+    Example:  python -m flows.experiment lower finetune.lr=5e-4
 
     Returns:
         The metrics files, path -> content.
 
     Raises:
-        MirasolError: there is no commit, a key is unknown, or a stage failed.
+        MirasolError: the project has no commit, a key is unknown, or a stage failed.
     """
     log = get_run_logger()
     root = Path(workspace).resolve()
@@ -63,20 +62,9 @@ def experiment(name: str, changes: list[str], workspace: str = ".", lock_wait: f
     return now
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m flows.experiment", description="Run an experiment on the side.")
-    parser.add_argument("name", help="its name in `dvc exp show`")
-    parser.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="what it changes in params.yaml")
-    parser.add_argument("--workspace", default=".", metavar="DIR", help="the project's folder (default: this one)")
-    options = vars(parser.parse_args(arguments))
-
-    def call() -> str:
-        experiment(**options)
-        return f"kept as experiment {options['name']}: dvc exp show, dvc exp apply {options['name']}"
-
-    return exit_status(call)
+def _done(_: dict[str, Any], name: str, **others: Any) -> str:
+    return f"kept as experiment {name}: dvc exp show, dvc exp apply {name}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(experiment, _done)(prog_name="python -m flows.experiment")

@@ -1,7 +1,7 @@
 """Prefect's server for one command, so that a laptop needs none.
 
-Prefect starts one by itself where no server is configured, but a SIGTERM or SIGKILL to the flow leaves
-that one running for ever. This one is a child like every other: nothing outlives us.
+Prefect starts one itself where no server is configured, but a SIGTERM or SIGKILL to the flow leaves that one running
+for ever. This one is a supervised child: it ends with us.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mirasol.core.errors import MirasolError
 from mirasol.pipeline.dvc.process import supervised
 
 START_LIMIT = 90.0
-"""Seconds; the first start makes the database and takes several times as long as later ones."""
+"""Seconds; the first start makes the database and takes several times longer."""
 
-# What only schedules and automations need; it would take turns with the training on a small machine.
+# Only schedules and automations need these; on a small machine they slow the training down.
 _OFF = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
 
 
 def ensure_server() -> None:
-    """Use the configured Prefect server if there is one, else start one that ends with this process.
+    """Use the configured Prefect server, else start one that ends with this process.
 
-    Its database is in PREFECT_HOME, so runs are remembered from one command to the next. It is stopped
-    by `atexit`, which runs last what was registered first: after Prefect has sent its last log lines.
+    Its database in PREFECT_HOME keeps the runs of earlier commands. `atexit` stops it last, after Prefect has sent its
+    log lines.
 
     Raises:
-        MirasolError: our own did not start.
+        MirasolError: it did not start.
     """
     if PREFECT_API_URL.value():
         return
@@ -47,17 +47,7 @@ def ensure_server() -> None:
     log = home / "server.log"
     port = _free_port()
     env = dict(os.environ) | {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _OFF}
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, *f"-m prefect server start --host 127.0.0.1 --port {port}".split()]
     file = until_exit.enter_context(log.open("w"))
     child = until_exit.enter_context(supervised(command, output=file, env=env, grace=3.0))
     address = f"http://127.0.0.1:{port}/api"

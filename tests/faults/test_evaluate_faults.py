@@ -12,8 +12,9 @@ from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.evaluation.evaluate import evaluate
+from mirasol.evaluation.evaluate import Evaluator
 from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.training.config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def world(trained: Path, tmp_path: Path) -> Path:
 def score(trained: Path, world: Path, out: Path, max_damaged: float) -> dict[str, Any]:
     spec = EvaluateSpec(resamples=100, batch_size=4)
     weights, shards, words = trained / "project/build/finetune", world / "shards", world / "tokenizer.json"
-    return evaluate(weights, shards, words, world / "data", spec, out, 1, out / "cache", "cpu", max_damaged)
+    training = TrainingConfig(threads=1, accelerator="cpu", max_damaged=max_damaged)
+    return Evaluator(weights, shards, words, spec, training, out / "cache").evaluate(world / "data", out)
 
 
 def rows(out: Path) -> dict[str, dict[str, Any]]:

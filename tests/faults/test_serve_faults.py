@@ -199,8 +199,8 @@ def test_a_client_that_vanishes_while_it_uploads_leaves_nothing(service: Service
 def test_a_client_that_vanishes_while_it_streams_leaves_nothing(service: Service, media: Path) -> None:
     session = service.session()
     service.call("PUT", f"{session}/media", media.read_bytes())
-    (session,) = service.manager.sessions.values()
-    decoder = psutil.Process(session.upload._guard.pid)
+    (client,) = service.manager.sessions.values()
+    decoder = psutil.Process(client.upload._guard.pid)
     connection = service.socket(session)
     connection.send(json.dumps({"type": "play", "pace": "live"}))
     events(connection, "chunk")

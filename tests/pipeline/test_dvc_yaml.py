@@ -68,6 +68,10 @@ def test_learning_rate_of_finetuning_reaches_finetuning_and_no_further_up(stages
     assert downstream(stages, readers) == {"evaluate", "export", "benchmark"}
 
 
+def test_what_the_phases_share_reaches_each_of_them(stages: list[Stage]) -> None:
+    assert [s.name for s in stages if "phases" in s.params] == ["pretrain", "audio_pretrain", "finetune"]
+
+
 def test_evaluation_needs_everything_before_it(stages: list[Stage]) -> None:
     wanted = ["tokenizer", "shards", "pretrain", "audio_pretrain", "finetune", "evaluate"]
     assert [s.name for s in select(stages, ["evaluate"])] == wanted

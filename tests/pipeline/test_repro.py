@@ -54,7 +54,7 @@ def test_single_item_leaves_the_others_alone(project: Path) -> None:
 def test_new_data_runs_what_reads_it(project: Path) -> None:
     (project / "data" / "9.txt").write_text("clip 9\n")
     assert set(dvc.status(project)) == {"data.dvc", "first"}
-    dvc.add(project, "data")
+    dvc.call(project, "add", "data")
     dvc.repro(root=project)
     assert ran(project) == ["first", "second", "third"]
 
@@ -189,7 +189,7 @@ def test_media_behind_a_link_are_not_tracked_and_the_link_stays(project: Path, t
     (project / "data/media").symlink_to(tmp_path / "videos")
     assert dvc.status(project) == {}
     (project / "data/0.txt").write_text("clip 0, again\n")
-    dvc.add(project, "data")
+    dvc.call(project, "add", "data")
     assert "nfiles: 3" in (project / "data.dvc").read_text()
     git(project, "checkout", "data.dvc")
     run_dvc(project, "checkout", "--force")

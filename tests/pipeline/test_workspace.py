@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.annotations import write
@@ -10,7 +11,7 @@ from support.scratch import PARAMS, commit, git, ran, run_dvc
 
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.dvc import dvc
-from mirasol.pipeline.workspace import make_workspace
+from mirasol.pipeline.workspace import Import, make_workspace
 
 
 def _quiet(line: str) -> None:
@@ -19,7 +20,7 @@ def _quiet(line: str) -> None:
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
-    """Somebody's media with annotations beside them; the import does not look inside the files."""
+    """A user's media with annotations next to them; the import does not look inside the files."""
     folder = tmp_path / "videos"
     folder.mkdir()
     rows = ["media,answers,split"]
@@ -33,7 +34,7 @@ def videos(tmp_path: Path) -> Path:
 def test_own_data_and_parameters(project: Path, videos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "own.yaml"
     recipe.write_text(PARAMS.replace("score: 0.9", "score: 0.4"))
-    folder = make_workspace("mine", root=project, params=recipe, data=videos, say=_quiet)
+    folder = make_workspace("mine", root=project, params=recipe, data=Import(videos), say=_quiet)
     assert folder == project / "runs" / "workspaces" / "mine"
     assert (folder / "data" / "manifest.jsonl").read_text().count("\n") == 6
     assert (folder / "params.yaml").read_text() == recipe.read_text()
@@ -55,10 +56,7 @@ def test_a_published_set_with_its_annotations_elsewhere(project: Path, tmp_path:
     folder = make_workspace(
         "vgg",
         root=project,
-        data=media,
-        adapter="vggsound",
-        annotations=annotations,
-        options=["--skip-missing", "--link", "symlink"],
+        data=Import(media, "vggsound", annotations, ["--skip-missing", "--link", "symlink"]),
         say=_quiet,
     )
     assert (folder / "data/manifest.jsonl").read_text().count("\n") == 2
@@ -66,10 +64,10 @@ def test_a_published_set_with_its_annotations_elsewhere(project: Path, tmp_path:
     assert git(folder, "status", "--porcelain") == ""
 
 
-def test_a_published_set_with_its_annotations_beside_the_media(project: Path, tmp_path: Path) -> None:
+def test_a_published_set_with_its_annotations_next_to_the_media(project: Path, tmp_path: Path) -> None:
     rows = "audiocap_id,youtube_id,start_time,caption\n1,aaaaaaaaaaa,30,A dog barks\n"
     data = write(tmp_path / "audiocaps", {"train.csv": rows, "aaaaaaaaaaa_30.wav": "not really a sound"})
-    folder = make_workspace("caps", root=project, data=data, adapter="audiocaps", say=_quiet)
+    folder = make_workspace("caps", root=project, data=Import(data, "audiocaps"), say=_quiet)
     assert "A dog barks" in (folder / "data/manifest.jsonl").read_text()
 
 
@@ -82,15 +80,15 @@ def test_the_cache_is_shared(project: Path) -> None:
 
 
 def test_made_again_it_keeps_what_it_computed(project: Path, videos: Path) -> None:
-    folder = make_workspace("mine", root=project, data=videos, say=_quiet)
+    folder = make_workspace("mine", root=project, data=Import(videos), say=_quiet)
     dvc.repro(root=folder, on_line=_quiet)
     ran(folder)
-    assert make_workspace("mine", root=project, data=videos, say=_quiet) == folder
+    assert make_workspace("mine", root=project, data=Import(videos), say=_quiet) == folder
     dvc.repro(root=folder, on_line=_quiet)
     assert ran(folder) == []
 
 
-def test_it_follows_the_project_unless_somebody_worked_in_it(project: Path) -> None:
+def test_it_follows_the_project_unless_it_has_work_of_its_own(project: Path) -> None:
     folder = make_workspace("mine", root=project, say=_quiet)
     (project / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.5"))
     commit(project)
@@ -118,15 +116,15 @@ def test_uncommitted_code_is_named(project: Path) -> None:
     [
         ("../up", {}, "workspace name"),
         ("mine", {"params": "no.yaml"}, "--params no.yaml: no such file"),
-        ("mine", {"data": "."}, "has neither annotations.csv and annotations.jsonl"),
-        ("mine", {"data": ".", "adapter": "vgg"}, "--adapter vgg: expected one of generic, drone, fsdd, msrvtt-qa"),
-        ("mine", {"data": ".", "adapter": "fsdd", "annotations": "."}, "fsdd is read from the names of its files"),
-        ("mine", {"data": ".", "annotations": "no.csv"}, "--annotations no.csv: no such file"),
-        ("mine", {"options": ["--skip-missing"]}, "go with --data"),
+        ("mine", {"data": Import(".")}, "has neither annotations.csv and annotations.jsonl"),
+        ("mine", {"data": Import(".", "vgg")}, "--adapter vgg: expected one of generic, drone, fsdd, msrvtt-qa"),
+        ("mine", {"data": Import(".", "fsdd", ".")}, "fsdd is read from the names of its files"),
+        ("mine", {"data": Import(".", annotations="no.csv")}, "--annotations no.csv: no such file"),
+        ("mine", {"data": Import(options=["--skip-missing"])}, "go with --data"),
     ],
 )
 def test_what_is_refused(
-    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, str], message: str
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(project)
     with pytest.raises(MirasolError, match=message):
@@ -139,11 +137,11 @@ def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
         make_workspace("mine", root=tmp_path, say=_quiet)
 
 
-def test_a_failed_import_can_be_mended_and_tried_again(project: Path, videos: Path) -> None:
+def test_a_failed_import_can_be_fixed_and_tried_again(project: Path, videos: Path) -> None:
     (videos / "3.mp4").rename(videos / "lost.mp4")
     with pytest.raises(MirasolError, match=r"3\.mp4"):
-        make_workspace("mine", root=project, data=videos, say=_quiet)
+        make_workspace("mine", root=project, data=Import(videos), say=_quiet)
     (videos / "lost.mp4").rename(videos / "3.mp4")
-    folder = make_workspace("mine", root=project, data=videos, say=_quiet)
+    folder = make_workspace("mine", root=project, data=Import(videos), say=_quiet)
     assert (folder / "data.dvc").exists()
     assert git(folder, "log", "-1", "--format=%s") == "Workspace mine"

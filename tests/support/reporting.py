@@ -10,11 +10,10 @@ from typing import Any
 from mirasol.core.files import write_json
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.manifest import clips_of, read_manifest
-from mirasol.evaluation.attribution.explain_file import look
-from mirasol.evaluation.evaluate import read_families
+from mirasol.evaluation.attribution.attribute import attribute
 from mirasol.evaluation.report.page import write_report
 from mirasol.tasks.scoring.config import EvaluateSpec
-from mirasol.tasks.scoring.metrics import Constant, score
+from mirasol.tasks.scoring.metrics import Constant, read_families, score
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.weights import load_model
 
@@ -22,7 +21,7 @@ VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 
 class Page(HTMLParser):
-    """What a test asks of a page; unbalanced tags fail while it is fed."""
+    """The parts of a page that tests check; unbalanced tags fail while it is fed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class Page(HTMLParser):
             self.open.append(tag)
         for name, value in attrs:
             if name == "id":
-                assert value not in self.ids, f"id {value} stands twice"
+                assert value not in self.ids, f"id {value} occurs twice"
                 self.ids.add(value or "")
             if name == "class":
                 self.classes += (value or "").split()
@@ -70,6 +69,7 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
     rows = []
     for clip in clips_of(e for e in examples if e.split == "test" and e.task == "qa"):
         for e in clip.examples:
+            said = {"muted": "bell", "blanked": "red", "swapped": None}
             right = e.answers[0] if len(rows) % 9 else "nonsense <b>"
             rows.append(
                 {
@@ -79,13 +79,7 @@ def wrong_now_and_then(project: Path) -> list[dict[str, Any]]:
                     "family": e.family,
                     "prompt": e.prompt,
                     "answers": list(e.answers),
-                    "predicted": {
-                        "unchanged": right,
-                        "muted": "bell",
-                        "blanked": "red",
-                        "swapped": None,
-                        "shuffled": right,
-                    },
+                    "predicted": {"unchanged": right, **said, "shuffled": right},
                 }
             )
     return rows
@@ -115,7 +109,7 @@ def finish(project: Path, rows: list[dict[str, Any]] | None = None) -> Path:
 
 
 def page_of(project: Path) -> tuple[Page, str]:
-    """The report of ``project``, parsed and as it is."""
+    """The report of ``project``, parsed and as text."""
     text = write_report(project, project / "build/report").read_text(encoding="utf-8")
     return Page(text), text
 
@@ -130,7 +124,7 @@ def looked_rows(project: Path, count: int = 6) -> list[dict[str, Any]]:
         if row["clip"] not in clips and len(rows) < count:
             clips.add(row["clip"])
             clip = shards.arrays(shards.keys.index(row["clip"]))
-            answer = look(model, words, clip, shards.spec, row["prompt"], EvaluateSpec().max_answer).answer
+            answer = attribute(model, words, clip, shards.spec, row["prompt"], EvaluateSpec().max_answer).answer
             answers = [answer] if len(rows) % 2 else row["answers"]
             rows.append(row | {"answers": answers, "predicted": row["predicted"] | {"unchanged": answer}})
     return rows

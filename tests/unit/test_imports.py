@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,17 @@ def test_decoding_clips_of_shards_imports_nothing_that_makes_them() -> None:
 def test_file_holds_one_subject(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= 400, f"{lines} lines: does it hold two subjects?"
+
+
+PACKAGES = sorted(path.parent for path in SOURCE.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_package_has_a_face_with_a_docstring(package: Path) -> None:
+    name = ".".join(package.relative_to(SOURCE.parent).parts)
+    face = importlib.import_module(name)
+    assert face.__doc__ and face.__all__
+    assert all(getattr(face, public) is not None for public in face.__all__)
+    assert not set(face.__all__) & {path.stem for path in package.iterdir()}, "a module would hide the name"
+    with pytest.raises(AttributeError, match="nonesuch"):
+        getattr(face, "nonesuch")  # noqa: B009

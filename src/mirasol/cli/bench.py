@@ -1,4 +1,4 @@
-"""`mirasol bench`: things timed in turn, as ratios with their spread."""
+"""`mirasol bench`: two things timed in turn, as a ratio with its spread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from mirasol.core.errors import MirasolError
 
 FOLDER = Path("benchmarks")
-BENCHMARKS = {  # files of that folder, which the project has and the package has not
+BENCHMARKS = {  # files of that folder, outside the package
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
     "combiner": "the Token Turing Machine against the transformer combiner",
     "decode": "a random chunk of a shard against a clip with few key frames",
@@ -28,14 +28,11 @@ BENCHMARKS = {  # files of that folder, which the project has and the package ha
     "training_loop": "training in Lightning, with curves and checks, against a bare loop",
 }
 
-app = typer.Typer(no_args_is_help=True, help="Time things in turn: ratios with their spread.")
+app = typer.Typer(no_args_is_help=True, help="Time two things in turn: a ratio with its spread.")
 
 
 def _add(name: str, about: str) -> None:
-    """A command that runs a file of the project's benchmarks; options that it does not know go to the file.
-
-    So does ``--help``: the file knows its own options and these.
-    """
+    """A command that runs a file of the project's benchmarks and passes it unknown options, ``--help`` included."""
 
     @app.command(
         name,
@@ -45,7 +42,7 @@ def _add(name: str, about: str) -> None:
     )
     def run(
         context: typer.Context,
-        json: Annotated[Path | None, typer.Option(help="write the figures there")] = None,
+        json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
         rounds: Annotated[int | None, typer.Option(min=1, help="how often each thing is timed, in turn")] = None,
         quick: Annotated[bool, typer.Option("--quick", help="small sizes: to see that it runs")] = False,
     ) -> None:

@@ -1,9 +1,44 @@
-"""How the command line speaks: results on stdout, everything else on stderr."""
+"""Output of the command line: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
+
+
+def takes(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Make a command of a function of one object: the fields of dataclass ``kind`` are its arguments and options."""
+
+    def declare(function: Callable[[T], None]) -> Callable[..., None]:
+        def command(**given: Any) -> None:
+            function(kind(**given))
+
+        hints = get_type_hints(kind, include_extras=True)
+        command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, kind.__module__
+        command.__annotations__ = hints
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+                    annotation=hints[field.name],
+                )
+                for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+            ]
+        )
+        return command
+
+    return declare
 
 
 def error(message: str) -> None:
@@ -13,12 +48,22 @@ def error(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """What happens meanwhile, on stderr: stdout is for the result."""
+    """Progress and remarks, on stderr: stdout is for the result."""
     print(message, file=sys.stderr, flush=True)
 
 
+def to_json(value: Any) -> str:
+    """``value`` as `--json` prints it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def print_json(value: Any) -> None:
+    """The result of a command with `--json`, on stdout."""
+    print(to_json(value))
+
+
 def table(rows: Sequence[tuple[str, ...]], *, right: tuple[int, ...] = ()) -> None:
-    """Rows in aligned columns on stdout; ``right`` are the columns that are aligned to the right."""
+    """Rows in aligned columns on stdout; columns ``right`` are right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     for row in rows:
         cells = [

@@ -1,36 +1,29 @@
-"""`mirasol data`: bring your own videos, import a published set, look at a data set, check it."""
+"""`mirasol data`: import your own videos or a published set, draw and check a data set."""
 
 from __future__ import annotations
 
-import json
 import tempfile
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mirasol.cli import console as say
+from mirasol.cli.console import Json, note, print_json, table, takes
 from mirasol.tasks.base.importer import Adapter, ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 
-app = typer.Typer(no_args_is_help=True, help="Bring your own videos, look at a data set, check it.")
+app = typer.Typer(no_args_is_help=True, help="Import your own videos, draw and check a data set.")
 import_app = typer.Typer(no_args_is_help=True, help="Turn annotations and media into a data folder with a manifest.")
 app.add_typer(import_app, name="import")
 
 Media = Annotated[Path, typer.Option(help="the folder with the media", file_okay=False, exists=True)]
-MediaOrNone = Annotated[Path | None, typer.Option(help="the folder with the media", file_okay=False, exists=True)]
-Files = Annotated[Path, typer.Option(help="the folder with the set's own files", file_okay=False, exists=True)]
-Pattern = Annotated[list[str] | None, typer.Option(help="name of a medium below --media; may be given again")]
-Split = Annotated[list[str] | None, typer.Option(help="published split to take, or SPLIT=train|val|test; again")]
 SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="leave out rows whose file is missing")]
 Append = Annotated[bool, typer.Option("--append", help="add to the data sets in --out instead of replacing them")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="write nothing, only count; needs no --media")]
 Out = Annotated[Path, typer.Option(help="the data folder to write")]
 Shards = Annotated[Path, typer.Option(help="the folder of shards")]
-
-
-SHOWN = 20  # entries of a list or an object of the summary that are printed; import.json has all
+SHOWN = 5  # entries of a list or an object in the printed summary; --json prints all
 
 
 class Link(StrEnum):
@@ -44,7 +37,7 @@ class Link(StrEnum):
 LinkBy = Annotated[
     Link | None,
     typer.Option(
-        help="copy the media (default, unless the import before did otherwise), hard-link them to save room, or leave "
+        help="copy the media (default, unless the last import did otherwise), hard-link them to save space, or leave "
         "them where they are behind a symlink: for many or large files"
     ),
 ]
@@ -58,37 +51,58 @@ def generic(
     link: LinkBy = None,
     skip_missing: SkipMissing = False,
     append: Append = False,
+    as_json: Json = False,
 ) -> None:
-    """Your own videos. Columns: media, answers; optional start, end, prompt, task, group, split, family, licence,
-    options, id, set.
+    """Import your own videos.
+
+    Columns: media, answers; optional start, end, prompt, task, group, split, family, licence, options, id, set.
 
     Example:  mirasol data import generic --annotations clips.csv --media ~/videos --out data
     """
     from mirasol.tasks.generic import import_generic
 
-    _facts(out, import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing, append=append))
+    summary = import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing, append=append)
+    _summary(out, summary, as_json)
 
 
 @import_app.command()
-def drone(media: Media, out: Out = Path("data")) -> None:
-    """The drone detection set: four classes seen, three kinds of sound, joined by class.
+def drone(media: Media, out: Out = Path("data"), as_json: Json = False) -> None:
+    """Import the drone detection set: four classes seen, three kinds of sound, joined by class.
 
     Example:  mirasol data import drone --media ~/drone --out data
     """
     from mirasol.tasks.drone import import_drone
 
-    _facts(out, import_drone(media, out))
+    _summary(out, import_drone(media, out), as_json)
 
 
 @import_app.command()
-def fsdd(media: Media, out: Out = Path("data")) -> None:
-    """The Free Spoken Digit Dataset: sound only, with its published test split.
+def fsdd(media: Media, out: Out = Path("data"), as_json: Json = False) -> None:
+    """Import the Free Spoken Digit Dataset: sound only, with its published test split.
 
     Example:  mirasol data import fsdd --media ~/fsdd/recordings --out data
     """
     from mirasol.tasks.fsdd import import_fsdd
 
-    _facts(out, import_fsdd(media, out))
+    _summary(out, import_fsdd(media, out), as_json)
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """Options of the import of a published set."""
+
+    annotations: Annotated[Path, typer.Option(help="the folder with the set's own files", file_okay=False, exists=True)]
+    media: Annotated[Path | None, typer.Option(help="the folder with the media", file_okay=False, exists=True)] = None
+    out: Out = Path("data")
+    split: Annotated[
+        list[str] | None, typer.Option(help="published split to take, or SPLIT=train|val|test; repeatable")
+    ] = None
+    pattern: Annotated[list[str] | None, typer.Option(help="name of a medium below --media; repeatable")] = None
+    link: LinkBy = None
+    skip_missing: SkipMissing = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="write nothing, only count; needs no --media")] = False
+    append: Append = False
+    as_json: Json = False
 
 
 @import_app.command()
@@ -99,42 +113,41 @@ def webdataset(
     caption_key: Annotated[
         str, typer.Option(help="key of the caption in the JSON; default caption, text, or the txt")
     ] = "",
+    as_json: Json = False,
 ) -> None:
-    """Tars in the WebDataset layout, as video2dataset writes them: videos or sounds with captions.
+    """Import tars in the WebDataset layout, as video2dataset writes them: videos or sounds with captions.
 
     Example:  mirasol data import webdataset 'clips/{00000..00009}.tar' --out data
     """
     from mirasol.tasks.webdataset import import_webdataset
 
-    _facts(out, import_webdataset(tars, out, split, caption_key))
+    _summary(out, import_webdataset(tars, out, split, caption_key), as_json)
 
 
 def _add_set(adapter: Adapter) -> None:
-    """The command of a published set."""
+    """Declare the command of a published set."""
 
-    def command(
-        annotations: Files,
-        media: MediaOrNone = None,
-        out: Out = Path("data"),
-        split: Split = None,
-        pattern: Pattern = None,
-        link: LinkBy = None,
-        skip_missing: SkipMissing = False,
-        dry_run: DryRun = False,
-        append: Append = False,
-    ) -> None:
+    @takes(PublishedSet)
+    def command(given: PublishedSet) -> None:
         summary = import_set(
             adapter,
-            annotations,
-            media,
-            out,
-            ImportOptions(split or (), pattern or (), link or "", skip_missing, dry_run, append),
+            given.annotations,
+            given.media,
+            given.out,
+            ImportOptions(
+                splits=given.split or (),
+                patterns=given.pattern or (),
+                link=given.link or "",
+                skip_missing=given.skip_missing,
+                dry_run=given.dry_run,
+                append=given.append,
+            ),
         )
-        _facts(None if dry_run else out, summary)
+        _summary(None if given.dry_run else given.out, summary, given.as_json)
 
     files = "; ".join(f"{name}: {' or '.join(names)}" for name, names in adapter.files.items())
     text = (
-        f"{adapter.about}\n\nFiles of each split: {files}.\n\nMedia are called {' or '.join(adapter.patterns)}, "
+        f"Import {adapter.about}\n\nFiles of each split: {files}.\n\nMedia are called {' or '.join(adapter.patterns)}, "
         f"or as --pattern says with the fields {', '.join(adapter.fields)}.\n\n"
         f"Example:  mirasol data import {adapter.name} --annotations ~/{adapter.name} --media ~/videos --out data"
     )
@@ -153,19 +166,25 @@ class PhaseName(StrEnum):
     finetune = "finetune"
 
 
-@app.command()
-def look(
-    out: Annotated[Path, typer.Option(help="the picture to write; with -1, -2 ... where it takes several")] = Path(
+@dataclass(frozen=True)
+class Look:
+    """Options of `mirasol data look`."""
+
+    out: Annotated[Path, typer.Option(help="the picture to write; several pages end in -1, -2 ...")] = Path(
         "runs/look.png"
-    ),
-    split: Annotated[str | None, typer.Option(help="train (default), val or test")] = None,
-    shard: Annotated[str | None, typer.Option(help="one tar instead of a split, such as train-00002.tar")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="how many, spread over the split or the tar")] = 12,
-    key: Annotated[list[str] | None, typer.Option(help="a clip by its key; may be given again")] = None,
-    phase: Annotated[PhaseName | None, typer.Option(help="as this phase of params.yaml gets them")] = None,
-    start_sample: Annotated[int, typer.Option(min=0, help="with --phase: the first training sample")] = 0,
-    shards: Shards = Path("build/shards"),
-) -> None:
+    )
+    split: Annotated[str | None, typer.Option(help="train (default), val or test")] = None
+    shard: Annotated[str | None, typer.Option(help="one tar instead of a split, such as train-00002.tar")] = None
+    clips: Annotated[int, typer.Option(min=1, help="how many, spread over the split or the tar")] = 12
+    key: Annotated[list[str] | None, typer.Option(help="a clip by its key; repeatable")] = None
+    phase: Annotated[PhaseName | None, typer.Option(help="as this phase of params.yaml gets them")] = None
+    start_sample: Annotated[int, typer.Option(min=0, help="with --phase: the first training sample")] = 0
+    shards: Shards = Path("build/shards")
+
+
+@app.command()
+@takes(Look)
+def look(given: Look) -> None:
     """Draw clips as the model sees them: frames, spectrogram, questions and answers, and the state of each clip.
 
     With --phase they are that phase's training samples: cropped, mixed, muted ... with the weight of each text.
@@ -176,16 +195,18 @@ def look(
     from mirasol.data.contact_sheet import contact_sheet
     from mirasol.data.loading.dataset import ShardDataset
 
-    if phase is not None:
-        if split or shard or key:
+    if given.phase is not None:
+        if given.split or given.shard or given.key:
             raise MirasolError("--phase shows the samples of training in their order: without --split, --shard, --key")
-        pages = _look_at_phase(phase.value, shards, out, clips, start_sample)
+        pages = _look_at_phase(given.phase.value, given.shards, given.out, given.clips, given.start_sample)
     else:
-        if start_sample or (split and shard):
-            what = "--start-sample goes with --phase" if start_sample else "a shard is of one split: without --split"
-            raise MirasolError(what)
-        name = shard.partition("-")[0] if shard else split or "train"
-        pages = contact_sheet(ShardDataset(shards, name, any_size=True), out, clips=clips, keys=key or (), shard=shard)
+        if given.start_sample:
+            raise MirasolError("--start-sample goes with --phase")
+        if given.split and given.shard:
+            raise MirasolError("a shard is of one split: without --split")
+        name = given.shard.partition("-")[0] if given.shard else given.split or "train"
+        dataset = ShardDataset(given.shards, name, any_size=True)
+        pages = contact_sheet(dataset, given.out, clips=given.clips, keys=given.key or (), shard=given.shard)
     for page in pages:
         print(page)
 
@@ -198,7 +219,7 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
     from mirasol.training.data_module import PhaseDataModule
 
     params = load_params()
-    with tempfile.TemporaryDirectory() as folder:  # the list of damaged clips of a real run stays as it is
+    with tempfile.TemporaryDirectory() as folder:  # keeps the list of damaged clips of a real run
         paths = RunPaths(shards, TOKENIZER, CACHE, runs=Path(folder), out=Path(folder))
         data = PhaseDataModule(PhaseRun(name, getattr(params, name), params.training, params.clip, paths), start)
         return training_contact_sheet(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
@@ -208,22 +229,23 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
 def check(
     shards: Shards = Path("build/shards"),
     data: Annotated[Path, typer.Option(help="the data folder, if its media are behind a link")] = Path("data"),
-    as_json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Read every shard again: its hash, its index, and that it holds nothing but clips; exit status 2 if one is not.
+    """Check every shard: its hash, its index, and that it holds nothing but clips.
 
-    Media that were imported with --link symlink are compared with their listing, too.
+    Exits with 2 if a shard is damaged. Media imported with --link symlink are compared with their listing, too.
 
     Example:  mirasol data check
     """
-    from mirasol.core.errors import MirasolError, listing
+    from mirasol.core.errors import MirasolError
     from mirasol.data.linked_media import changed_media
+    from mirasol.data.manifest import listing
     from mirasol.data.verify import check_shards
 
     found = check_shards(shards) | {"changed_media": changed_media(data)}
     wrong = [*found["damaged"], *found["changed_media"]]
     if as_json:
-        print(json.dumps(found | {"sound": not wrong}, indent=2, ensure_ascii=False))
+        print_json(found | {"sound": not wrong})
     if not wrong:
         if not as_json:
             print(f"{shards}: {found['clips']:,} clips in {found['tars']} tars, all as they were written")
@@ -233,7 +255,7 @@ def check(
         where = f" after removing {', '.join(found['remote'])}" if found["remote"] else ""
         title = (
             f"{shards} is damaged, {len(found['lost']):,} of {found['clips']:,} clips are lost; make it again with "
-            f"`dvc repro -f shards`{where}: finished parts are kept, so that it is only written anew"
+            f"`dvc repro -f shards`{where}: finished parts are kept and only written again"
         )
         messages.append(listing(title, found["damaged"]))
         if found["lost"]:
@@ -244,16 +266,21 @@ def check(
     raise MirasolError("\n".join(messages))
 
 
-def _facts(out: Path | None, report: dict[str, Any]) -> None:
-    """What an import made as JSON, and what comes next; long lists are cut."""
-    print(json.dumps(_cut(report), indent=2, ensure_ascii=False))
-    say.note("nothing was written" if out is None else f"{out}: next, `dvc add {out}` and `dvc repro`")
+def _summary(out: Path | None, report: dict[str, Any], as_json: bool) -> None:
+    """Print the summary of an import, and the next command."""
+    if as_json:
+        print_json(report)
+    else:
+        table([(name.replace("_", " "), _short(value)) for name, value in report.items()])
+    note("nothing was written" if out is None else f"{out}: next, `dvc add {out}` and `dvc repro`")
 
 
-def _cut(value: Any) -> Any:
+def _short(value: Any) -> str:
     if isinstance(value, dict):
-        kept = {name: _cut(inner) for name, inner in list(value.items())[:SHOWN]}
-        return kept | ({"…": f"{len(value) - SHOWN} more"} if len(value) > SHOWN else {})
-    if isinstance(value, list):
-        return [_cut(inner) for inner in value[:SHOWN]] + ([f"… {len(value) - SHOWN} more"] if value[SHOWN:] else [])
-    return value
+        entries = [f"{name} {_short(inner)}" for name, inner in value.items()]
+    elif isinstance(value, list):
+        entries = [_short(inner) for inner in value]
+    else:
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    more = f", … {len(entries) - SHOWN} more" if entries[SHOWN:] else ""
+    return ", ".join(entries[:SHOWN]) + more if entries else "none"

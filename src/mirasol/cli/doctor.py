@@ -1,7 +1,8 @@
-"""What this machine has and lacks, each lack with the command that mends it."""
+"""`mirasol doctor`: checks this machine and names the command that fixes each problem."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import platform
@@ -13,31 +14,68 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import typer
+
+from mirasol.cli.console import Json, print_json
 from mirasol.core.errors import MirasolError
 
+app = typer.Typer()
 State = Literal["ok", "note", "missing"]
 GIB = 2**30
 DISK_NEEDED, DISK_WANTED = 1 * GIB, 5 * GIB  # the demo's data, shards, checkpoints and cache take about 2 GiB
 MEMORY_WANTED = 4 * GIB
-# What each part of the product cannot do without, beside the base packages.
+# Packages that each part of the product needs, by the extra that brings them; BASE come with all of them.
 PARTS = {
-    "answer and stream": ("onnxruntime",),
+    "runtime": ("onnxruntime",),
     "train": ("torch", "torchaudio", "pytorch-lightning", "webdataset", "sentencepiece", "safetensors", "dvc", "onnx"),
     "flows": ("prefect",),
 }
+SERVICE = ("fastapi", "pydantic", "starlette", "uvicorn", "websockets", "prometheus_client")
 BASE = ("numpy", "av", "rich", "ruamel.yaml", "typer")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination. ``mend`` is a command; ``missing`` makes the doctor exit with 1."""
+    """One checked subject. ``fix`` is a command; a ``missing`` one makes the doctor exit with 1."""
 
     state: State
     subject: str
     text: str
-    mend: str = ""
+    fix: str = ""
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and name the command that fixes each problem.
+
+    Exits with 1 if something is missing.
+
+    Example:  mirasol doctor
+    """
+    missing = False
+    found = []
+    for finding in examine():
+        missing |= finding.state == "missing"
+        if as_json:
+            found.append(dataclasses.asdict(finding))
+            continue
+        fix = f"\n{'':28}-> {finding.fix}" if finding.fix else ""
+        print(f"{finding.state:<8}{finding.subject:<20}{finding.text}{fix}", flush=True)
+    if as_json:
+        print_json(found)
+    raise typer.Exit(1 if missing else 0)
+
+
+def install(extra: str) -> str:
+    """How to install the packages of an extra. PyPI's `mirasol` is another project."""
+    return f"`make setup`, or `pip install -e '.[{extra}]'`, in the project's folder"
+
+
+def extra_of(package: str) -> str:
+    """The extra that brings an importable package."""
+    return {"onnxruntime": "runtime", "prefect": "flows", **dict.fromkeys(SERVICE, "serve")}.get(package, "train")
 
 
 def examine(root: str | Path = ".") -> Iterator[Finding]:
@@ -73,7 +111,7 @@ def _version(name: str) -> str | None:
 
 
 def locked(lock: Path) -> dict[str, str]:
-    """Name -> version of every ``name==version`` line of a lock file; empty if there is no such file."""
+    """Name -> version of every ``name==version`` line of a lock file; empty without a file."""
     if not lock.is_file():
         return {}
     lines = lock.read_text(encoding="utf-8").splitlines()
@@ -81,30 +119,28 @@ def locked(lock: Path) -> dict[str, str]:
 
 
 def _packages(lock: Path, project: bool) -> Iterator[Finding]:
-    """Versions against the lock; without one, what each part of the product needs at all."""
+    """Installed versions against the lock; without a lock, the packages that each part needs."""
     pins = locked(lock)
     if pins:
         have = {name: _version(name) for name in pins}
         absent = [name for name, version in have.items() if version is None]
-        # A build's local tag (2.13.0+cpu) is the same version.
+        # A build's local tag (2.13.0+cpu) does not count.
         others = [f"{n} {v}, locked {pins[n]}" for n, v in have.items() if v is not None and v.split("+")[0] != pins[n]]
         if absent:
             yield Finding("missing", "packages", f"not installed: {_some(absent)}", "make setup")
         if others:
-            yield Finding(
-                "note", "packages", f"other versions than the lock: {_some(others)}", "rm .venv/.ready; make setup"
-            )
+            yield Finding("note", "packages", f"not as in the lock: {_some(others)}", "rm .venv/.ready; make setup")
         if not absent and not others:
             yield Finding("ok", "packages", f"all {len(pins)} as in {lock.name}")
     elif absent := [name for name in BASE if _version(name) is None]:
-        yield Finding("missing", "packages", f"not installed: {_some(absent)}", "pip install mirasol")
-    for part, names in PARTS.items():
-        extra = "runtime" if part.startswith("answer") else part
+        yield Finding("missing", "packages", f"not installed: {_some(absent)}", "make setup")
+    for extra, names in PARTS.items():
+        part = "answer and stream" if extra == "runtime" else extra
         if absent := [name for name in names if _version(name) is None]:
             if "onnxruntime" in absent and _version("onnxruntime-gpu"):
                 continue
-            mend = "make setup" if pins else f"pip install 'mirasol[{extra}]'"
-            yield Finding("missing" if project else "note", part, f"not installed: {_some(absent)}", mend)
+            fix = "make setup" if pins else install(extra)
+            yield Finding("missing" if project else "note", part, f"not installed: {_some(absent)}", fix)
         else:
             yield Finding("ok", part, ", ".join(f"{name} {_version(name)}" for name in names[:3]))
 
@@ -123,26 +159,26 @@ def _cores() -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+    limit = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
+    found = f"{total / GIB:.1f} GiB"
     if total >= MEMORY_WANTED:
-        return Finding("ok", "memory", f"{total / GIB:.1f} GiB")
-    return Finding(
-        "note", "memory", f"{total / GIB:.1f} GiB, the demo wants {MEMORY_WANTED // GIB}: set the workers to 1"
-    )
+        return Finding("ok", "memory", found)
+    return Finding("note", "memory", f"{found}, the demo wants {MEMORY_WANTED // GIB}: set the workers to 1")
 
 
 def _gpu() -> Iterator[Finding]:
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     cards: list[str] = []
-    if shutil.which("nvidia-smi"):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-            cards = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
-        except subprocess.TimeoutExpired:
-            yield Finding("note", "gpu", "nvidia-smi does not answer within 20 s: the driver hangs")
-            return
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        cards = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    except subprocess.TimeoutExpired:
+        yield Finding("note", "gpu", "nvidia-smi does not answer within 20 s: the driver hangs")
+        return
+    except (OSError, subprocess.CalledProcessError):
+        pass
     if not cards:
         yield Finding("ok", "gpu", "none: everything runs on the CPU")
         return
@@ -154,9 +190,8 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("ok", "gpu in torch", f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} device(s)")
     else:
         why = "was built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) cannot use it"
-        yield Finding(
-            "note", "gpu in torch", f"torch {torch.__version__} {why}", "pip install a torch built for your driver"
-        )
+        fix = "pip install a torch built for your driver"
+        yield Finding("note", "gpu in torch", f"torch {torch.__version__} {why}", fix)
 
 
 def _codecs() -> Iterator[Finding]:
@@ -173,34 +208,29 @@ def _codecs() -> Iterator[Finding]:
 
 def _disk(root: Path) -> Finding:
     free = shutil.disk_usage(root).free
+    found = f"{free / GIB:.1f} GiB"
     if free >= DISK_WANTED:
-        return Finding("ok", "free disk", f"{free / GIB:.1f} GiB")
+        return Finding("ok", "free disk", found)
     state: State = "note" if free >= DISK_NEEDED else "missing"
-    return Finding(
-        state, "free disk", f"{free / GIB:.1f} GiB, the demo wants {DISK_WANTED // GIB}", "dvc gc --workspace"
-    )
+    return Finding(state, "free disk", f"{found}, the demo wants {DISK_WANTED // GIB}", "dvc gc --workspace")
 
 
 def _git(root: Path) -> Iterator[Finding]:
     if shutil.which("git") is None:
-        yield Finding(
-            "missing", "git", "not installed: DVC's experiments and the report need it", "apt-get install git"
-        )
+        yield Finding("missing", "git", "not installed: experiments and the report need it", "apt-get install git")
         return
-    head = subprocess.run(
-        ["git", "log", "-1", "--format=%h %s"], cwd=root, capture_output=True, text=True, errors="replace", check=False
-    )
+    ask: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "errors": "replace", "check": False}
+    head = subprocess.run(["git", "log", "-1", "--format=%h %s"], **ask)
     if head.returncode:
         yield Finding("missing", "git", "no commit here", "git init && git add -A && git commit -m 'Start'")
         return
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
-    count = len(changed.stdout.splitlines())
+    count = len(subprocess.run(["git", "status", "--porcelain"], **ask).stdout.splitlines())
     yield Finding("ok", "git", f"{head.stdout.strip()}; " + (f"{count} changed file(s)" if count else "clean"))
 
 
 def _dvc(root: Path) -> Iterator[Finding]:
     if not (root / ".dvc").is_dir():
-        yield Finding("missing", "dvc", "this folder is under no version control of data", "dvc init")
+        yield Finding("missing", "dvc", "DVC is not set up in this folder", "dvc init")
         return
     if not (root / "data" / "manifest.jsonl").is_file():
         yield Finding("missing", "data", "data/manifest.jsonl does not exist", "mirasol world --out data, or dvc pull")
@@ -213,7 +243,5 @@ def _dvc(root: Path) -> Iterator[Finding]:
     except MirasolError as error:
         yield Finding("note", "dvc", " ".join(str(error).split())[:200], "dvc status")
         return
-    if stale:
-        yield Finding("ok", "dvc", f"to run: {_some(stale)}", "dvc repro")
-    else:
-        yield Finding("ok", "dvc", "everything is up to date")
+    found = (f"to run: {_some(stale)}", "dvc repro") if stale else ("everything is up to date",)
+    yield Finding("ok", "dvc", *found)

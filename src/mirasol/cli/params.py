@@ -1,4 +1,4 @@
-"""`mirasol params`: check params.yaml, write docs/params.md."""
+"""`mirasol params`: check params.yaml, document its keys."""
 
 from __future__ import annotations
 
@@ -7,33 +7,63 @@ from typing import Annotated
 
 import typer
 
+from mirasol.cli.console import Json, note, print_json, to_json
+
 app = typer.Typer(no_args_is_help=True, help="Check params.yaml, document its keys.")
 
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Option(help="the file to check")] = Path("params.yaml"),
+    file: Annotated[Path, typer.Argument(help="the file to check")] = Path("params.yaml"), as_json: Json = False
 ) -> None:
-    """Report every problem of a params file at once: line, key, what was got, what is allowed.
+    """Check a params file and print it resolved.
 
-    Example:  mirasol params check --file recipes/drone.yaml
+    Reports every problem at once: line, key, value and allowed values. In the resolved file each phase states all
+    its keys, those of `phases` included.
+
+    Example:  mirasol params check recipes/drone.yaml
     """
-    from mirasol.pipeline.params.load import load_params
-    from mirasol.pipeline.params.schema import keys, sections
+    import dataclasses
+    import sys
 
-    load_params(file)
-    kinds = [kind for kind, _ in sections().values()]
-    print(f"{file}: {sum(len(keys(kind)) for kind in kinds)} keys in {len(kinds)} sections, all valid")
+    from ruamel.yaml import YAML
+
+    from mirasol.pipeline.params.load import load_params
+
+    resolved = dataclasses.asdict(load_params(file))
+    if as_json:
+        print_json(resolved)
+    else:
+        YAML().dump(resolved, sys.stdout)
+        sys.stdout.flush()
+    note(f"{file}: {sum(map(len, resolved.values()))} values in {len(resolved)} sections, all valid")
 
 
 @app.command()
 def docs(
-    out: Annotated[Path, typer.Option(help="where to write the page")] = Path("docs/params.md"),
+    out: Annotated[Path, typer.Option(help="the page to write; its .schema.json goes next to it")] = Path(
+        "docs/params.md"
+    ),
 ) -> None:
-    """Write the page that says what each key means and may be, from the schema."""
-    from mirasol.core.files import atomic_write
-    from mirasol.pipeline.params.docs import render
+    """Write the page of all keys and the JSON Schema for editors.
 
-    with atomic_write(out, "w") as file:
-        file.write(render())
-    print(out)
+    Example:  mirasol params docs
+    """
+    from mirasol.core.files import atomic_write
+    from mirasol.pipeline.params.docs import json_schema, render
+
+    for path, text in ((out, render()), (out.with_suffix(".schema.json"), to_json(json_schema()) + "\n")):
+        with atomic_write(path, "w") as file:
+            file.write(text)
+        print(path)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of params files, for editors.
+
+    Example:  mirasol params schema
+    """
+    from mirasol.pipeline.params.docs import json_schema
+
+    print_json(json_schema())

@@ -57,6 +57,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "model",
         "tasks/scoring/metrics.py",
         "tasks/scoring/normalise.py",
+        "tasks/scoring/predictions.py",
         "tasks/scoring/statistics.py",
     ),
     "export": (

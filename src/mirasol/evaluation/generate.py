@@ -1,42 +1,52 @@
-"""Open-ended answers by generation (P 4): batches of clips with all their questions, under every condition.
+"""Answers about batches of clips with all their questions: generated (P 4), or scored from closed lists.
 
     answer(model, batch, tokenizer, max_answer, beam=1) -> B x Q texts
+    score_answers(model, batch, tokenizer, answers) -> float64 [B, Q, N]: all questions, the same N answers
+    score_options(model, batch, tokenizer, options) -> B x Q arrays: each question, its own answers
+    answer_tokens(tokenizer, answers) -> int [N]: scores / tokens is the mean per token
 
-Answers from a closed list are scored in :mod:`mirasol.evaluation.closed`.
+A score is log p(answer, end mark | prompt, clip), the sum over tokens: the probability that the model, drawing token by
+token, says exactly this. It favours short answers, as the model does; a protocol that ranks by the mean per token
+divides by ``answer_tokens`` and says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mirasol.core.progress import Progress
+from mirasol.core.errors import MirasolError, listing
 from mirasol.data.conditions import Condition
 from mirasol.data.loading.augment import draws_of
 from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.checks import check_clips
+from mirasol.model.closed_set import score
 from mirasol.model.generation import Decoding, Questions, search
 from mirasol.model.mirasol import Mirasol
-from mirasol.tokenizer import BOS, PAD, Tokenizer
+from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.predictions import SHOWN
+from mirasol.tokenizer import BOS, EOS, PAD, Tokenizer
 
 Answers = dict[str, dict[str, str]]  # example id -> condition -> answer
 CLIPS = ("video", "audio", "video_present", "audio_present")  # what a batch holds besides texts
-SHUFFLE = 0x5348  # draws of their own
+SHUFFLE = 0x5348  # stream of random draws
+
+Scores = NDArray[np.float64]
 
 
 def muted(batch: Batch) -> Batch:
-    """Digital silence in place of every sound. The sound still counts as present: it was recorded, and is silent."""
+    """Digital silence instead of every sound, which still counts as present: recorded, and silent."""
     return dataclasses.replace(batch, audio=torch.full_like(batch.audio, SILENCE))
 
 
 def blanked(batch: Batch) -> Batch:
-    """Black frames in place of every picture, which still counts as present."""
+    """Black frames instead of every picture, which still counts as present."""
     video = torch.full_like(batch.video, BLACK_UV)
     video[..., : batch.video.shape[-1], :] = BLACK_Y
     return dataclasses.replace(batch, video=video)
@@ -84,12 +94,12 @@ def answer(
     beam: int = 1,
     encoded: Encoded | None = None,
 ) -> list[list[str]]:
-    """The model's answers, B x Q texts; those of padding are empty.
+    """Generated answers, B x Q texts; padding gets empty ones.
 
     Args:
-        max_answer: longest answer in tokens, its end included; less behind a prompt that leaves less room.
+        max_answer: longest answer in tokens, with its end mark; less behind a prompt that fills the text cache.
         beam: hypotheses at a time (:func:`mirasol.model.generation.search`); 1 is greedy.
-        encoded: what the model makes of the batch, where that is known.
+        encoded: ``model.encode(batch)``, if known.
 
     Raises:
         ValueError: a tensor of the batch does not fit the model.
@@ -102,44 +112,36 @@ def answer(
 
 @torch.inference_mode()
 def answer_all(
-    model: Mirasol,
-    batches: Iterable[tuple[Batch, Batch | None]],
-    tokenizer: Tokenizer,
-    max_answer: int,
-    progress: Progress,
-    beam: int = 1,
-    seed: int = 0,
+    model: Mirasol, batch: Batch, swapped: Batch | None, tokenizer: Tokenizer, spec: EvaluateSpec
 ) -> Answers:
-    """The answers to every question of ``batches`` under every condition.
+    """The answers to every question of a batch under every condition.
 
     Args:
-        batches: each with the same clips under another clip's sound, ``None`` where there is no other sound.
-        max_answer, beam: as of :func:`answer`.
-        seed: of the order of shuffled chunks.
+        swapped: the same clips under another clip's sound, ``None`` if no clip has another sound.
 
     Raises:
         ValueError: a tensor of a batch does not fit the model.
     """
     answers: Answers = {}
-    for batch, swapped in batches:
-        for condition, encoded in conditions(model, batch, swapped, seed):
-            texts = answer(model, batch, tokenizer, max_answer, beam, encoded)
-            for ids, row in zip(batch.example_ids, texts, strict=True):
-                for example, text in zip(ids, row, strict=True):
-                    if example:
-                        answers.setdefault(example, {})[condition] = text
-        progress.advance(len(batch.keys))
+    for condition, encoded in conditions(model, batch, swapped, spec.seed):
+        texts = answer(model, batch, tokenizer, spec.max_answer, spec.beam, encoded)
+        for ids, row in zip(batch.example_ids, texts, strict=True):
+            for example, text in zip(ids, row, strict=True):
+                if example:
+                    answers.setdefault(example, {})[condition] = text
     return answers
 
 
-def conditions(model: Mirasol, batch: Batch, swapped: Batch | None, seed: int = 0) -> Iterator[tuple[str, Encoded]]:
-    """The latents under every condition, each computed when it is asked for.
+def conditions(
+    model: Mirasol, batch: Batch, swapped: Batch | None, seed: int = 0
+) -> Iterator[tuple[Condition, Encoded]]:
+    """The latents under every condition, computed one condition at a time.
 
     Features of a modality that a condition leaves alone are computed once.
 
     Args:
-        swapped: the same clips under another clip's sound, ``None`` where there is no other sound.
-        seed: of the order of shuffled chunks, which come last.
+        swapped: the same clips under another clip's sound, ``None`` if no clip has another sound.
+        seed: decides the order of shuffled chunks, which come last.
 
     Raises:
         ValueError: a tensor of a batch does not fit the model.
@@ -147,14 +149,89 @@ def conditions(model: Mirasol, batch: Batch, swapped: Batch | None, seed: int = 
     check_clips(batch, model.config, model.audio.project.weight)
     video, audio = model.video_features(batch), model.audio_features(batch)
     yield Condition.unchanged, model.join(video, audio, batch)
-    one = dataclasses.replace(
-        batch, **{name: getattr(batch, name)[:1] for name in CLIPS}
-    )  # what is put in is alike in all
-    yield "muted", model.join(video, model.audio_features(muted(one)).expand_as(audio), batch)
-    yield "blanked", model.join(model.video_features(blanked(one)).expand_as(video), audio, batch)
+    # silence and black are alike in all clips: one clip is enough
+    one = dataclasses.replace(batch, **{name: getattr(batch, name)[:1] for name in CLIPS})
+    yield Condition.muted, model.join(video, model.audio_features(muted(one)).expand_as(audio), batch)
+    yield Condition.blanked, model.join(model.video_features(blanked(one)).expand_as(video), audio, batch)
     if swapped is None:
-        yield "swapped", model.join(video, audio, batch)
+        yield Condition.swapped, model.join(video, audio, batch)
     else:
         check_clips(swapped, model.config, model.audio.project.weight)
-        yield "swapped", model.join(video, model.audio_features(swapped), swapped)
-    yield "shuffled", model.encode(shuffled(batch, seed))
+        yield Condition.swapped, model.join(video, model.audio_features(swapped), swapped)
+    yield Condition.shuffled, model.encode(shuffled(batch, seed))
+
+
+@torch.inference_mode()
+def score_answers(
+    model: Mirasol, batch: Batch, tokenizer: Tokenizer, answers: Sequence[str], encoded: Encoded | None = None
+) -> Scores:
+    """Log-likelihoods [B, Q, N] of the same N ``answers`` to every question; NaN for texts that only pad a clip.
+
+    ``batch.tokens`` give the questions; the answers in them do not matter. ``encoded`` is ``model.encode(batch)``, if
+    known.
+
+    Raises:
+        ValueError: ``answers`` is empty, or a tensor of the batch does not fit the model.
+        MirasolError: answers do not fit the text cache behind a prompt of the batch.
+    """
+    if not answers:
+        raise ValueError("no answer to score")
+    return _score(model, batch, tokenizer, [answers], encoded)
+
+
+@torch.inference_mode()
+def score_options(
+    model: Mirasol,
+    batch: Batch,
+    tokenizer: Tokenizer,
+    options: Sequence[Sequence[Sequence[str]]],
+    encoded: Encoded | None = None,
+) -> list[list[Scores]]:
+    """Log-likelihoods of each question's own options, B x Q arrays with one number per option.
+
+    Args:
+        options: B x Q lists of texts; an empty list for padding.
+        encoded: ``model.encode(batch)``, if known.
+
+    Raises:
+        ValueError: the lists are not B x Q, or a tensor of the batch does not fit the model.
+        MirasolError: options do not fit the text cache behind their prompt.
+    """
+    clips, texts, _ = batch.tokens.shape
+    if len(options) != clips or any(len(clip) != texts for clip in options):
+        raise ValueError(f"options for {[len(clip) for clip in options]} questions, expected {texts} in {clips} clips")
+    scores = _score(model, batch, tokenizer, [given for clip in options for given in clip], encoded)
+    return [[scores[b, q, : len(given)] for q, given in enumerate(clip)] for b, clip in enumerate(options)]
+
+
+def answer_tokens(tokenizer: Tokenizer, answers: Iterable[str]) -> NDArray[np.int64]:
+    """Tokens that each answer's score sums over, with the end mark: int [N]."""
+    return np.array([tokenizer.answer_length(answer) for answer in answers], np.int64)
+
+
+def _score(
+    model: Mirasol,
+    batch: Batch,
+    tokenizer: Tokenizer,
+    answers: Sequence[Sequence[str]],
+    encoded: Encoded | None,
+) -> Scores:
+    """[B, Q, N]; ``answers`` to all questions as one entry, or to each of B*Q."""
+    prompts, lengths = prompts_of(batch)
+    ids = [[[*tokenizer.encode(answer), EOS] for answer in given] for given in answers]
+    behind = lengths.flatten().tolist() if len(answers) > 1 else [int(lengths.max())]
+    limit = model.config.max_text
+    if long := [
+        f"{answer!r}: {len(tokens)} tokens behind a prompt of {prompt}"
+        for prompt, given, row in zip(behind, answers, ids, strict=True)
+        for answer, tokens in zip(given, row, strict=True)
+        if prompt + len(tokens) > limit
+    ]:
+        title = f"{len(long)} answer(s) do not fit the text cache of tokenizer.max_text = {limit} tokens"
+        raise MirasolError(listing(title, long, SHOWN))
+    encoded = encoded or model.encode(batch)
+    # a question without options scores the end mark alone, for as little work as possible
+    asked = Questions(encoded.h, encoded.present, prompts, lengths)
+    scores = score(model.text, asked, [row or [[EOS]] for row in ids])
+    found: Scores = scores.masked_fill(~batch.answer_mask.any(-1, keepdim=True), torch.nan).cpu().numpy()
+    return found

@@ -94,7 +94,7 @@ class Encoded:
     present: Tensor  # bool [B, T], chunks that hold video or audio
 
 
-T = TypeVar("T", Waveform, TextTargets, Batch)
+T = TypeVar("T", bound=Waveform | TextTargets | Batch)
 
 
 def _moved(value: T, device: torch.device | str) -> T:

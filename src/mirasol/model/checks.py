@@ -10,16 +10,7 @@ from mirasol.model.config import ModelConfig
 
 
 def check_clips(batch: Batch, config: ModelConfig, like: Tensor) -> None:
-    """Check video, audio and presence of a batch against the model.
-
-    Args:
-        batch: the clips.
-        config: the sizes of the model.
-        like: a weight of the model, for type and device.
-
-    Raises:
-        ValueError: a shape, a type or a device does not fit.
-    """
+    """Raise ``ValueError`` unless video, audio and presence fit the model; ``like`` is one of its weights."""
     clips, chunks = batch.video.shape[:2]
     expected = {
         "video": ((clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size), torch.uint8),
@@ -36,11 +27,7 @@ def check_clips(batch: Batch, config: ModelConfig, like: Tensor) -> None:
 
 
 def check_texts(batch: Batch, device: torch.device) -> None:
-    """Check that the texts of a batch belong to its clips and are on the model's device.
-
-    Raises:
-        ValueError: a shape, a type or a device does not fit.
-    """
+    """Raise ``ValueError`` unless the texts belong to the clips and are on the model's device."""
     if batch.tokens.dim() != 3:
         raise ValueError(f"tokens has shape {tuple(batch.tokens.shape)}, expected [B, Q, L]")
     shape = (batch.video.shape[0], *batch.tokens.shape[1:])
@@ -51,11 +38,7 @@ def check_texts(batch: Batch, device: torch.device) -> None:
 
 
 def check_waveform(batch: Batch) -> None:
-    """Check that the waveform of a batch belongs to its clips.
-
-    Raises:
-        ValueError: a shape, a type or a device does not fit.
-    """
+    """Raise ``ValueError`` unless the waveform belongs to the clips and is on their device."""
     sound = batch.waveform
     assert sound is not None
     if sound.chunks.dim() != 4:

@@ -11,6 +11,7 @@ from mirasol.core.fields import param
 COMBINERS = ("transformer", "ttm", "cls", "perceiver", "concat")
 QUERIES = ("last", "pooled")
 POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queries: pooled` means something
+RENAMED = {"combined": "num_queries"}  # keys in config.json of earlier versions
 LATENTS = ("causal", "bidirectional", "none")
 PRESETS = ("demo", "tiny", "small", "base")
 VITS = ("preset", "B", "L", "H")
@@ -128,11 +129,12 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> ModelConfig:
-        """The inverse of :meth:`to_dict`, for values read back from JSON.
+        """The inverse of :meth:`to_dict`, for values read back from JSON; weights of earlier versions stay usable.
 
         Raises:
             ValueError: a key is missing or unknown.
         """
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         fields = dataclasses.fields(cls)
         needed = {f.name for f in fields if f.default is dataclasses.MISSING}
         missing, unknown = sorted(needed - set(values)), sorted(set(values) - {f.name for f in fields})

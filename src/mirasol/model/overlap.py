@@ -55,16 +55,9 @@ class Overlap:
         audio_present: Tensor,
         state: StreamState | None = None,
     ) -> tuple[Tensor, Tensor, StreamState]:
-        """Each chunk with the end of the one before.
+        """Video [B, T, K, H*3/2, W] -> [B, T, K+o, H*3/2, W] and audio [B, T, A, M] -> [B, T, A+o*A/K, M].
 
-        Args:
-            video: [B, T, K, H*3/2, W].
-            audio: [B, T, A, M].
-            video_present, audio_present: bool [B, T].
-            state: of the chunk before; T is then 1.
-
-        Returns:
-            Video [B, T, K+o, H*3/2, W], audio [B, T, A+o*A/K, M], and with a state the next one.
+        The presence is bool [B, T]. With the ``state`` of the chunk before T is 1 and the next state comes out.
         """
         if not self.frames:
             return video, audio, {}

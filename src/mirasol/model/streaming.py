@@ -74,11 +74,11 @@ class EncoderCombiner(nn.Module):
             check_shape(name, tensor, shape)
         for name, (tensor, _, dtype) in inputs.items():
             check_kind(name, tensor, dtype, like.device)
-        chunk = (tensor[:, None] for tensor, _, _ in inputs.values())  # a clip of one chunk
-        video, audio, ends = self.overlap(*chunk, state)
+        video, audio, video_present, audio_present = (x[:, None] for x, _, _ in inputs.values())  # a clip of one chunk
+        video, audio, ends = self.overlap(video, audio, video_present, audio_present, state)
         u = torch.cat([self.vit(self.video_tubes(video)), self.vit(self.audio(audio))], dim=2)
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
-        x, after = self.combiner(u, valid[:, None], state)
+        x, after = self.combiner(u, valid, state)
         return x.squeeze(1), {**after, **ends}
 
 

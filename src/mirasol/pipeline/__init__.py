@@ -1,1 +1,5 @@
-"""One file per stage of dvc.yaml: parameters in, one call of a room, metrics out. `mirasol stage NAME` runs them."""
+"""The pipeline: params.yaml (`params`), the stages of dvc.yaml (`stages`), DVC (`dvc`), workspaces and releases."""
+
+from mirasol.core.face import face
+
+__all__, __getattr__ = face(__name__, stages="STAGES", workspace="make_workspace")

@@ -1,4 +1,4 @@
-"""Where the stages read and write, relative to the project's folder (the one with params.yaml)."""
+"""Paths of the stages, relative to the project's folder (the one with params.yaml)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DATA = Path("data")  # raw, tracked by data.dvc
 BUILD = Path("build")  # outputs of the stages, tracked by dvc.lock
 RUNS = Path("runs")  # scratch: checkpoints, logs, errors
 CACHE = RUNS / "cache"  # decoded clips and copies of tars, shared with the training phases
-PARTS = RUNS / "shards" / "parts"  # finished parts of shards, for runs to come
+PARTS = RUNS / "shards" / "parts"  # encoded clips, kept for later runs
 REPORTS = Path("reports")  # metrics, in git
 
 TOKENIZER = BUILD / "tokenizer" / "tokenizer.json"

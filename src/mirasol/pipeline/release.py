@@ -23,17 +23,17 @@ BUNDLE = Path("build", "bundle")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One gate: a metric of the candidate beside the released model's. Higher is better."""
+    """One gate: a metric of the candidate and of the released model. Higher is better."""
 
     metric: str
     value: float
     released: float | None
     allowed: float
-    """How far it may fall below the released one."""
+    """How far the value may fall below the released one."""
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may be released as far as this metric goes; the first release always may."""
+        """Whether this metric allows the release; the first release always passes."""
         return self.released is None or self.value >= self.released - self.allowed
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Verdict:
 
 
 def released_tag(root: str | Path) -> str | None:
-    """The newest `model-…` tag that the current commit descends from, ``None`` before the first release."""
+    """The newest `model-…` tag among the ancestors of the current commit, ``None`` before the first release."""
     with contextlib.suppress(CommandError):
         return git(root, "describe", "--tags", "--abbrev=0", f"--match={TAGS}")
     return None
@@ -55,7 +55,7 @@ def judge(root: str | Path, gates: Mapping[str, float]) -> list[Verdict]:
         gates: `reports/FILE.json:dotted.key` -> how far it may fall.
 
     Raises:
-        MirasolError: a metric is not there, or is no number.
+        MirasolError: a metric is missing or not a number.
     """
     root = Path(root)
     stages = dvc.read_stages(root / "dvc.yaml")
@@ -78,7 +78,7 @@ def _lookup(metrics: Mapping[str, Any], gate: str) -> float | None:
 
 
 def check_state(root: str | Path) -> None:
-    """A release names a commit, so everything that made the model must be in it.
+    """Require that the commit holds everything that made the model.
 
     Raises:
         MirasolError: tracked files are changed, or stages are stale.
@@ -102,9 +102,9 @@ def publish(
     push: bool = False,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Tag the commit `model-N`, and copy the bundle to ``to``/model-N with a `release.json` beside its files.
+    """Tag the commit `model-N`, and copy the bundle and a `release.json` to ``to``/model-N.
 
-    The folder appears whole or not at all, and only together with the tag.
+    The folder appears complete and together with the tag, or not at all.
 
     Args:
         push: send the DVC cache to its default remote, and the tag to `origin`.
@@ -113,7 +113,7 @@ def publish(
         The tag.
 
     Raises:
-        MirasolError: a gate failed, there is no bundle, or it cannot be written or pushed.
+        MirasolError: a gate failed, the bundle is missing, or it cannot be written or pushed.
     """
     root = Path(root)
     failed = [v for v in verdicts if not v.passed]

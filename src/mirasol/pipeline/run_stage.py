@@ -1,4 +1,4 @@
-"""Runs one stage: its parameters checked, its error left where a flow finds it."""
+"""Run one stage: check its parameters, leave its error where a flow finds it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Stage = Callable[[Params], None]
 def run_stage(name: str, main: Stage | None = None) -> None:
     """Run stage ``name`` of dvc.yaml in the current folder, or ``main`` as a stage of another pipeline.
 
-    On failure ``runs/<stage>/error.json`` says what happened, ``{"stage", "type", "error"}``; it is removed when
-    the stage starts, so that one that stands there belongs to the last run. SIGTERM ends the stage with status 143
-    after its clean-up.
+    On failure ``runs/<stage>/error.json`` holds ``{"stage", "type", "error"}`` of this run; an older one is removed
+    at the start. SIGTERM ends the stage with status 143 after its clean-up.
 
     Raises:
-        MirasolError: something the user can mend; also for a disk that cannot be written.
+        MirasolError: an error that the user can fix; also for a disk that cannot be written.
     """
     if main is None and name not in STAGES:
         guess = nearest(name, STAGES)

@@ -1,7 +1,7 @@
 """The pipeline as one page: each stage of dvc.yaml reads parameters, calls one package and writes metrics.
 
-`mirasol stage NAME` runs them (:mod:`mirasol.pipeline.run_stage`). A stage imports inside its function, so that a
-stage which needs no torch starts without it.
+`mirasol stage NAME` runs them (:mod:`mirasol.pipeline.run_stage`). Each imports inside its function: a stage
+without torch starts without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tokenizer(params: Params) -> None:
-    """Texts of the training split, and of no other -> build/tokenizer."""
+    """Texts of the training split only -> build/tokenizer."""
     from mirasol.data.manifest import read_manifest
     from mirasol.tokenizer import train_tokenizer
 
@@ -60,21 +60,10 @@ def finetune(params: Params) -> None:
 
 def evaluate(params: Params) -> None:
     """Score whole clips, and the same muted, blanked, with another clip's sound and shuffled -> reports/eval.json."""
-    from mirasol.evaluation.evaluate import evaluate
+    from mirasol.evaluation.evaluate import Evaluator
 
-    training = params.training
-    report = evaluate(
-        paths.FINETUNE,
-        paths.SHARDS,
-        paths.TOKENIZER,
-        paths.DATA,
-        params.evaluate,
-        paths.EVALUATE,
-        training.threads,
-        paths.CACHE,
-        training.accelerator,
-        training.max_damaged,
-    )
+    evaluator = Evaluator(paths.FINETUNE, paths.SHARDS, paths.TOKENIZER, params.evaluate, params.training, paths.CACHE)
+    report = evaluator.evaluate(paths.DATA, paths.EVALUATE)
     write_json(paths.REPORTS / "eval.json", report)
 
 
@@ -87,7 +76,7 @@ def export(params: Params) -> None:
     from mirasol.tasks.scoring.normalise import exact_match
     from mirasol.training.weights import load_model
 
-    precisions_of(params.export)  # refuse a wrong name before the export starts
+    precisions_of(params.export)  # refuse a wrong name before hours of export
     model, limit, split = load_model(paths.FINETUNE), params.evaluate.max_answer, params.evaluate.split
     scores = paths.REPORTS / "eval.json"
     trained = TrainedModel(model, params.clip, paths.TOKENIZER, limit)

@@ -1,4 +1,4 @@
-"""What a run is told by afterwards: its stages, its metrics beside the last commit's."""
+"""The summary of a run: its stages, and its metrics next to the last commit's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageResult:
-    """What became of one stage in a run."""
+    """The outcome of one stage in a run."""
 
     name: str
     outcome: str
@@ -49,7 +49,7 @@ def number(value: Any) -> str:
 def markdown(
     stages: Iterable[StageResult], metrics: Mapping[str, Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """A run as markdown: a table of stages, then one of metrics per file, beside those of the last commit."""
+    """A run as markdown: a table of stages, then one of metrics per file, next to the last commit's."""
     lines = ["## Stages", "", "| stage | outcome | seconds |", "| --- | --- | ---: |"]
     lines += [f"| {s.name} | {s.outcome} | {s.seconds:.1f} |" for s in stages]
     for path, values in metrics.items():

@@ -1,7 +1,6 @@
-"""Workspaces: a folder of its own for other data, other parameters or an experiment, one shared cache.
+"""Workspaces: separate folders for other data, other parameters or an experiment, with one shared cache.
 
-Two pipelines in one folder would take turns; two workspaces run side by side, and what one of them has
-computed the other takes from the cache.
+Two pipelines in one folder take turns; two workspaces run at the same time and share computed results.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
@@ -25,64 +25,84 @@ _BASE = "refs/mirasol/base"  # the commit of the project that the workspace star
 _TIP = "refs/mirasol/tip"  # our own commit on top of it
 
 
+@dataclass(frozen=True)
+class Import:
+    """A workspace's own data: the arguments of `mirasol data import`.
+
+    Attributes:
+        media: a folder of media; the project's own data if ``None``.
+        adapter: the reader of ``media``, a NAME of `mirasol data import`.
+        annotations: for `generic` a .csv or .jsonl file (default: annotations.csv or annotations.jsonl in ``media``),
+            for a published set the folder with its own files (default: ``media``); `drone` and `fsdd` have none.
+        options: further ones of the import, such as ``--skip-missing``.
+    """
+
+    media: str | Path | None = None
+    adapter: str = "generic"
+    annotations: str | Path | None = None
+    options: Sequence[str] = ()
+
+    def command(self) -> list[str]:
+        """The words after `mirasol`; empty for the project's own data.
+
+        Raises:
+            MirasolError: a file is missing, the adapter unknown, or the options cannot be combined.
+        """
+        if self.media is None:
+            if self.annotations is not None or self.options:
+                raise MirasolError("--annotations and options of the import go with --data, the folder with the media")
+            return []
+        media = _existing(self.media, "--data")
+        listed = _annotations(media, self.adapter, self.annotations)
+        return ["data", "import", self.adapter, *listed, "--media", str(media), "--out", "data", *self.options]
+
+
 def make_workspace(
     name: str,
     *,
     root: str | Path = ".",
     params: str | Path | None = None,
-    data: str | Path | None = None,
-    adapter: str = "generic",
-    annotations: str | Path | None = None,
-    options: Sequence[str] = (),
+    data: Import = Import(),
     fill: Callable[[Path], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
 
-    ``params`` becomes its params.yaml and ``data`` its data set, both committed there. Called again it keeps what
-    the workspace has computed, and follows the project's HEAD unless somebody has worked in it.
+    ``params`` becomes its params.yaml and ``data`` its data set, both committed. Called again it keeps the
+    computed results, and follows the project's HEAD unless the workspace has commits or edits of its own.
 
     Args:
         root: the project's folder.
         params: a complete params file (recipes/*.yaml); the project's committed one if ``None``.
-        data: a folder of media; the project's own data if ``None``.
-        adapter: how ``data`` is read: `mirasol data import ADAPTER`.
-        annotations: for `generic` a .csv or .jsonl file (default: annotations.csv or annotations.jsonl in ``data``),
-            for a published set the folder with its own files (default: ``data``); `drone` and `fsdd` have none.
-        options: further ones of the import, such as ``--skip-missing``.
-        fill: puts data and pipeline into the folder, and what it adds into git's index, in place of ``data``.
+        fill: puts data and pipeline into the folder, and its new files into git's index, in place of ``data``.
 
     Returns:
         The workspace's folder.
 
     Raises:
         MirasolError: the project has no commit, the name is no folder name, a file is missing, or the data cannot
-            be imported. What was already made stays, and the next call goes on from there.
+            be imported. The next call continues.
     """
     root = Path(root).resolve()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise MirasolError(f"workspace name `{name}`: use letters, digits, `.`, `_` and `-`, a letter or digit first")
     recipe = _existing(params, "--params") if params is not None else None
-    media = _existing(data, "--data") if data is not None else None
-    if media is None and (annotations is not None or options):
-        raise MirasolError("--annotations and options of the import go with --data, the folder with the media")
-    listed = _annotations(media, adapter, annotations) if media is not None else []
+    words = data.command()
     head = _head(root, say)
     folder = root / WORKSPACES / name
     if not (folder / ".git").exists():
         _clone(root, folder)
     with hold(folder, "mirasol workspace", say=say):
         new = _follow(folder, root, head, say)
-        if new and (recipe or media or fill):
+        if new and (recipe or words or fill):
             # results of the project's own data and parameters; stages that are the same come from the run cache
             git(folder, "rm", "-q", "--ignore-unmatch", "dvc.lock", "reports/*.json")
         if recipe:
             shutil.copyfile(recipe, folder / "params.yaml")
             git(folder, "add", "params.yaml")
-        if media:
-            words = ["data", "import", adapter, *listed, "--media", str(media), "--out", "data", *options]
+        if words:
             mirasol(folder, *words, on_line=say)
-            dvc.add(folder, "data", on_line=say)
+            dvc.call(folder, "add", "data", on_line=say)
             git(folder, "add", "data.dvc")
         elif fill:
             fill(folder)
@@ -102,7 +122,7 @@ def _existing(path: str | Path, option: str) -> Path:
 
 
 def _annotations(media: Path, adapter: str, named: str | Path | None) -> list[str]:
-    """The option of the import that names the annotations; none for sets without."""
+    """The option that names the annotations; none for sets without."""
     if adapter in WITHOUT_ANNOTATIONS:
         if named is not None:
             raise MirasolError(f"--annotations {named}: {adapter} is read from the names of its files, it has none")
@@ -118,7 +138,7 @@ def _annotations(media: Path, adapter: str, named: str | Path | None) -> list[st
     if len(found) != 1:
         what = "has both" if found else "has neither"
         raise MirasolError(
-            f"{media} {what} {' and '.join(ANNOTATIONS)}: one of them must list the media beside it, with the columns "
+            f"{media} {what} {' and '.join(ANNOTATIONS)}: one of them must list the media next to it, with the columns "
             "media, start, end, prompt, answers, split, group; or name the file with --annotations"
         )
     return ["--annotations", str(found[0])]
@@ -143,7 +163,7 @@ def _clone(root: Path, folder: Path) -> None:
     try:
         git(root, "clone", "--quiet", "--local", "--no-checkout", str(root), str(part))
         (part / ".dvc").mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # the project's remotes and credentials, if it has any
+        with contextlib.suppress(FileNotFoundError):  # the project's remotes and credentials, if any
             shutil.copyfile(root / ".dvc" / "config.local", part / ".dvc" / "config.local")
         part.rename(folder)
     finally:
@@ -151,7 +171,7 @@ def _clone(root: Path, folder: Path) -> None:
 
 
 def _follow(folder: Path, root: Path, head: str, say: Callable[[str], None]) -> bool:
-    """Check out the project's ``head``; whether that is a new base. Work that somebody did there is kept."""
+    """Check out the project's ``head``, unless the workspace has its own work; returns whether the base is new."""
     refs = {}
     for name in (_BASE, _TIP):
         with contextlib.suppress(CommandError):

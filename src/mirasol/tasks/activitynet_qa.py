@@ -37,7 +37,7 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
     answers: dict[str, Record] = {}
     for name, record in annotations.rows(annotations.json(partner), lambda r: (r.text("question_id"), r)):
         if name in answers:
-            annotations.wrong.append(f"{record.where}: question_id: {name!r} stands in {answers[name].where} already")
+            annotations.wrong.append(f"{record.where}: question_id: {name!r} is already in {answers[name].where}")
         answers[name] = record
 
     def row(record: Record) -> Row:
@@ -49,14 +49,9 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
         if number >= len(TYPES):
             raise answer.wrong("type", f"0 to {len(TYPES) - 1}", number)
         return Row(
-            where=record.where,
-            id=name,
-            names={"video_name": video},
-            group=video,
-            answers=(answer.text("answer"),),
-            prompt=record.text("question"),
-            family=TYPES[number],
-        )
+            where=record.where, id=name, names={"video_name": video}, group=video, answers=(answer.text("answer"),),
+            prompt=record.text("question"), family=TYPES[number],
+        )  # fmt: skip
 
     yield from annotations.rows(annotations.json(path), row)
     annotations.wrong += [f"{r.where}: question_id: {name!r} has no question in {path}" for name, r in answers.items()]

@@ -29,15 +29,10 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
 def _row(record: Record) -> Row:
     youtube, start = record.text("youtube_id"), record.integer("start_time")
     return Row(
-        where=record.where,
-        id=f"audiocaps-{record.integer('audiocap_id')}",
-        names={"youtube_id": youtube, "start": start},
-        group=youtube,
-        answers=(record.text("caption"),),
-        prompt=CAPTION_PROMPT,
-        task="caption",
-        family="",
-    )
+        where=record.where, id=f"audiocaps-{record.integer('audiocap_id')}",
+        names={"youtube_id": youtube, "start": start}, group=youtube, answers=(record.text("caption"),),
+        prompt=CAPTION_PROMPT, task="caption", family="",
+    )  # fmt: skip
 
 
 ADAPTER = Adapter(

@@ -44,15 +44,11 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
             raise record.wrong("positive_labels", "labels of class_labels_indices.csv", unknown[0])
         classes = tuple(names[mid] for mid in mids)
         return Row(
-            where=record.where,
-            id=f"{youtube}_{start:g}",
-            names={"youtube_id": youtube, "start": round(start), "end": round(end)},
-            group=youtube,
-            answers=(JOIN.join(classes), *(classes if len(classes) > 1 else ())),
-            prompt=AUDIO_PROMPT,
-            task="audio_class",
-            classes=classes,
-        )
+            where=record.where, id=f"{youtube}_{start:g}",
+            names={"youtube_id": youtube, "start": round(start), "end": round(end)}, group=youtube,
+            answers=(JOIN.join(classes), *(classes if len(classes) > 1 else ())), prompt=AUDIO_PROMPT,
+            task="audio_class", classes=classes,
+        )  # fmt: skip
 
     number = 0
     for record in annotations.csv(path, header=HEADER, comment="#"):

@@ -38,15 +38,10 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
         start, end = _segment(record)
         label, video = record.text("class"), record.text("video_id")
         return Row(
-            where=record.where,
-            id=record.text("annotation_id"),
-            names={"participant_id": record.text("participant_id"), "video_id": video},
-            group=video,
-            answers=(label,),
-            classes=(label,),
-            start=start,
-            end=end,
-        )
+            where=record.where, id=record.text("annotation_id"),
+            names={"participant_id": record.text("participant_id"), "video_id": video}, group=video, answers=(label,),
+            classes=(label,), start=start, end=end,
+        )  # fmt: skip
 
     return annotations.rows(annotations.csv(path, (*SEGMENT, "class")), row)
 

@@ -199,7 +199,7 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
         } | row
         errors = check_example({"media": None} | values)
         if not errors and lines.setdefault(values["id"], line) != line:
-            errors.append(f"id {values['id']!r} stands in line {lines[values['id']]} already")
+            errors.append(f"id {values['id']!r} is already in line {lines[values['id']]}")
         if not errors and values["split"] != splits.setdefault(group, values["split"]):
             errors.append(f"group {group!r} is in the splits {values['split']!r} and {splits[group]!r}: choose one")
         wrong += [f"{path}:{line}: {error}" for error in errors]

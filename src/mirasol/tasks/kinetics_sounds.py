@@ -45,13 +45,9 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
 def _row(record: Record) -> Row:
     label, youtube = record.text("label"), record.text("youtube_id")
     return Row(
-        where=record.where,
-        id=youtube,
-        names={"youtube_id": youtube, "label": label},
-        group=youtube,
-        answers=(label,),
-        classes=(label,),
-    )
+        where=record.where, id=youtube, names={"youtube_id": youtube, "label": label}, group=youtube,
+        answers=(label,), classes=(label,),
+    )  # fmt: skip
 
 
 def _ids(path: Path, split: str) -> Iterator[Record]:

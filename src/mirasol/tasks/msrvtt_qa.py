@@ -37,14 +37,9 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
             raise RowError(f"{record.where}: no key 'category_id': rows of MSRVTT-QA have it, MSVD-QA's do not")
         number, question = record.integer("video_id"), record.text("question")
         return Row(
-            where=record.where,
-            id=f"msrvtt-{record.integer('id')}",
-            names={"video_id": number},
-            group=f"video{number}",
-            answers=(record.text("answer"),),
-            prompt=question,
-            family=family_of(question),
-        )
+            where=record.where, id=f"msrvtt-{record.integer('id')}", names={"video_id": number},
+            group=f"video{number}", answers=(record.text("answer"),), prompt=question, family=family_of(question),
+        )  # fmt: skip
 
     return annotations.rows(annotations.json(path), row)
 

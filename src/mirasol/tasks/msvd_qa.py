@@ -34,14 +34,10 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
         number, question = record.integer("video_id"), record.text("question")
         clip = clips.get(number, f"vid{number}")
         return Row(
-            where=record.where,
-            id=f"msvd-{record.integer('id')}",
-            names={"video_id": number, "clip": clip},
-            group=clip.rsplit("_", 2)[0],
-            answers=(record.text("answer"),),
-            prompt=question,
+            where=record.where, id=f"msvd-{record.integer('id')}", names={"video_id": number, "clip": clip},
+            group=clip.rsplit("_", 2)[0], answers=(record.text("answer"),), prompt=question,
             family=family_of(question),
-        )
+        )  # fmt: skip
 
     return annotations.rows(annotations.json(path), row)
 

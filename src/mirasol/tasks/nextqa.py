@@ -88,14 +88,10 @@ def _rows(
     def row(record: Record) -> Row:
         video = record.text("video")
         return Row(
-            where=record.where,
-            id=f"{video}_{record.integer('qid')}",
-            names={"video": video, "vidor": folders.get(video, video)},
-            group=video,
-            prompt=record.text("question"),
-            family=record.one_of("type", TYPES),
-            **answers(record),
-        )
+            where=record.where, id=f"{video}_{record.integer('qid')}",
+            names={"video": video, "vidor": folders.get(video, video)}, group=video, prompt=record.text("question"),
+            family=record.one_of("type", TYPES), **answers(record),
+        )  # fmt: skip
 
     return annotations.rows(annotations.csv(path, columns), row)
 

@@ -54,7 +54,7 @@ def questions_of(
         raise MirasolError(
             f"--split {wanted}: expected one of {', '.join(adapter.files)}, the splits of {adapter.name}"
         )
-    asked, _ = read_set(adapter, annotations, wanted)
+    asked = read_set(adapter, annotations, wanted)
     if not asked:
         counts = ", ".join(f"{name} {_count(adapter, annotations, name)}" for name in adapter.files)
         raise MirasolError(
@@ -67,7 +67,7 @@ def questions_of(
         and protocol.closed != "classes"
         and any((annotations / name).is_file() for name in adapter.files["train"])
     )
-    train, _ = read_set(adapter, annotations, "train") if learns else ([], {})
+    train = read_set(adapter, annotations, "train") if learns else []
     return Questions(tuple(asked), tuple(train), wanted, annotations, wanted)
 
 
@@ -76,7 +76,7 @@ def _count(adapter: Adapter, annotations: Path, split: str) -> str:
     if not any((annotations / name).is_file() for name in adapter.files[split]):
         return "no file"
     try:
-        return f"has {len(read_set(adapter, annotations, split)[0]):,}"
+        return f"has {len(read_set(adapter, annotations, split)):,}"
     except MirasolError:
         return "cannot be read"
 

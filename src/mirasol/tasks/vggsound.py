@@ -41,13 +41,10 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
             youtube, start = record.text("youtube_id"), record.integer("start")
         label = record.one_of("label", known) if known else record.text("label")
         return Row(
-            where=record.where,
-            id=f"{youtube}_{start:06d}",
-            names={"youtube_id": youtube, "start": start, "label": label},
-            group=youtube,
-            answers=(label,),
+            where=record.where, id=f"{youtube}_{start:06d}",
+            names={"youtube_id": youtube, "start": start, "label": label}, group=youtube, answers=(label,),
             classes=(label,),
-        )
+        )  # fmt: skip
 
     if path.name == "test.csv":
         return annotations.rows(annotations.csv(path, header=("name", "label")), row)

@@ -224,17 +224,9 @@ def _example(key: str, files: Mapping[str, Content], out: Path, split: str, capt
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     content.replace(out / name)
     return Example(
-        id=key,
-        media=name,
-        start=None,
-        end=None,
-        task="caption",
-        prompt=CAPTION_PROMPT,
-        answers=(text,),
-        split=split_of(key) if split == HASH else split,
-        group=key,
-        licence="none stated",
-    )
+        id=key, media=name, start=None, end=None, task="caption", prompt=CAPTION_PROMPT, answers=(text,),
+        split=split_of(key) if split == HASH else split, group=key, licence="none stated",
+    )  # fmt: skip
 
 
 def _of(files: Mapping[str, Content], suffixes: Sequence[str]) -> list[str]:

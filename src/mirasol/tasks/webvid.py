@@ -30,15 +30,10 @@ def read(annotations: Annotations, path: Path, split: str) -> Iterator[Row]:
 def _row(record: Record) -> Row:
     video = record.text(_column(record, IDS))
     return Row(
-        where=record.where,
-        id=video,
-        names={"videoid": video, "page_dir": str(record.values.get("page_dir", "")).strip()},
-        group=video,
-        answers=(record.text(_column(record, CAPTIONS)),),
-        prompt=CAPTION_PROMPT,
-        task="caption",
-        family="",
-    )
+        where=record.where, id=video,
+        names={"videoid": video, "page_dir": str(record.values.get("page_dir", "")).strip()}, group=video,
+        answers=(record.text(_column(record, CAPTIONS)),), prompt=CAPTION_PROMPT, task="caption", family="",
+    )  # fmt: skip
 
 
 def _column(record: Record, names: tuple[str, ...]) -> str:

@@ -66,11 +66,19 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
     path.write_text(
         "clips: 0\nminutes: 4\ntables:\n  x:\n    rows:\n"
         "    - {name: a, paper: 1, set: {combiner: ttm}}\n"
-        "    - {name: b, set: {cell.train: true}, against: c, colour: red}\n"
+        "    - {name: b, set: {cell.train: true}, against: c, colour: red, condition: loud}\n"
     )
     with pytest.raises(MirasolError) as error:
         read_tables(path)
-    for part in ("`clips` is 0", "row 1: `set`", "cell.train", "against 'c'", "unknown colour", "`paper` is None"):
+    for part in (
+        "`clips` is 0",
+        "row 1: `set`",
+        "cell.train",
+        "against 'c'",
+        "unknown colour",
+        "`paper` is None",
+        "`condition` is 'loud'",
+    ):
         assert part in str(error.value)
 
 

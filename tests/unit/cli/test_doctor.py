@@ -1,4 +1,4 @@
-"""The doctor names each missing requirement and the command that installs it."""
+"""The doctor names what is missing and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.cli import doctor
 from mirasol.cli.doctor import GIB, examine, locked
-from mirasol.cli.main import doctor
 from mirasol.core.errors import MirasolError
 from mirasol.media import container
 
@@ -20,10 +20,10 @@ def findings(root: Path, subject: str) -> list[doctor.Finding]:
     return [finding for finding in examine(root) if finding.subject == subject]
 
 
-def test_a_package_that_the_lock_names_and_nobody_installed_is_missing(tmp_path: Path) -> None:
+def test_a_package_that_the_lock_names_and_that_is_not_installed_is_missing(tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").write_text("# pins\nnumpy==0.0.1\nno-such-package==1.0\n", encoding="utf-8")
     missing, other = findings(tmp_path, "packages")
-    assert (missing.state, missing.mend) == ("missing", "make setup")
+    assert (missing.state, missing.fix) == ("missing", "make setup")
     assert "no-such-package" in missing.text
     assert other.state == "note"
     assert "locked 0.0.1" in other.text
@@ -41,12 +41,12 @@ def test_free_disk_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fr
     assert finding.state == state
 
 
-def test_a_missing_codec_is_named_with_its_use_and_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_codec_is_named_with_its_use_and_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container, "has_codec", lambda name, mode: name != "libx264")
     (finding,) = findings(tmp_path, "codecs")
     assert finding.state == "missing"
     assert "libx264 encoder" in finding.text
-    assert finding.mend.startswith("pip install")
+    assert finding.fix.startswith("pip install")
 
 
 def test_outside_a_project_nothing_of_dvc_is_asked(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_project_without_version_control_is_told_how_to_get_it(
     (tmp_path / "params.yaml").touch()
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     found = {f.subject: f for f in examine(tmp_path)}
-    assert (found["git"].state, found["dvc"].mend) == ("missing", "dvc init")
+    assert (found["git"].state, found["dvc"].fix) == ("missing", "dvc init")
 
 
 @pytest.mark.parametrize(("name", "mode", "use"), container.CODECS)
@@ -67,6 +67,6 @@ def test_pyav_has_every_codec_that_is_needed(name: str, mode: container.Mode, us
     container.require_codec(name, mode)
 
 
-def test_a_codec_that_nobody_has_is_a_mendable_error() -> None:
+def test_a_missing_codec_is_a_clear_error() -> None:
     with pytest.raises(MirasolError, match=r"no nonesuch encoder: install .*`pip install"):
         container.require_codec("nonesuch", "w")

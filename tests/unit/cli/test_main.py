@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -13,45 +15,54 @@ from typing import Any
 
 import pytest
 import typer
+from ruamel.yaml import YAML
 
 from mirasol.cli.bench import BENCHMARKS
 from mirasol.cli.main import app, model
 from mirasol.core.errors import MirasolError
-from mirasol.pipeline.params.docs import render
+from mirasol.pipeline.params.docs import json_schema, render
+from mirasol.pipeline.params.load import load_params
 from mirasol.tasks.registry import PROTOCOLS
 
 ROOT = Path(__file__).parents[3]
 SETS = ("activitynet-qa", "audiocaps", "audioset", "epic-sounds", "kinetics-sounds", "msrvtt-qa", "msvd-qa")
 SETS += ("nextqa-mc", "nextqa-oe", "vggsound", "webvid")
-SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link", "skip_missing", "dry_run", "append"}
+SET_OPTIONS = {"annotations", "media", "out", "split", "pattern", "link"}
+SET_OPTIONS |= {"skip_missing", "dry_run", "append", "as_json"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
-    "ablate": {"table", "seeds", "jobs", "list_", "dry_run"},
-    "answer": {"file", "question", "bundle", "threads", "provider"},
+    "ablate": set(),
+    "answer": {"file", "question", "bundle", "threads", "provider", "as_json"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
     "data check": {"shards", "data", "as_json"},
-    "data import drone": {"media", "out"},
-    "data import fsdd": {"media", "out"},
-    "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append"},
-    "data import webdataset": {"tars", "out", "split", "caption_key"},
+    "data import drone": {"media", "out", "as_json"},
+    "data import fsdd": {"media", "out", "as_json"},
+    "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append", "as_json"},
+    "data import webdataset": {"tars", "out", "split", "caption_key", "as_json"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
-    "doctor": set(),
-    "compare": {"files", "runs", "out"},
-    "evaluate": {"benchmark", "split", "weights", "data", "out", "wordnet"},
-    "explain": {"clip", "question", "weights", "out"},
-    "model show": {"preset", "file", "frames", "size", "combiner"},
-    "params check": {"file"},
+    "doctor": {"as_json"},
+    "compare": {"files", "runs", "out", "as_json"},
+    "evaluate": {"benchmark", "split", "weights", "data", "out", "wordnet", "as_json"},
+    "explain": {"clip", "question", "weights", "out", "as_json"},
+    "model show": {"preset", "file", "frames", "size", "combiner", "as_json"},
+    "params check": {"file", "as_json"},
     "params docs": {"out"},
+    "params schema": set(),
     "report": {"out", "markdown"},
-    "run": {"stages", "push", "workspace"},
-    "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet"},
+    "run": set(),
+    "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet", "as_json"},
     "serve": {"bundle", "host", "port", "sessions", "max_upload", "idle", "threads", "provider"},
     "stage": {"name"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider"},
-    "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params"},
+    "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params", "as_json"},
     "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
-    "world": {"out", "clips", "seed", "workers", "hard", "force"},
+    "world": {"out", "clips", "seed", "workers", "hard", "force", "as_json"},
+}
+# Commands that pass all arguments to a module of the project's folder, with its options.
+PASSED_ON = {
+    "ablate": {"--seeds", "--jobs", "--list", "--dry-run"},
+    "run": {"--push", "--workspace", "--no-report", "--retries", "--retry-delay", "--lock-wait"},
 }
 
 
@@ -95,9 +106,22 @@ def test_every_command_says_what_it_does_and_what_its_options_mean(words: str) -
     assert all(getattr(p, "help", None) for p in leaf.params), "each option has a help text"
 
 
-@pytest.mark.parametrize("words", [w for w in COMMANDS if w not in ("doctor", "params docs")])
-def test_help_shows_an_example(words: str) -> None:
-    assert f"Example:  mirasol {words}" in (LEAVES[words].help or "")
+@pytest.mark.parametrize("words", COMMANDS)
+def test_help_has_one_form(words: str) -> None:
+    """A purpose in one sentence, details, examples."""
+    purpose, *others = [" ".join(part.split()) for part in inspect.cleandoc(LEAVES[words].help or "").split("\n\n")]
+    assert purpose[0].isupper() and purpose.endswith(".") and ". " not in purpose
+    examples = [part.startswith("Example: ") for part in others]
+    assert any(examples) and examples == sorted(examples), "examples come last"
+    assert all(part.startswith(f"Example: mirasol {words}") for part in others if part.startswith("Example: "))
+
+
+@pytest.mark.parametrize("words", PASSED_ON)
+def test_help_of_a_command_that_passes_its_arguments_on_shows_all_options(words: str) -> None:
+    done = mirasol(words, "--help")
+    assert done.returncode == 0, done.stderr
+    assert PASSED_ON[words] <= set(done.stdout.split())
+    assert f"Usage: mirasol {words}" in done.stdout and f"Example:  mirasol {words}" in done.stdout
 
 
 def test_help_lists_the_commands() -> None:
@@ -157,7 +181,8 @@ def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: this needs the package torch: `make setup`, or `pip install 'mirasol[train]'`\n"
+    hint = "run `make setup`, or `pip install -e '.[train]'`, in the project's folder"
+    assert done.stderr == f"error: this needs the package torch: {hint}\n"
 
 
 def test_version() -> None:
@@ -166,15 +191,31 @@ def test_version() -> None:
     assert mirasol("--version").stdout == f"mirasol {__version__}\n"
 
 
-def test_params_check_counts_what_it_checked() -> None:
-    done = mirasol("params", "check")
+def test_params_check_shows_the_resolved_file() -> None:
+    done = mirasol("params", "check", "recipes/drone.yaml")
     assert done.returncode == 0, done.stderr
-    assert "all valid" in done.stdout
+    resolved = dataclasses.asdict(load_params(ROOT / "recipes/drone.yaml"))
+    assert YAML(typ="safe").load(done.stdout) == resolved
+    assert done.stderr == "recipes/drone.yaml: 123 values in 11 sections, all valid\n"
+    assert json.loads(mirasol("params", "check", "recipes/drone.yaml", "--json").stdout) == resolved
+
+
+def test_params_schema_prints_the_json_schema() -> None:
+    assert json.loads(mirasol("params", "schema").stdout) == json_schema()
+
+
+def test_a_workspace_with_wrong_parameters_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("clip: {fsp: 1}\n")
+    done = mirasol("workspace", "mine", "--params", "bad.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "clip.fsp: unknown key: did you mean `fps`?" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_params_docs_writes_the_page(tmp_path: Path) -> None:
     assert mirasol("params", "docs", "--out", str(tmp_path / "page.md")).returncode == 0
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == render()
+    assert json.loads((tmp_path / "page.schema.json").read_text(encoding="utf-8")) == json_schema()
 
 
 def test_model_show_counts_the_parameters_of_every_part() -> None:
@@ -183,6 +224,16 @@ def test_model_show_counts_the_parameters_of_every_part() -> None:
     table = done.stdout.split("\n\n")[1].splitlines()[1:]
     counts = {name: int(count.replace(",", "")) for name, count in (line.rsplit(maxsplit=1) for line in table)}
     assert counts.pop("total") == sum(counts.values()) > 500_000
+
+
+def test_model_show_as_json_has_the_same_figures() -> None:
+    shown, plain = mirasol("model", "show", "--json"), mirasol("model", "show").stdout
+    figures = json.loads(shown.stdout)
+    assert (figures["preset"], figures["chunks"], figures["config"]["size"]) == ("demo", 4, 48)
+    assert f"{figures['parameters']['total']:,}" in plain
+    assert figures["tokens"]["video"][0]["tokens"] + figures["tokens"]["audio"] == 40
+    assert figures["flops"]["48"]["training_step"] > figures["flops"]["48"]["text"] > 0
+    assert sum(figures["state_bytes"]["bfloat16"].values()) > 0
 
 
 def test_model_show_has_the_papers_inputs_whatever_the_params_file_says(tmp_path: Path) -> None:
@@ -211,13 +262,15 @@ def test_model_show_refuses_what_it_cannot_build(given: dict[str, Any], message:
         model.show(**nothing | given)
 
 
-def test_import_prints_its_summary_as_json_on_stdout(tmp_path: Path) -> None:
+def test_import_prints_its_summary(tmp_path: Path) -> None:
     (tmp_path / "val_qa.json").write_text(
         '[{"answer": "a", "id": 1, "question": "who?", "video_id": 6513, "category_id": 1}]'
     )
-    done = mirasol("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run")
+    arguments = ("data", "import", "msrvtt-qa", "--annotations", str(tmp_path), "--dry-run")
+    done = mirasol(*arguments, "--json")
     assert json.loads(done.stdout)["rows"] == {"val": 1}
     assert done.stderr == "nothing was written\n"
+    assert "rows val 1" in [" ".join(line.split()) for line in mirasol(*arguments).stdout.splitlines()]
 
 
 def test_run_outside_a_project_says_where_to_run(tmp_path: Path) -> None:
@@ -238,7 +291,7 @@ def test_answer_refuses_without_importing_torch(tmp_path: Path) -> None:
 
 
 def test_doctor_names_what_it_looked_at() -> None:
-    done = mirasol("doctor")
-    subjects = {line[8:28].strip() for line in done.stdout.splitlines()}
+    done = mirasol("doctor", "--json")
+    subjects = {finding["subject"] for finding in json.loads(done.stdout)}
     assert {"python", "packages", "cores", "memory", "gpu", "codecs", "free disk", "git", "dvc"} <= subjects
-    assert done.returncode == (1 if "\nmissing" in done.stdout else 0)
+    assert done.returncode == (1 if '"state": "missing"' in done.stdout else 0)

@@ -11,8 +11,7 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
-from mirasol.evaluation.closed import answer_tokens, score_answers, score_options
-from mirasol.evaluation.generate import answer
+from mirasol.evaluation.generate import answer, answer_tokens, score_answers, score_options
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol
 from mirasol.tokenizer import Tokenizer

@@ -11,9 +11,11 @@ import torch
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.evaluation.evaluate import evaluate, read_families
+from mirasol.evaluation.evaluate import Evaluator
 from mirasol.tasks.scoring.config import EvaluateSpec
+from mirasol.tasks.scoring.metrics import read_families
 from mirasol.tokenizer import Tokenizer
+from mirasol.training.config import TrainingConfig
 
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 
@@ -21,16 +23,10 @@ SPEC = EvaluateSpec(resamples=100, batch_size=7)
 def run(project: Path, max_damaged: float = 0.0, **changes: Any) -> dict[str, Any]:
     spec = dataclasses.replace(SPEC, **changes)
     build = project / "build"
-    return evaluate(
-        build / "finetune",
-        build / "shards",
-        build / "tokenizer/tokenizer.json",
-        project / "data",
-        spec,
-        build / "evaluate",
-        threads=1,
-        max_damaged=max_damaged,
-    )
+    training = TrainingConfig(threads=1, max_damaged=max_damaged)
+    words = build / "tokenizer/tokenizer.json"
+    evaluator = Evaluator(build / "finetune", build / "shards", words, spec, training)
+    return evaluator.evaluate(project / "data", build / "evaluate")
 
 
 def predictions(project: Path) -> list[dict[str, Any]]:

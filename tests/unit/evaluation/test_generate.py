@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirasol.core.progress import Progress
+from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
 from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of, shuffled
 from mirasol.model.batch import Batch
+from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import ANSWER, BOS, PAD, Tokenizer
 from mirasol.training.weights import load_model
 
@@ -39,7 +40,7 @@ def test_prompts_end_at_the_answer_mark(made_project: Path) -> None:
             assert set(prompt[int(count) :].tolist()) <= {PAD}
 
 
-def test_the_model_is_not_told_the_answer(made_project: Path) -> None:
+def test_the_model_does_not_see_the_answer(made_project: Path) -> None:
     model = load_model(made_project / "build/finetune").eval()
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     batch = batch_of(made_project)
@@ -52,9 +53,10 @@ def test_all_conditions_are_answered_as_each_by_itself(made_project: Path, beam:
     model = load_model(made_project / "build/finetune").eval()
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     batch, swapped = batch_of(made_project), batch_of(made_project, "swapped")
-    found = answer_all(model, [(batch, swapped)], words, 6, Progress("evaluate", 5, "clips"), beam, seed=3)
+    found = answer_all(model, batch, swapped, words, EvaluateSpec(max_answer=6, beam=beam, seed=3))
     changed = {"unchanged": batch, "muted": muted(batch), "blanked": blanked(batch), "swapped": swapped}
     changed["shuffled"] = shuffled(batch, 3)
+    assert list(changed) == list(Condition)
     for condition, clips in changed.items():
         expected = answer(model, clips, words, 6, beam)
         for ids, row in zip(batch.example_ids, expected, strict=True):

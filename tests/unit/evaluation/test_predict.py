@@ -13,31 +13,33 @@ import pytest
 from mirasol.cli import evaluate as commands
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import read_manifest, write_manifest
-from mirasol.evaluation import closed
-from mirasol.evaluation.evaluate import evaluate
-from mirasol.evaluation.predict import predict
+from mirasol.evaluation import evaluate
+from mirasol.evaluation.evaluate import Evaluator
 from mirasol.tasks.base.protocol import Protocol
 from mirasol.tasks.questions import questions_of
 from mirasol.tasks.registry import PROTOCOLS
 from mirasol.tasks.score import score_file, score_predictions
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.predictions import Prediction
+from mirasol.training.config import TrainingConfig
 
 SPEC = EvaluateSpec(resamples=100, batch_size=7)
 GENERIC = PROTOCOLS["generic"]
 
 
-def run(project: Path, protocol: Protocol = GENERIC) -> tuple[list[Prediction], list[dict[str, Any]]]:
+def evaluator(project: Path) -> Evaluator:
     build = project / "build"
-    questions = questions_of(GENERIC, data=project / "data")
     words = build / "tokenizer/tokenizer.json"
-    return predict(protocol, questions, build / "finetune", build / "shards", words, SPEC, 1)
+    return Evaluator(build / "finetune", build / "shards", words, SPEC, TrainingConfig(threads=1, max_damaged=0.0))
+
+
+def run(project: Path, protocol: Protocol = GENERIC) -> tuple[list[Prediction], list[dict[str, Any]]]:
+    questions = questions_of(GENERIC, data=project / "data")
+    return evaluator(project).predict(questions.asked, protocol.closed, questions.train)
 
 
 def stage(project: Path) -> dict[str, Any]:
-    build = project / "build"
-    words = build / "tokenizer/tokenizer.json"
-    return evaluate(build / "finetune", build / "shards", words, project / "data", SPEC, build / "evaluate", 1)
+    return evaluator(project).evaluate(project / "data", project / "build/evaluate")
 
 
 def test_predictions_are_those_of_the_stage(project: Path) -> None:
@@ -83,11 +85,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
         one = -np.abs(np.arange(count) - best).astype(np.float64)
         return np.broadcast_to(one, (len(batch.example_ids), len(batch.example_ids[0]), count))
 
-    monkeypatch.setattr(closed, "score_answers", scores)
-    monkeypatch.setattr(closed, "score_options", scores)
+    monkeypatch.setattr(evaluate, "score_answers", scores)
+    monkeypatch.setattr(evaluate, "score_options", scores)
 
 
-def test_classes_are_scored_beside_the_generated_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_are_scored_next_to_the_generated_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = run(project)
     pretend(monkeypatch, best=2)
     found, _ = run(project, dataclasses.replace(GENERIC, closed="classes"))
@@ -111,14 +113,14 @@ def test_the_best_option_is_the_answer(project: Path, monkeypatch: pytest.Monkey
     examples = [dataclasses.replace(e, options=("nothing", *e.answers)) for e in read_manifest(path)]
     write_manifest(path, examples)
     pretend(monkeypatch, best=1)
-    monkeypatch.setattr("mirasol.evaluation.predict.answer", None)  # nothing is generated that nobody reads
+    monkeypatch.setattr("mirasol.evaluation.evaluate.answer", None)  # nothing is generated in vain
     found, _ = run(project, dataclasses.replace(GENERIC, closed="options"))
     asked = [e for e in examples if e.split == "test" and e.task == "qa"]
     assert [p.predicted for p in found] == [e.answers[0] for e in asked]
 
 
 @pytest.mark.parametrize("closed", ["options", "classes"])
-def test_answers_that_do_not_fit_are_told_before_any_clip_is_read(
+def test_answers_that_do_not_fit_are_refused_before_any_clip_is_read(
     project: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
     path = project / "data/manifest.jsonl"
@@ -126,7 +128,7 @@ def test_answers_that_do_not_fit_are_told_before_any_clip_is_read(
     train = next(i for i, e in enumerate(examples) if e.split == "train" and e.task == "qa")
     examples[train] = dataclasses.replace(examples[train], answers=(60 * "never ",))
     write_manifest(path, examples)
-    monkeypatch.setattr("mirasol.evaluation.predict.eval_loader", None)
+    monkeypatch.setattr("mirasol.evaluation.evaluate.eval_loader", None)
     asked = sum(e.split == "test" and e.task == "qa" for e in examples)
     with pytest.raises(
         MirasolError, match=rf"{asked} of {asked} questions do not fit the text cache .*\n  .*'never ne"

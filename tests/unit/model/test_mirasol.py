@@ -137,6 +137,12 @@ def test_config_survives_json():
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_config_of_earlier_weights_loads_by_its_old_names():
+    values = tiny_config().to_dict()
+    values["combined"] = values.pop("num_queries")
+    assert ModelConfig.from_dict(values) == tiny_config()
+
+
 def test_the_same_seed_gives_the_same_weights():
     torch.manual_seed(5)
     a = Mirasol(tiny_config()).state_dict()

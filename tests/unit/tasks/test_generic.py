@@ -133,7 +133,7 @@ def test_missing_files_can_be_skipped(tmp_path: Path, media: Path) -> None:
         ("media,answers,start,end\na.mp4,dog,3,2\n", "notes.csv:2: end 2 is not after start 3"),
         ("media,answers,split\na.mp4,dog,dev\n", "notes.csv:2: split: 'dev' is not one of train, val, test"),
         ("media,answers\n../a.mp4,dog\n", "notes.csv:2: media: '../a.mp4' must be a path inside"),
-        ("media,answers,id\na.mp4,dog,x\nb.mp4,cat,x\n", "notes.csv:3: id 'x' stands in line 2 already"),
+        ("media,answers,id\na.mp4,dog,x\nb.mp4,cat,x\n", "notes.csv:3: id 'x' is already in line 2"),
         ("media,answers\na.mp4,dog,cat\n", "notes.csv:2: 2 columns in the header, but another number here"),
     ],
 )

@@ -99,7 +99,7 @@ def test_repeated_ids_and_broken_lines_are_told_at_once(annotations: Path) -> No
     assert "3 line(s) are no prediction" in message
     assert "predictions.jsonl:7: no key 'predicted'" in message
     assert "1 line(s) repeat an id" in message
-    assert "predictions.jsonl:5: id 'msrvtt-100' stands in line 1 already" in message
+    assert "predictions.jsonl:5: id 'msrvtt-100' is already in line 1" in message
 
 
 @pytest.mark.parametrize("predicted", [3, ["a"], {"muted": "a"}, {"unchanged": 3}])

@@ -104,8 +104,8 @@ def starting_later(clip: Decoded, chunks: int) -> Decoded:
     if audio is not None:
         audio = np.concatenate([audio[by:], np.full_like(audio[:by], SILENCE)])
     absent = np.zeros(by, bool)
-    present = (np.concatenate([p[by:], absent]) for p in (clip.video_present, clip.audio_present))
-    return Decoded(video, audio, *present, waveform)
+    video_present, audio_present = (np.concatenate([p[by:], absent]) for p in (clip.video_present, clip.audio_present))
+    return Decoded(video, audio, video_present, audio_present, waveform)
 
 
 def masked(
@@ -165,7 +165,8 @@ def under(condition: Condition, clip: C) -> C:
     The sound or the picture that is silenced or blackened still counts as present: it was recorded, and is silent.
     """
     if condition == Condition.muted and (clip.audio is not None or clip.waveform is not None):
-        waveform = None if clip.waveform is None else clip.waveform.muted()
+        waveform: Any = clip.waveform  # of a clip; batches that are muted have features
+        waveform = None if waveform is None else waveform.muted()
         audio = None if clip.audio is None else _like(clip.audio)
         if audio is not None:
             audio[...] = SILENCE

@@ -1,1 +1,8 @@
-"""Writing shards: clips encoded, stored in tars with an index."""
+"""Writing shards: clips encoded, kept, and stored in tars with an index.
+
+`format` is shared with the reader; `encode` makes clips, `build` writes tars, `executors` spreads the work.
+"""
+
+from mirasol.core.face import face
+
+__all__, __getattr__ = face(__name__, build="build_shards", config="ShardsSpec", format="read_index ShardWriter")

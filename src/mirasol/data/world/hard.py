@@ -18,11 +18,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT
 from mirasol.data.world.questions import Family, Text
 from mirasol.data.world.scene import (
-    CHUNK_SAMPLES,
     COLOURS,
-    FRAME_SAMPLES,
     FRAMES_PER_CHUNK,
-    JITTER,
     PLACES,
     SHAPES,
     SIZE,
@@ -32,6 +29,7 @@ from mirasol.data.world.scene import (
     Draw,
     Sound,
     Thing,
+    make_sounds,
 )
 
 CHUNKS = 8
@@ -117,7 +115,7 @@ def sample_hard(seed: int, split: str, index: int) -> HardScene:
         things=tuple(_thing(draw, *chosen) for chosen in zip(colours, places, seen, strict=True)),
         ring=ring,
         background=draw.between(*GREY),
-        sounds=_sounds(draw, sounds, heard),
+        sounds=make_sounds(draw, list(zip(heard, sounds, strict=True)), lambda _: draw.below(2), quietest=90),
         chunks=tuple(seen),
     )
 
@@ -137,20 +135,6 @@ def _thing(draw: Draw, colour: str, place: str, chunk: int) -> Thing:
         else:
             path.append((NOWHERE, NOWHERE))
     return Thing(colour, SIZE_NAME, draw.choice(SHAPES), place, "", "", tuple(path), None)
-
-
-def _sounds(draw: Draw, names: list[str], chunks: list[int]) -> tuple[Sound, ...]:
-    pitches = {name: draw.below(256) for name in sorted(set(names))}
-    return tuple(
-        Sound(
-            name=name,
-            start=chunk * CHUNK_SAMPLES + draw.below(2) * FRAME_SAMPLES + draw.below(JITTER),
-            pitch=pitches[name],
-            loudness=draw.between(90, 256),
-            noise=draw.below(1 << 31),
-        )
-        for chunk, name in zip(chunks, names, strict=True)
-    )
 
 
 def hard_texts(scene: HardScene) -> list[Text]:

@@ -169,18 +169,10 @@ def write_clips(folder: Path, world: World, batch: list[Item]) -> int:
 
 def _example(scene: BaseScene, number: int, text: Text) -> Example:
     return Example(
-        id=f"{scene.name}-{number:02d}",
-        media=media_path(scene.split, scene.index),
-        start=None,
-        end=None,
-        task=text.task,
-        prompt=text.prompt,
-        answers=(text.answer,),
-        split=scene.split,
-        group=scene.group,
-        family=text.family,
-        licence=LICENCE,
-    )
+        id=f"{scene.name}-{number:02d}", media=media_path(scene.split, scene.index), start=None, end=None,
+        task=text.task, prompt=text.prompt, answers=(text.answer,), split=scene.split, group=scene.group,
+        family=text.family, licence=LICENCE,
+    )  # fmt: skip
 
 
 def _write_media(folder: Path, world: World, workers: int) -> int:

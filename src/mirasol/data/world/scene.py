@@ -9,7 +9,7 @@ of the others. See docs/world.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -247,14 +247,21 @@ def _sounds(draw: Draw, kind: str, chunks: Sequence[int], beat: Sequence[int]) -
     fewest, most = {"both": (2, 3), "one": (2, 3), "count": (1, CHUNKS), "alone": (1, 3)}.get(kind, (0, 0))
     where = [chunks[draw.below(2)]] if kind == "half" else list(chunks[: draw.between(fewest, most)])
     names = ["beep"] * len(where) if kind == "count" else draw.some(SOUNDS, len(where))
-    pitches = {name: draw.below(256) for name in sorted(set(names))}
+    return make_sounds(draw, sorted(zip(where, names, strict=True)), beat.__getitem__, quietest=140)
+
+
+def make_sounds(
+    draw: Draw, events: Sequence[tuple[int, str]], beat: Callable[[int], int], quietest: int
+) -> tuple[Sound, ...]:
+    """The sounds of ``events`` (chunk, name); ``beat`` of a chunk is the frame of its onset, 0 or 1."""
+    pitches = {name: draw.below(256) for name in sorted({name for _, name in events})}
     return tuple(
         Sound(
             name=name,
-            start=chunk * CHUNK_SAMPLES + beat[chunk] * FRAME_SAMPLES + draw.below(JITTER),
+            start=chunk * CHUNK_SAMPLES + beat(chunk) * FRAME_SAMPLES + draw.below(JITTER),
             pitch=pitches[name],
-            loudness=draw.between(140, 256),
+            loudness=draw.between(quietest, 256),
             noise=draw.below(1 << 31),
         )
-        for chunk, name in sorted(zip(where, names, strict=True))
+        for chunk, name in events
     )

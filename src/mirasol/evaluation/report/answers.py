@@ -1,34 +1,20 @@
-"""The sections of the report about the answers: families, what was taken away, right and wrong ones."""
+"""The sections of the report about the answers: families, conditions, right and wrong answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirasol.data.conditions import Condition
-from mirasol.evaluation.report.html import Album, chips, interval, missing, percent, section, text, title
-from mirasol.evaluation.report.project import Looked
-from mirasol.evaluation.report.sections import gauge
-from mirasol.tasks.scoring.metrics import CHANGED, WITHIN
+from mirasol.evaluation.report.album import Album
+from mirasol.evaluation.report.html import render
+from mirasol.tasks.scoring.metrics import WITHIN
 from mirasol.tasks.scoring.normalise import exact_match
 
-CONDITION_WORDS = {
-    "unchanged": "clip as it is",
-    "muted": "sound muted",
-    "blanked": "picture blanked",
-    "swapped": "another clip's sound",
-    "shuffled": "chunks shuffled",
-}
-SHORT_WORDS = {"muted": "muted", "blanked": "blanked", "swapped": "other sound", "shuffled": "shuffled"}
-KINDS = ("seen", "heard", "audio-visual", "order", "memory", "count")  # this order, then any other
+if TYPE_CHECKING:  # its module needs torch
+    from mirasol.evaluation.attribution.attribute import Attribution
 
-LOOKED_LEGEND = (
-    '<p class="legend"><span><i class="bar-attention"></i>attention over the chunks while it wrote the '
-    'answer</span><span><i class="bar-counted"></i>what counted (gradient times feature), also the glow over '
-    "frames and sound, the rest is dimmed</span><span>Means over the tokens of the answer. A reading, no proof."
-    "</span></p>"
-)
-LOOKED_COMMAND = "By hand: <code>mirasol explain CLIP QUESTION</code>"
+KINDS = ("seen", "heard", "audio-visual", "order", "memory", "count")  # this order, then any other
 
 Prediction = Mapping[str, Any]
 
@@ -45,95 +31,30 @@ def ordered_families(report: Mapping[str, Any]) -> list[str]:
 
 def families_section(report: Mapping[str, Any] | None) -> str:
     """A bar per family against its chance, with its interval."""
-    heading = "What it can answer"
-    if report is None:
-        return section("families", heading, "", missing("Scores per family", "dvc repro evaluate"))
-    rows = [("All questions", "", report["overall"])]
-    if report.get("novel"):
-        rows.append(("Never-seen combinations", "", report["novel"]))
-    for name in ordered_families(report):
-        cell = report["families"][name]
-        rows.append((name.replace("_", " ").replace("-", " "), cell.get("kind", ""), cell))
-    body = "".join(
-        f'<div class="bar{" total" if i < len(rows) - len(report["families"]) else ""}">'
-        f'<span class="name">{text(name)}<small>{text(kind)}</small></span>{gauge(cell)}'
-        f'<b>{percent(cell["exact_match"])}</b><small class="ci">{interval(cell)}</small></div>'
-        for i, (name, kind, cell) in enumerate(rows)
-    )
-    legend = (
-        '<p class="legend"><span><i class="fill"></i>exact match</span>'
-        '<span><i class="range"></i>95 % interval over source videos</span>'
-        '<span><i class="mark"></i>chance</span></p>'
-    )
-    return section("families", heading, "", f'<div class="card bars">{legend}{body}</div>')
+    return render("families.html", report=report, families=ordered_families(report) if report else [])
 
 
 def modalities_section(report: Mapping[str, Any] | None) -> str:
-    """The same questions with sound, picture or the order of time taken away, and what that says of each family."""
-    heading = "Does it really look and listen?"
-    if report is None:
-        body = missing("Scores without sound or picture", "dvc repro evaluate")
-        return section("modalities", heading, "", body)
-    judged = report["matters"]
-    head = "".join(f'<th scope="col">{text(CONDITION_WORDS[c])}</th>' for c in Condition)
-    rows = []
-    for name in ordered_families(report):
-        needs = report["families"][name].get("needs")
-        uses = f"<small>{text(' + '.join(needs))}</small>" if needs else ""
-        cells = [_heat(report["families"][name], None, False)]
-        for condition in CHANGED:
-            cell = report[condition]["families"][name]
-            cells.append(_heat(cell, judged[name][condition]["holds"], needs is not None and cell["chance"] < 1))
-        rows.append(f'<tr><th scope="row">{title(name)}{uses}</th>{"".join(cells)}</tr>')
-    overall = [report["overall"], *(report[c]["overall"] for c in CHANGED)]
-    rows.append('<tr class="total"><th scope="row">All questions</th>')
-    rows.append("".join(_heat(cell, None, False) for cell in overall) + "</tr>")
-    known = [cell["holds"] for row in judged.values() for cell in row.values() if cell["holds"] is not None]
-    lead = "The same questions about the same clips, with sound, picture or the order of time taken away."
-    if known:
-        lead += (
-            f" A question that needs what is lost must fall to chance (its interval reaches it), any other must stay "
-            f"within {WITHIN * 100:.0f} points: <b>{sum(known)} of {len(known)}</b> cells do."
-        )
-    body = f'<table class="heat"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    if known:
-        body += '<p class="legend">Small figures are the chance that remains. ✓ and ✗: as it should be, or not.</p>'
-        body += f"<details><summary>What needs what</summary>{_needs(report)}</details>"
-    return section("modalities", heading, lead, f'<div class="card">{body}</div>')
-
-
-def _needs(report: Mapping[str, Any]) -> str:
-    """For each family and condition in words: what became of it, with its interval."""
-    head = "".join(f'<th scope="col">{text(SHORT_WORDS[c])}</th>' for c in CHANGED)
-    rows = []
-    for name in ordered_families(report):
-        cells = (report["matters"][name][c] for c in CHANGED)
-        words = "".join(
-            f"<td>{text(cell['found'] or 'not judged')}<small>{interval(cell)}</small></td>" for cell in cells
-        )
-        rows.append(f'<tr><th scope="row">{title(name)}</th>{words}</tr>')
-    return f'<table class="heat"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-
-
-def _heat(cell: Mapping[str, Any], held: bool | None, needed: bool) -> str:
-    mark = {True: '<i class="ok" title="as it should be">✓</i>', False: '<i class="bad" title="not so">✗</i>', None: ""}
-    chance = f"<small><span>chance </span>{percent(cell['chance'])}</small>" if needed else ""
-    tip = f"{interval(cell)}, {cell['n']} questions"
-    return (
-        f'<td style="--heat:{100 * cell["exact_match"]:.1f}%" title="{tip}">'
-        f"<b>{percent(cell['exact_match'])}</b>{mark[held]}{chance}</td>"
+    """The same questions under every condition, and the consequence for each family."""
+    judged = (cell["holds"] for row in (report or {"matters": {}})["matters"].values() for cell in row.values())
+    return render(
+        "modalities.html",
+        report=report,
+        families=ordered_families(report) if report else [],
+        known=[holds for holds in judged if holds is not None],
+        within=WITHIN,
     )
 
 
 def is_right(prediction: Prediction, condition: str = Condition.unchanged) -> bool:
-    """Whether the answer under ``condition`` counts."""
+    """Whether the answer under ``condition`` is right."""
     return exact_match(prediction["predicted"].get(condition), prediction["answers"])
 
 
 def choose(predictions: Sequence[Prediction], count: int, readable: Callable[[str], bool]) -> list[Prediction]:
     """Up to ``count`` predictions of different clips, wrong ones first, at most half, families in turn.
 
-    ``readable`` says whether the pictures of a clip can be shown; others are passed over.
+    ``readable`` decides whether the page can show the pictures of a clip; others are left out.
     """
     chosen: list[Prediction] = []
     clips: set[str] = set()
@@ -163,7 +84,7 @@ def gallery_section(
     chosen: Sequence[Prediction],
     album: Album,
     show: int,
-    looks: Mapping[str, Looked],
+    looks: Mapping[str, Attribution],
     note: str,
 ) -> str:
     """Right and wrong answers with their clips, and where the model looked.
@@ -172,58 +93,19 @@ def gallery_section(
         looks: by example id, of those of ``chosen`` that could be explained.
         note: why the others could not.
     """
-    heading = "Its answers"
-    if not predictions:
-        return section("gallery", heading, "", missing("Predictions", "dvc repro evaluate"))
-    if not chosen:
-        note = missing("Shards of these clips", "dvc checkout", "not here") if show else "evaluate.gallery is 0."
-        return section("gallery", heading, "", note)
     by_clip: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_clip.setdefault(prediction["clip"], []).append(prediction)
-    cards = "".join(_answer_card(p, by_clip[p["clip"]], album, looks.get(p["example_id"])) for p in chosen)
-    wrong = sum(not is_right(p) for p in predictions)
-    left_out = f" {album.left_out} clips were left out to keep this file small." if album.left_out else ""
-    lead = (
-        f"{wrong:,} of {len(predictions):,} answers are wrong; wrong ones come first here, up to half of the gallery. "
-        f"Point at a clip, or tap it, to play it.{left_out}"
+    cards = [(p, [q for q in by_clip[p["clip"]] if q["example_id"] != p["example_id"]]) for p in chosen]
+    return render(
+        "gallery.html",
+        predictions=predictions,
+        cards=cards,
+        show=show,
+        wrong=sum(not is_right(p) for p in predictions),
+        left_out=album.left_out,
+        looks={n: album.looked(p["clip"], looks[n]) for p in chosen if (n := p["example_id"]) in looks},
+        note=note,
+        right=is_right,
+        clips=album.clips,
     )
-    legend = LOOKED_LEGEND if looks else ""
-    if note:
-        legend += f'<p class="legend">Where it looked is not shown everywhere: {text(note)}. {LOOKED_COMMAND}</p>'
-    filters = "".join(
-        f'<button type="button" data-show="{word.lower()}" aria-pressed="{str(word == "All").lower()}">{word}</button>'
-        for word in ("All", "Right", "Wrong")
-    )
-    body = f'{legend}<div class="filters" hidden>{filters}</div><div class="grid answers">{cards}</div>'
-    return section("gallery", heading, lead, body)
-
-
-def _answer_card(prediction: Prediction, siblings: Sequence[Prediction], album: Album, found: Looked | None) -> str:
-    right = is_right(prediction)
-    predicted = prediction["predicted"]
-    answer = predicted.get(Condition.unchanged)
-    expected = "" if right else f'<p class="expected">expected <b>{text(" / ".join(prediction["answers"]))}</b></p>'
-    lost = [c for c in CHANGED if predicted.get(c) is not None]
-    changed = chips([(SHORT_WORDS[c], predicted[c], is_right(prediction, c)) for c in lost])
-    others = [p for p in siblings if p["example_id"] != prediction["example_id"]]
-    more = ""
-    if others:
-        items = "".join(map(_short_answer, others))
-        more = f"<details><summary>{len(others)} more about this clip</summary><ul>{items}</ul></details>"
-    family = f'<small class="family">{title(prediction["family"])}</small>' if prediction["family"] else ""
-    return (
-        f'<article class="card answer {"right" if right else "wrong"}">{album.player(prediction["clip"])}'
-        f'<div>{family}<p class="question">{text(prediction["prompt"])}</p>'
-        f'<p class="said">{text(answer if answer is not None else "no answer")}</p>{expected}'
-        f'<div class="chips">{changed}</div>{more}</div>'
-        f"{album.looked(prediction['clip'], found) if found else ''}</article>"
-    )
-
-
-def _short_answer(prediction: Prediction) -> str:
-    right = is_right(prediction)
-    expected = "" if right else f" <small>expected {text(' / '.join(prediction['answers']))}</small>"
-    said = prediction["predicted"].get(Condition.unchanged)
-    said = text(said if said is not None else "no answer")
-    return f'<li class="{"yes" if right else "no"}">{text(prediction["prompt"])} <b>{said}</b>{expected}</li>'

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mirasol.evaluation.report.html import number, render
 
 WIDTH, HEIGHT = 360, 190  # about one to one on a phone and in three columns, so that letters keep their size
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 10, 24
@@ -23,21 +24,6 @@ class Series:
     tone: int
 
 
-def number(value: float) -> str:
-    """Three figures, thousands with a comma, no exponent unless it is needed."""
-    if value == 0:
-        return "0"
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) < 1e-3:
-        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round values that span ``low`` to ``high``: the first is <= low, the last >= high."""
     span = (high - low) or abs(high) or 1.0
@@ -49,7 +35,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def smooth(values: Sequence[float], width: int) -> list[float]:
-    """Mean over a window of up to ``width`` values that ends at each: what a noisy loss is read by."""
+    """Mean over a window of up to ``width`` values that ends at each, to read a noisy loss."""
     result, total = [], 0.0
     for i, value in enumerate(values):
         total += value - (values[i - width] if i >= width else 0.0)
@@ -58,7 +44,7 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
 
 
 def thin(series: Series) -> Series:
-    """At most ``POINTS`` evenly spaced points, the last one among them; what is not finite is left out."""
+    """At most ``POINTS`` evenly spaced points, the last one among them; values that are not finite are left out."""
     pairs = [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if len(pairs) > POINTS:
         pairs = [pairs[round(i * (len(pairs) - 1) / (POINTS - 1))] for i in range(POINTS)]
@@ -86,34 +72,30 @@ def line_chart(title: str, series: Sequence[Series], *, end: float, percent: boo
         across = LEFT + x / x_high * (WIDTH - LEFT - RIGHT)
         return round(across, 1), round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
 
-    def written(value: float) -> str:
-        return f"{value * 100:.0f}\u202f%" if percent else number(value)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title, quote=True)}">']
-    for tick in y_ticks:
-        y = place(0, tick)[1]
-        parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5}" text-anchor="end">{written(tick)}</text>')
-    for tick in x_ticks[1:]:
-        x = place(tick, 0)[0]
-        anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
-        parts.append(f'<text class="tick" x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{number(tick)}</text>')
+    lines = []
     for s in drawn:
         points = " ".join(f"{x},{y}" for x, y in (place(a, b) for a, b in zip(s.x, s.y, strict=True)))
         style = "line" if s.name else "line thin"
         if len(s.x) == 1:  # a line of no length with round ends is a dot
             points, style = f"{points} {points}", f"{style} dot"
-        parts.append(f'<polyline class="{style} tone-{s.tone}" points="{points}"/>')
-    parts.append(f'<text class="tick" x="{LEFT}" y="{HEIGHT - 6}" text-anchor="start">step</text></svg>')
+        lines.append({"style": style, "tone": s.tone, "points": points})
     named = sorted((s for s in drawn if s.name), key=lambda s: s.tone)
-    legend = "".join(
-        f'<span class="key tone-{s.tone}"><i></i>{html.escape(s.name)} <b>{written(s.y[-1])}</b></span>' for s in named
+    values = [{"x": _short(s.x), "y": _short(s.y)} for s in named]
+    box = {"lines": values, "left": LEFT, "right": WIDTH - RIGHT, "high": x_high, "percent": percent}
+    return render(
+        "chart.html",
+        title=title,
+        data=json.dumps(box, separators=(",", ":")),
+        named=named,
+        lines=lines,
+        rows=[(place(0, tick)[1], tick) for tick in y_ticks],
+        columns=[(place(tick, 0)[0], tick) for tick in x_ticks[1:]],
+        written=lambda value: f"{value * 100:.0f}\u202f%" if percent else number(value),
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
     )
-    lines = [{"x": _short(s.x), "y": _short(s.y)} for s in named]
-    box = {"lines": lines, "left": LEFT, "right": WIDTH - RIGHT, "high": x_high, "percent": percent}
-    data = html.escape(json.dumps(box, separators=(",", ":")), quote=True)
-    caption = f'<figcaption><span class="chart-name">{html.escape(title)}</span>{legend}</figcaption>'
-    return f'<figure class="chart" data-chart="{data}">{caption}{"".join(parts)}</figure>'
 
 
 def _short(values: Sequence[float]) -> list[float]:

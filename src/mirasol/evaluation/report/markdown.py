@@ -1,4 +1,4 @@
-"""The figures of a run as Markdown, for a pull request: scores, what moved since the last commit, the paper beside."""
+"""The figures of a run as Markdown, for a pull request: scores, changes since the last commit, the paper's figures."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.evaluation.report.ablations import Row, signed, tables, verdicts
+from mirasol.data.conditions import Condition
+from mirasol.evaluation.report.ablations import Row, tables, verdicts
 from mirasol.evaluation.report.answers import ordered_families
-from mirasol.evaluation.report.charts import number
-from mirasol.evaluation.report.html import interval, percent
+from mirasol.evaluation.report.html import interval, number, percent, signed
 from mirasol.evaluation.report.paper import OWN, key_of, paper_tables, printed, results
 from mirasol.evaluation.report.project import Project, previous, read_project
 from mirasol.evaluation.report.sections import realtime
-from mirasol.tasks.scoring.metrics import CHANGED
 
+CHANGES = list(Condition)[1:]
 ABLATION = ("table", "row", "paper", "ours", "ci95", "against", "difference", "verdict")
 
 
@@ -52,7 +52,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _families(report: Mapping[str, Any]) -> str:
-    conditions = [c for c in CHANGED if c in report]  # an earlier version had fewer
+    conditions = [c for c in CHANGES if c in report]  # an earlier version had fewer
     rows = []
     for name in ordered_families(report):
         cell = report["families"][name]
@@ -62,14 +62,14 @@ def _families(report: Mapping[str, Any]) -> str:
 
 
 def _matters(report: Mapping[str, Any]) -> str:
-    """What needs what, where data/families.json knows."""
+    """Whether each family needs a modality or the order of time, if data/families.json knows."""
     found = report.get("matters", {})
     known = [cell["holds"] for row in found.values() for cell in row.values() if cell["holds"] is not None]
     if not known:
         return ""
-    rows = [[name, *(_finding(found[name][c]) for c in CHANGED)] for name in ordered_families(report)]
+    rows = [[name, *(_finding(found[name][c]) for c in CHANGES)] for name in ordered_families(report)]
     said = f"What needs what: {sum(known)} of {len(known)} as it must be, **bold** the others"
-    return f"{said}\n\n{_table(('family', *CHANGED), rows)}"
+    return f"{said}\n\n{_table(('family', *CHANGES), rows)}"
 
 
 def _finding(cell: Mapping[str, Any]) -> str:
@@ -80,7 +80,7 @@ def _finding(cell: Mapping[str, Any]) -> str:
 
 
 def _changes(project: Project, report: Mapping[str, Any]) -> str:
-    """What moved since the last committed score that differs; nothing where there is none."""
+    """Changes since the last committed score that differs; empty without one."""
     found = previous(project.folder, "eval", report)
     if found is None:
         return ""
@@ -116,7 +116,7 @@ def _change(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 
 
 def _benchmarks(project: Project) -> str:
-    """Scores on published sets, the paper's best figure beside them."""
+    """Scores on published sets next to the paper's best figures."""
     own: dict[str, tuple[str, float]] = {}
     reasons: dict[str, str] = {}
     for table in paper_tables()["benchmarks"]:

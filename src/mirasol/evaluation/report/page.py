@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.evaluation.report.ablations import ablations_section
+from mirasol.evaluation.report.album import Album
 from mirasol.evaluation.report.answers import (
     Prediction,
     choose,
@@ -19,43 +21,40 @@ from mirasol.evaluation.report.answers import (
     is_right,
     modalities_section,
 )
-from mirasol.evaluation.report.html import Album, missing, section
+from mirasol.evaluation.report.html import environment, render
 from mirasol.evaluation.report.markdown import markdown
 from mirasol.evaluation.report.paper import paper_section
-from mirasol.evaluation.report.project import Looked, Pictures, Project, read_project
-from mirasol.evaluation.report.sections import (
-    data_section,
-    hero,
-    origin_section,
-    stream_section,
-    training_section,
-)
+from mirasol.evaluation.report.project import Project, read_project
+from mirasol.evaluation.report.sections import data_section, hero, origin_section, stream_section, training_section
 from mirasol.tasks.scoring.config import EvaluateSpec
 
-__all__ = ["markdown", "render", "write_report"]
+if TYPE_CHECKING:  # its module needs torch
+    from mirasol.evaluation.attribution.attribute import Attribution
+
+__all__ = ["markdown", "render_page", "write_report"]
 
 SHEET = 6  # clips of the contact sheet
-GALLERY = 12  # clips of the gallery where params.yaml does not say
+GALLERY = 12  # clips of the gallery if params.yaml has no number
 
 
 def write_report(project: Path, out: Path) -> Path:
-    """Write ``out/index.html`` about the project folder; what was not run yet is a visible note.
+    """Write ``out/index.html`` about the project folder; a stage that has not run is a visible note.
 
     Returns:
         The path of the page.
 
     Raises:
-        MirasolError: ``project`` is no folder, or ``out`` cannot be written.
+        MirasolError: ``project`` is not a folder, or ``out`` cannot be written.
     """
     if not project.is_dir():
         raise MirasolError(f"{project}: no such folder: run `mirasol report` in the folder that holds params.yaml")
-    page = render(read_project(project))
+    page = render_page(read_project(project))
     with atomic_write(out / "index.html", "w") as file:
         file.write(page)
     return out / "index.html"
 
 
-def render(project: Project) -> str:
+def render_page(project: Project) -> str:
     """The page."""
     album = Album()
     reader = ClipReader(project, album)
@@ -79,20 +78,11 @@ def render(project: Project) -> str:
         _section("stream", lambda: stream_section(project)),
         _section("origin", lambda: origin_section(project)),
     ]
-    templates = resources.files("mirasol.evaluation.report") / "templates"
-    page = (templates / "report.html").read_text("utf-8")
-    parts = {
-        "style": (templates / "report.css").read_text("utf-8") + album.style(),
-        "script": (templates / "report.js").read_text("utf-8"),
-        "body": "\n".join(sections),
-    }
-    for name, part in parts.items():
-        page = page.replace(f"<!-- {name} -->", part, 1)
-    return page
+    return environment().get_template("report.html").render(album=album, sections=sections)
 
 
 def _featured(chosen: Sequence[Prediction], report: Mapping[str, Any] | None) -> Prediction | None:
-    """A right answer for the top of the page, of a family that takes both senses if there is one."""
+    """A right answer for the top of the page, if possible of a family that needs both picture and sound."""
     families = _section_of(report, "families")
     right = [p for p in chosen if is_right(p)]
     both = [p for p in right if len(_section_of(families, p["family"]).get("needs", ())) > 1]
@@ -100,16 +90,15 @@ def _featured(chosen: Sequence[Prediction], report: Mapping[str, Any] | None) ->
 
 
 def _section(name: str, build: Callable[[], str]) -> str:
-    """A section, or a note in its place: reports of another version must not cost the whole page."""
+    """A section, or a note in its place: a report of another version must not cost the whole page."""
     try:
         return build()
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        note = missing(f"Section {name}: its files are of another version ({error!r})", "dvc repro", "cannot be shown")
-        return section(name, name.capitalize(), "", note)
+    except (ArithmeticError, AttributeError, LookupError, TemplateError, TypeError, ValueError) as error:
+        return render("broken.html", name=name, error=repr(error))
 
 
 class ClipReader:
-    """Puts clips of the evaluated split into the album, when the shards have them."""
+    """Puts clips of the evaluated split into the album, if the shards have them."""
 
     def __init__(self, project: Project, album: Album) -> None:
         self.album = album
@@ -121,10 +110,10 @@ class ClipReader:
             self.shards = ShardDataset(project.folder / "build" / "shards", str(evaluate.get("split", "test")))
             self.index = {key: i for i, key in enumerate(self.shards.keys)}
         except (MirasolError, OSError):
-            pass  # no shards: the page says so where the pictures would be
+            pass  # no shards: the page has a note instead of the pictures
 
     def readable(self, key: str) -> bool:
-        """Whether the clip stands in the album, after trying to put it there."""
+        """Whether the album has the clip, or takes it."""
         if self.shards is None or key not in self.index:
             return False
         try:
@@ -132,10 +121,10 @@ class ClipReader:
         except (MirasolError, OSError):
             return False
         seconds = float(clip.meta["chunks"]) * float(clip.meta["chunk_seconds"])
-        return self.album.add(key, Pictures(clip.video, clip.audio, seconds))
+        return self.album.add(key, clip.video, clip.audio, seconds)
 
-    def looks(self, chosen: Sequence[Prediction]) -> tuple[dict[str, Looked], str]:
-        """Where the model looked for each answer, by example id, and a note about those that are not there."""
+    def looks(self, chosen: Sequence[Prediction]) -> tuple[dict[str, Attribution], str]:
+        """Where the model looked for each answer, by example id, and a note about missing ones."""
         if self.shards is None or not chosen:
             return {}, ""
         from mirasol.evaluation.report.attribution import looks  # torch takes a while to load
@@ -148,7 +137,7 @@ class ClipReader:
 def _contact_sheet(
     predictions: Sequence[Prediction], chosen: Sequence[Prediction], reader: ClipReader
 ) -> list[tuple[str, str, str]]:
-    """Clips as (key, question, answer): others than those of the gallery first, families in turn."""
+    """Clips as (key, question, answer): first clips that the gallery does not show, families in turn."""
     known = {p["clip"] for p in chosen}
     others = [p for p in predictions if p["clip"] not in known]
     rows: list[tuple[str, str, str]] = []

@@ -1,4 +1,4 @@
-"""The section of the report that puts the paper's tables beside what was scored here, and says what not to compare."""
+"""The section of the report that compares the paper's tables with scores of this project, and flags differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeGuard
 
-from mirasol.evaluation.report.html import interval, percent, section, text
+from mirasol.evaluation.report.html import interval, render
 from mirasol.evaluation.report.project import Project
 from mirasol.tasks.questions import published_split
 from mirasol.tasks.registry import PROTOCOLS
@@ -27,24 +27,20 @@ class Part:
     ci95: tuple[float, float] | None
     questions: Any
 
-
-@dataclass(frozen=True)
-class Result:
-    """A score of this project on a published set. Shares are 0 to 1."""
-
-    name: str
-    metric: str
-    value: float
-    ci95: tuple[float, float] | None
-    questions: int | None
-    missing: int  # clips that count as wrong since they are not there
-    reasons: tuple[str, ...]  # why it must not be compared with the paper
-    parts: tuple[Part, ...] = ()
-
     @property
     def interval(self) -> str:
-        """``45.9 to 48.3 %``, empty where the file has none."""
+        """``45.9 to 48.3 %``, empty if the file has none."""
         return interval({"ci95": self.ci95}) if self.ci95 else ""
+
+
+@dataclass(frozen=True)
+class Result(Part):
+    """A score of this project on a published set. Shares are 0 to 1."""
+
+    metric: str
+    missing: int  # clips that are not in the shards, and so count as wrong
+    reasons: tuple[str, ...]  # why the paper's figure is not comparable
+    parts: tuple[Part, ...] = ()
 
 
 def paper_tables() -> dict[str, Any]:
@@ -55,12 +51,12 @@ def paper_tables() -> dict[str, Any]:
 
 
 def key_of(name: object) -> str:
-    """A name without what spellings differ in: ``MSRVTT-QA``, ``msrvtt_qa`` -> ``msrvttqa``."""
+    """One key for all spellings of a name: ``MSRVTT-QA``, ``msrvtt_qa`` -> ``msrvttqa``."""
     return "".join(c for c in str(name).lower() if c.isalnum())
 
 
 def results(project: Project) -> list[Result]:
-    """Scores on published sets: reports/benchmarks/*.json, and the pipeline's own where its data are such a set."""
+    """Scores on published sets: reports/benchmarks/*.json, and reports/eval.json if the data are such a set."""
     found = [r for name, report in project.benchmarks.items() if (r := _benchmark(name, report)) is not None]
     name = (project.imported or {}).get("set")
     report = project.reports.get("eval")
@@ -69,12 +65,12 @@ def results(project: Project) -> list[Result]:
         low, high = cell["ci95"]
         lost = len(report.get("missing") or ())
         reasons = tuple(_of_run(name, project.imported or {}, str(report.get("split", "test")), cell["n"]))
-        found.append(Result(name, "exact_match", cell["exact_match"], (low, high), cell["n"], lost, reasons))
+        found.append(Result(name, cell["exact_match"], (low, high), cell["n"], "exact_match", lost, reasons))
     return found
 
 
 def _of_run(name: str, imported: Mapping[str, Any], split: str, asked: int) -> Iterator[str]:
-    """Why a run of the pipeline on an imported set, which scores exact match alone, must not be compared."""
+    """Reasons not to compare a run of the pipeline, which scores exact match alone, on an imported set."""
     protocol = PROTOCOLS.get(name)
     if protocol is None:
         if split != "test":
@@ -91,7 +87,7 @@ def _of_run(name: str, imported: Mapping[str, Any], split: str, asked: int) -> I
 
 
 def _benchmark(name: str, report: Mapping[str, Any]) -> Result | None:
-    """What a file of `mirasol evaluate BENCHMARK` says, ``None`` where it has no headline.
+    """The result of a file of `mirasol evaluate BENCHMARK`, ``None`` if it has no headline.
 
     The headline is ``headline`` (metric, value, ci95, n), or the cell ``overall`` with the figure under its ``metric``.
     """
@@ -123,10 +119,10 @@ def _benchmark(name: str, report: Mapping[str, Any]) -> Result | None:
     parts = report.get("parts")
     return Result(
         str(report.get("benchmark", name)),
-        metric,
         _share(value),
         _ends(cell),
         questions if isinstance(questions, int) else None,
+        metric,
         count if isinstance(count, int) else 0,
         tuple(reasons),
         tuple(
@@ -151,7 +147,7 @@ def _ends(cell: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def printed(value: float) -> str:
-    """A figure of the paper with the decimals that it has there, one at least."""
+    """A figure with the paper's decimals, at least one."""
     return f"{value:g}" if value % 1 else f"{value:.1f}"
 
 
@@ -160,112 +156,33 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whose(project: Project) -> str:
-    """What the run was scored on, in words."""
+def source_of(project: Project) -> str:
+    """The data of the run, in words."""
     if project.world:
         return "the built-in world"
     name = (project.imported or {}).get("set")
-    return str(name) if isinstance(name, str) else "data of its own"
+    return str(name) if isinstance(name, str) else "other data"
 
 
 def paper_section(project: Project) -> str:
     """A card per table of the paper, ours in its last row."""
-    tables = paper_tables()
-    ours = results(project)
+    tables, ours = paper_tables(), results(project)
     cards, placed = [], set()
     for table in tables["benchmarks"]:
         sets = {key_of(name): reason for name, reason in table["sets"].items()}
-        here = [r for r in ours if key_of(r.name) in sets]
-        placed |= {r.name for r in here}
-        rows = "".join(_ours(r, sets[key_of(r.name)]) for r in here) or _no_row(project)
-        cards.append(_card(table, rows))
-    rest = [r for r in ours if r.name not in placed]
-    if rest:
-        rows = "".join(_ours(r, "the paper has no figure for it") for r in rest)
-        cards.append(f'<div class="card"><h3>Sets that the paper does not have</h3>{_table(rows)}</div>')
-    lead = "What the paper reports, in per cent, and what was scored here."
-    report = project.reports.get("eval")
-    if report and not any(key_of(whose(project)) == key_of(r.name) for r in ours):
-        cell = report["overall"]
-        lead += (
-            f" This run answered {cell['n']:,} questions of <b>{text(whose(project))}</b>, "
-            f"{percent(cell['exact_match'])} of them right: another test than these, so that figure stands in no table."
-        )
-    note = f'<p class="legend">{text(tables["source"])}.</p>'
-    return section("paper", "Beside the paper", lead, f'<div class="grid three">{"".join(cards)}</div>{note}')
-
-
-def _card(table: Mapping[str, Any], ours: str) -> str:
-    own = sorted((row for row in table["rows"] if row[0].startswith(OWN)), key=lambda row: -row[1])
-    others = [row for row in table["rows"] if not row[0].startswith(OWN)]
-    best = max(others, key=lambda row: row[1])
-    rows = "".join(paper_row(*row) for row in own) + paper_row(f"best of the others: {best[0]}", best[1])
-    everything = _table("".join(paper_row(*row) for row in table["rows"]))
-    source = f"<small>{text(table['table'])}: {text(table['protocol'])}</small>"
-    return (
-        f'<div class="card"><h3>{text(table["title"])}{source}</h3>'
-        f"{_table(rows + ours)}<p><small>{text(table['note'])}</small></p>"
-        f"<details><summary>all {len(table['rows'])} rows of the table</summary>{everything}</details></div>"
+        found = [(r, sets[key_of(r.name)]) for r in ours if key_of(r.name) in sets]
+        placed |= {r.name for r, _ in found}
+        own = sorted((row for row in table["rows"] if row[0].startswith(OWN)), key=lambda row: -row[1])
+        best = max((row for row in table["rows"] if not row[0].startswith(OWN)), key=lambda row: row[1])
+        cards.append((table, own, best, found))
+    report, source = project.reports.get("eval"), source_of(project)
+    return render(
+        "paper.html",
+        tables=tables,
+        cards=cards,
+        rest=[(r, "the paper has no figure for it") for r in ours if r.name not in placed],
+        report=report,
+        source=source,
+        apart=bool(report) and key_of(source) not in {key_of(r.name) for r in ours},
+        printed=printed,
     )
-
-
-def _table(rows: str) -> str:
-    return f'<table class="pairs versus"><tbody>{rows}</tbody></table>'
-
-
-def paper_row(name: str, value: float) -> str:
-    """A row of a table of the paper."""
-    return f'<tr><th scope="row">{text(name)}</th><td>{printed(value)}</td></tr>'
-
-
-def _ours(result: Result, reason: str) -> str:
-    """The rows of a score of this project, with a flag where it must not be compared."""
-    reasons = [*result.reasons, *([reason] if reason else [])]
-    details = [result.name]
-    if result.questions is not None:
-        details.append(f"{result.questions:,} questions")
-    if result.missing:
-        details.append(f"{result.missing:,} missing (counted wrong)")
-    return (
-        f'<tr class="ours"><th scope="row">ours<small>{text(", ".join(details))}</small></th>'
-        f"<td><b>{percent(result.value)}</b> <small>{result.interval}</small></td></tr>"
-        f"{_flag('; '.join(reasons))}{_types(result)}"
-    )
-
-
-def _flag(reason: str) -> str:
-    """A row that says what must not be compared and why; nothing without a reason."""
-    if not reason:
-        return ""
-    return (
-        f'<tr class="more"><td colspan="2"><em class="flag">not comparable</em> <small>{text(reason)}</small></td></tr>'
-    )
-
-
-def _no_row(project: Project) -> str:
-    why = f"not scored on it: this run is on {whose(project)}" if project.reports.get("eval") else "not scored yet"
-    return f'<tr class="ours"><th scope="row">ours</th><td>–</td></tr>{_flag(why)}'
-
-
-def _types(result: Result) -> str:
-    """A row with a bar for each type of question."""
-    if not result.parts:
-        return ""
-    bars = "".join(
-        f'<div class="type"><span>{text(part.name)}</span><b>{percent(part.value)}</b>{_bar(part)}</div>'
-        for part in result.parts
-    )
-    listed = f"<details><summary>{text(result.name)} by type</summary>{bars}</details>"
-    return f'<tr class="more"><td colspan="2">{listed}</td></tr>'
-
-
-def _bar(part: Part) -> str:
-    marks = f'<i class="fill" style="width:{100 * part.value:.2f}%"></i>'
-    words = []
-    if part.ci95:
-        low, high = (100 * end for end in part.ci95)
-        marks += f'<i class="range" style="left:{low:.2f}%;width:{max(high - low, 0.4):.2f}%"></i>'
-        words.append(interval({"ci95": part.ci95}))
-    if isinstance(part.questions, int):
-        words.append(f"{part.questions:,} questions")
-    return f'<span class="gauge">{marks}</span><small>{text(", ".join(words))}</small>'

@@ -1,4 +1,4 @@
-"""Everything the report shows, read from a project folder; what is missing or broken is ``None``, never an error."""
+"""Everything that the report shows, read from a project folder: missing or broken parts are ``None``, no errors."""
 
 from __future__ import annotations
 
@@ -13,42 +13,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from mirasol.training.curves import CURVES, SPEED
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
-COMMITS = 20  # of a report's history that are looked at for an older score
+COMMITS = 20  # of a report's history that are searched for an older score
 PACKAGES = ("mirasol", "torch", "numpy", "av", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A clip as the shards hold it."""
-
-    video: NDArray[np.uint8] | None  # [T, K, H*3/2, W]
-    audio: NDArray[np.float32] | None  # [T, A, M]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Looked:
-    """Where the model looked for an answer: the mean over its tokens."""
-
-    pieces: tuple[str, ...]  # the tokens as texts
-    attention: tuple[float, ...]  # [T], of the text decoder over the chunks; sums to 1
-    counted: tuple[float, ...]  # [T], what counted (gradient times feature); sums to 1 or is 0
-    picture: float  # share of the picture in what counted; the rest is the sound's
-    frames: NDArray[np.uint8]  # opacity over the frames of the strip, [H, n * H, 4]
-    sound: NDArray[np.uint8]  # the same over the spectrogram, [bands, columns, 4]
-
-
-@dataclass(frozen=True)
 class Project:
-    """What a project folder has to show. ``None`` and empty mean: not there."""
+    """The contents of a project folder. ``None`` or empty: missing."""
 
     folder: Path
     params: Mapping[str, Any] | None = None
@@ -59,13 +36,13 @@ class Project:
     predictions: tuple[Mapping[str, Any], ...] = ()
     commit: Mapping[str, str] | None = None
     data: Mapping[str, Any] | None = None  # the entry of data.dvc: md5, size, nfiles
-    imported: Mapping[str, Any] | None = None  # data/import.json: what `mirasol data import` brought
+    imported: Mapping[str, Any] | None = None  # data/import.json of `mirasol data import`
     world: bool = False  # the data are the built-in world
     machine: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_project(folder: Path) -> Project:
-    """Read what there is; no file is required."""
+    """Read a project folder; no file is required."""
     outs = (_yaml(folder / "data.dvc") or {}).get("outs")
     first = outs[0] if isinstance(outs, list) and outs else None
     return Project(
@@ -89,7 +66,7 @@ def _reports(folder: Path) -> dict[str, Any]:
 
 
 def _curves(folder: Path, phase: str) -> list[dict[str, Any]]:
-    """The logged lines of a phase, each with the speed of its steps where this machine's scratch still has it."""
+    """The logged lines of a phase, each with the speed of its steps if `runs/` still has it."""
     speed = {row.get("step"): row.get("clips_per_second") for row in _lines(folder / "runs" / phase / SPEED)}
     rows = _lines(folder / "build" / phase / CURVES)
     return [{**row, "clips_per_second": speed[row["step"]]} if row.get("step") in speed else row for row in rows]
@@ -138,7 +115,7 @@ def _git(folder: Path, *words: str) -> str:
 def previous(folder: Path, name: str, now: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """The last committed ``reports/<name>.json`` that differs from ``now``, with its commit.
 
-    In a working tree with a new score that is the one of the last commit, in a clean one the one before it.
+    If the working tree has a new score that is the one of the last commit, else the one before it.
     """
     path = f"reports/{name}.json"
     try:
@@ -169,7 +146,7 @@ def machine() -> dict[str, str]:
     except (OSError, IndexError):
         if platform.processor():
             found["processor"] = platform.processor()
-    with contextlib.suppress(ValueError, OSError, AttributeError):  # not every system tells
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # not on every system
         found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     found["python"] = platform.python_version()
     for name in PACKAGES:

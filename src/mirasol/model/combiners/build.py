@@ -21,15 +21,10 @@ class Combiner(Protocol):
     """Maps the n features of each chunk to m << n, x_t = Combiner(u_1, ..., u_t) (eq. 2), causally."""
 
     def __call__(self, u: Tensor, valid: Tensor | None, state: StreamState | None = None) -> Streamed:
-        """All chunks of a clip, or the next one of a stream.
+        """u [B, T, n, d] -> x [B, T, m, d], finite also for an empty chunk.
 
-        Args:
-            u: [B, T, n, d]; T is 1 with a state.
-            valid: bool [B, T, n], ``None`` when nothing is missing. Features that are not valid have no influence.
-            state: of the chunk before, or :meth:`init_state`.
-
-        Returns:
-            x [B, T, m, d], finite also for an empty chunk, and with a state the next one.
+        Features that are not ``valid``, bool [B, T, n], have no influence; ``None`` when nothing is missing. With the
+        ``state`` of the chunk before, or :meth:`init_state`, T is 1 and the next state comes out.
         """
 
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:

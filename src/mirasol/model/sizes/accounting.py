@@ -149,23 +149,20 @@ def _chunk_transformer(
 
 
 def _combiner(config: ModelConfig, chunks: int, features: int) -> int:
-    sizes, m, window = config.combiner_sizes, config.num_queries, config.max_chunks
-    width = sizes.width
-    project = 0 if config.vit.width == width else _linear(chunks * features, config.vit.width, width)
-    pooled = _linear(chunks * m, features, width) if config.queries == "pooled" else 0
-    match config.combiner:
-        case "transformer":
-            tokens = features + m if config.queries == "pooled" else features
-            return project + pooled + _chunk_transformer(sizes, chunks, window, tokens, m)
+    sizes, m, window, name = config.combiner_sizes, config.num_queries, config.max_chunks, config.combiner
+    pooled = config.queries == "pooled" or name == "concat"  # means of features, which concat's output are
+    total = _linear(chunks * m, features, sizes.width) if pooled else 0
+    if config.vit.width != sizes.width:
+        total += _linear(chunks * features, config.vit.width, sizes.width)
+    match name:
+        case "transformer" | "cls" | "perceiver":
+            tokens = features if name == "transformer" and not pooled else features + m
+            return total + _chunk_transformer(sizes, chunks, window, tokens, m, resample=name == "perceiver")
         case "ttm":
-            return project + pooled + chunks * _turn(config, features)
-        case "cls":
-            return project + _chunk_transformer(sizes, chunks, window, features + m, m)
-        case "perceiver":
-            return project + pooled + _chunk_transformer(sizes, chunks, window, features + m, m, resample=True)
+            return total + chunks * _turn(config, features)
         case "concat":
-            return project + _linear(chunks * m, features, width)
-    raise ValueError(f"combiner {config.combiner!r} is not counted")
+            return total
+    raise ValueError(f"combiner {name!r} is not counted")
 
 
 def _turn(config: ModelConfig, features: int) -> int:

@@ -1,4 +1,4 @@
-"""Commands that run inside a workspace: with its code, our Python, its lock kept held."""
+"""Commands in a workspace: with its code and our Python, holding its lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mirasol.pipeline.dvc.lock import Lock
 from mirasol.pipeline.dvc.process import OnLine, stream
 
 TAIL = 15
-"""Last lines of a command's output that are kept for its error message."""
+"""Lines at the end of a command's output that its error message quotes."""
 
 
 class CommandError(MirasolError):
@@ -34,11 +34,10 @@ class CommandError(MirasolError):
 def environment(root: str | Path) -> dict[str, str]:
     """Our environment for a command of the workspace ``root``.
 
-    The same Python's `dvc` and `mirasol` come first in PATH, output is not buffered, DVC runs its
-    commands with /bin/sh whatever the user's login shell is, and a workspace runs its own code
-    rather than that of the folder the package was installed from.
+    The same Python's `dvc` and `mirasol` come first in PATH, output is not buffered, DVC runs its commands with
+    /bin/sh instead of the login shell, and a workspace runs its own code instead of the installed package.
     """
-    # a git hook sets GIT_DIR and its like for its own repository: not for the one we go to
+    # a git hook sets GIT_DIR and others for its own repository, not for this one
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     env |= {"PYTHONUNBUFFERED": "1", "SHELL": "/bin/sh", "DVC_NO_ANALYTICS": "1"}
@@ -59,8 +58,8 @@ def run(
     """Run ``command`` in ``root``, its output line by line to ``on_line``.
 
     Args:
-        lock: the workspace's lock, which the command then keeps held until its last process is gone.
-        show: says which lines to pass on; by default all that are not empty.
+        lock: the workspace's lock; the command holds it until its last process is gone.
+        show: whether to pass a line on; by default all that are not empty.
 
     Raises:
         CommandError: its exit status is not 0.

@@ -1,13 +1,12 @@
-"""DVC, typed: the stages of dvc.yaml, and the few commands the flows need. No Prefect here.
+"""DVC, typed: the stages of dvc.yaml, and the commands that the flows need. No Prefect here.
 
-DVC keeps the graph, the staleness and the cache; this room only asks it. Every command is DVC's own
-command line in a process of its own (its Python API is not stable, and a stage must be killable).
+DVC keeps the graph, the staleness and the cache. Every command is DVC's command line in a separate process: its
+Python API is not stable, and a stage must be killable.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import sys
@@ -24,10 +23,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.pipeline.dvc.command import CommandError, capture, git, run
 from mirasol.pipeline.dvc.lock import Lock, hold
 from mirasol.pipeline.dvc.process import OnLine
+from mirasol.pipeline.params.errors import nearest
 
 Outcome = Literal["ran", "restored", "unchanged"]
-"""What `repro` did: ran the command (or gave changed data its version), took the result from the run cache, or found
-nothing to do."""
+"""`repro` ran the command (or gave changed data its version), restored the result from the run cache, or had nothing to
+do."""
 
 _CHATTER = (
     "To track the changes with git",
@@ -46,8 +46,8 @@ class StageError(MirasolError):
 
     Attributes:
         stage: its name.
-        transient: the machine's fault rather than the stage's (killed, DVC's lock busy, remote not
-            reached): worth another try. A stage that reported its own error is not.
+        transient: the machine's fault (killed, DVC's lock busy, remote not reached): worth another try. The error
+            that a stage reported itself is not.
     """
 
     def __init__(self, message: str, *, stage: str = "", transient: bool = False) -> None:
@@ -70,11 +70,11 @@ class Stage:
 
 
 def read_stages(path: str | Path = "dvc.yaml") -> list[Stage]:
-    """The stages of a dvc.yaml, each after those whose outputs it reads, else in the file's order.
+    """The stages of a dvc.yaml, in the file's order as far as each follows its inputs' stages.
 
     Raises:
-        MirasolError: no such file, not YAML, a stage that depends on itself, or a form that these
-            flows do not read (`foreach`, `matrix`, `wdir`, `${…}`).
+        MirasolError: no such file, not YAML, a stage that depends on itself, or a form that the flows do not read
+            (`foreach`, `matrix`, `wdir`, `${…}`).
     """
     path = Path(path)
     try:
@@ -119,7 +119,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _parents(stage: Stage, stages: Iterable[Stage]) -> set[str]:
-    """Names of the stages whose outputs ``stage`` reads."""
+    """Names of the stages that write inputs of ``stage``."""
     return {s.name for s in stages if any(_overlap(dep, out) for dep in stage.deps for out in s.outs)}
 
 
@@ -137,7 +137,7 @@ def _in_order(stages: list[Stage], path: Path) -> list[Stage]:
 
 
 def select(stages: Sequence[Stage], targets: Sequence[str] | None) -> list[Stage]:
-    """``targets`` and everything they depend on, in order; all stages if there are no targets.
+    """``targets`` and everything they depend on, in order; all stages without targets.
 
     Raises:
         MirasolError: a target that is no stage; the nearest name is in the message.
@@ -150,8 +150,8 @@ def select(stages: Sequence[Stage], targets: Sequence[str] | None) -> list[Stage
     while todo:
         name = todo.pop()
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
+            near = nearest(name, known)
+            hint = f"; did you mean `{near}`?" if near else ""
             raise MirasolError(f"target `{name}` is no stage of dvc.yaml ({', '.join(known)}){hint}")
         if name not in wanted:
             wanted.add(name)
@@ -169,12 +169,12 @@ def downstream(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
 
 
 def status(root: str | Path = ".") -> dict[str, list[str]]:
-    """What is stale, in one call: stage or `.dvc` file -> reasons. Empty when nothing is.
+    """The stale stages and `.dvc` files, each with its reasons.
 
-    A stage whose inputs will only change once another has run is not listed: see `downstream`.
+    Omits stages that become stale only when another stage runs: see `downstream`.
     """
     root = Path(root)
-    _mend(root)
+    _repair_lock(root)
     found = json.loads(capture(root, _dvc("status", "--json")) or "{}")
     return {name: [line for entry in entries for line in _reasons(entry)] for name, entries in found.items()}
 
@@ -202,12 +202,12 @@ def repro(
     """`dvc repro`: bring ``stage`` up to date (all stages if ``None``), each line to ``on_line``.
 
     Args:
-        single_item: leave the stages it depends on as they are.
-        lock: the workspace's lock if the caller holds it; taken for this call otherwise.
+        single_item: do not run the stages that it depends on.
+        lock: the workspace's lock if the caller holds it; otherwise taken for this call.
 
     Raises:
-        StageError: it failed; the text is the stage's own report in runs/<stage>/error.json if it
-            wrote one, else the last lines of its output.
+        StageError: it failed; the text is the stage's report in runs/<stage>/error.json, else the last lines of its
+            output.
         MirasolError: the workspace is in use by another run.
     """
     root = Path(root).resolve()
@@ -233,9 +233,9 @@ def exp_run(
 
 
 def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line: OnLine) -> Outcome:
-    _mend(root)
+    _repair_lock(root)
     for old in [root / "runs" / stage / "error.json"] if stage else root.glob("runs/*/error.json"):
-        old.unlink(missing_ok=True)  # so that one that is there afterwards is of this run
+        old.unlink(missing_ok=True)  # any report afterwards is then of this run
     outcome: Outcome = "unchanged"
     current = stage
 
@@ -248,14 +248,14 @@ def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line
         on_line(line)
 
     try:
-        run(root, _dvc(*arguments), on_line=read, lock=lock, show=_telling)
+        run(root, _dvc(*arguments), on_line=read, lock=lock, show=_informative)
     except CommandError as error:
         raise _stage_error(root, current, error) from None
     return outcome
 
 
-def _mend(root: Path) -> None:
-    """Remove the half-written lock file of a DVC that was killed: every later command would refuse it."""
+def _repair_lock(root: Path) -> None:
+    """Remove the half-written lock file of a killed DVC: every later command would refuse it."""
     path = root / ".dvc" / "tmp" / "rwlock"
     for last in (False, True):
         try:
@@ -270,7 +270,7 @@ def _mend(root: Path) -> None:
                 time.sleep(0.5)  # another DVC may be writing it just now
 
 
-def _telling(line: str) -> bool:
+def _informative(line: str) -> bool:
     return bool(line) and not line.startswith(_CHATTER)
 
 
@@ -296,10 +296,10 @@ def _stage_error(root: Path, stage: str, error: CommandError) -> StageError:
 
 
 def metrics(root: str | Path, stages: Iterable[Stage], rev: str | None = None) -> dict[str, Any]:
-    """The stages' metrics files, path -> content; a file that is not there is left out.
+    """The stages' metrics files, path -> content, without missing files.
 
     Args:
-        rev: read them as git has them there (a tag, `HEAD`); from the workspace if ``None``.
+        rev: a git revision to read them from (a tag, `HEAD`); the workspace if ``None``.
 
     Raises:
         MirasolError: a file is not JSON.
@@ -321,23 +321,14 @@ def _text_at(root: Path, path: str, rev: str | None) -> str | None:
     return None
 
 
-def add(root: str | Path, *paths: str, on_line: OnLine = print, lock: Lock | None = None) -> None:
-    """`dvc add`: put ``paths`` under DVC, or record that they changed.
+def push(root: str | Path, *, on_line: OnLine = print, lock: Lock | None = None) -> None:
+    """`dvc push` to the default remote.
 
     Raises:
-        CommandError: it failed.
-    """
-    call(root, "add", *paths, on_line=on_line, lock=lock)
-
-
-def push(root: str | Path, remote: str | None = None, *, on_line: OnLine = print, lock: Lock | None = None) -> None:
-    """`dvc push` to the default remote, or to ``remote``.
-
-    Raises:
-        StageError: it failed; always marked as worth another try.
+        StageError: it failed; always worth another try.
     """
     try:
-        call(root, "push", *(["--remote", remote] if remote else []), on_line=on_line, lock=lock)
+        call(root, "push", on_line=on_line, lock=lock)
     except CommandError as error:
         raise StageError(str(error), stage="push", transient=True) from None
 
@@ -345,7 +336,7 @@ def push(root: str | Path, remote: str | None = None, *, on_line: OnLine = print
 def exp_fetch(root: str | Path, workspace: str | Path, name: str, *, on_line: OnLine = print) -> None:
     """Bring experiment ``name`` from another workspace into ``root``, for `dvc exp show` and `dvc exp apply`.
 
-    Only git's part of it: the files are in the cache that both share.
+    Only git's part: the files are in the shared cache.
     """
     call(root, "exp", "pull", "--force", "--no-cache", str(Path(workspace).resolve()), name, on_line=on_line)
 
@@ -361,7 +352,7 @@ def call(root: str | Path, *arguments: str, on_line: OnLine = print, lock: Lock 
     Raises:
         CommandError: it failed.
     """
-    run(root, _dvc(*arguments), on_line=on_line, lock=lock, show=_telling)
+    run(root, _dvc(*arguments), on_line=on_line, lock=lock, show=_informative)
 
 
 def _dvc(*arguments: str) -> list[str]:

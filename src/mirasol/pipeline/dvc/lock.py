@@ -1,7 +1,7 @@
 """One lock per workspace: two pipelines in one folder would delete each other's outputs.
 
-DVC's own lock gives up after three seconds and does not cover a whole run; ours waits, says whom it
-waits for, and is held until the last child of its holder is gone.
+DVC's own lock gives up after three seconds and does not cover a whole run; ours waits, names its holder, and is held
+until the holder's last child is gone.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ LOCK_FILE = Path("runs", "workspace.lock")
 
 @dataclass(frozen=True)
 class Lock:
-    """A held lock: whoever has it may change the workspace ``root``."""
+    """A held lock: permission to change the workspace ``root``."""
 
     root: Path
     handle: int
-    """Descriptor that holds the lock; a copy of it in a child keeps the lock held."""
+    """Descriptor that holds the lock; a child with a copy of it holds the lock too."""
 
 
 @contextlib.contextmanager
 def hold(
-    root: str | Path, what: str, *, wait: float = 600.0, say: Callable[[str], None] = print, every: float = 60.0
+    root: str | Path, purpose: str, *, wait: float = 600.0, say: Callable[[str], None] = print, every: float = 60.0
 ) -> Iterator[Lock]:
     """Hold the workspace's lock inside the ``with`` block.
 
     Args:
-        what: who holds it, in the words another user will read ("pipeline", "ingest").
+        purpose: the holder as other users read it ("pipeline", "ingest").
         wait: seconds to wait for another holder; 0 fails at once.
-        say: receives a line when waiting begins, and again ``every`` so many seconds.
+        say: gets a line when waiting begins, and then one ``every`` that many seconds.
 
     Raises:
         MirasolError: another process held it all that time, or the folder cannot be written.
@@ -56,7 +56,7 @@ def hold(
     try:
         _wait_for(handle, root, wait, say, every)
         mine = {
-            "what": what,
+            "what": purpose,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -65,12 +65,12 @@ def hold(
         os.pwrite(handle, json.dumps(mine).encode(), 0)
         yield Lock(root, handle)
     finally:
-        os.close(handle)  # not unlocked by hand: a child that is still ending keeps it
+        os.close(handle)  # not unlocked: a child that is still ending keeps it
 
 
 def _wait_for(handle: int, root: Path, wait: float, say: Callable[[str], None], every: float) -> None:
     start = time.monotonic()
-    told = float("-inf")
+    noted = float("-inf")
     while True:
         try:
             # flock, not lockf: it belongs to the open file, so children share it and keep it held
@@ -84,9 +84,9 @@ def _wait_for(handle: int, root: Path, wait: float, say: Callable[[str], None], 
                 f"workspace {root} is in use by {holder}; waited {now - start:.0f} s. Let it end or stop it, then run"
                 " again. To run side by side, give each its own folder: `mirasol workspace NAME`"
             )
-        if now - told >= every:
+        if now - noted >= every:
             say(f"workspace {root} is in use by {holder}: waiting up to {wait - (now - start):.0f} s more")
-            told = now
+            noted = now
         time.sleep(min(0.25, max(0.01, wait - (now - start))))
 
 

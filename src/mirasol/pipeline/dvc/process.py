@@ -1,10 +1,11 @@
-"""Run a command and read it line by line, so that nothing it started outlives us.
+"""Run a command and read it line by line, so that nothing that it starts outlives us.
 
-Between us and the command stands a small supervisor (this module run as a program). It leads a
-process group of its own and holds the reading end of a pipe whose writing end is ours alone. When
-we end it on purpose, get Ctrl-C or SIGTERM, or are killed outright, that pipe closes: the supervisor
-then ends every process below it, politely first. A signal sent to `dvc` alone would orphan the stage
-it runs; and a parent-death signal would reach `dvc` but not the stage's loader processes.
+Written by hand because no library ends the grandchildren of a parent that is killed outright.
+
+A small supervisor (this module as a program) runs the command. It leads its own process group and reads a pipe that
+only we can write. When we end it, get Ctrl-C or SIGTERM, or are killed, that pipe closes and the supervisor ends
+every process below it, politely first. A signal to `dvc` alone would orphan the stage that it runs; a parent-death
+signal would reach `dvc` but not the stage's loader processes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OnLine = Callable[[str], None]
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL: time to close files, not to finish the work."""
 
-_PACKAGES = str(Path(__file__).resolve().parents[2])
+_PACKAGES = str(Path(__file__).resolve().parents[3])  # the folder of the package
 
 
 @contextlib.contextmanager
@@ -41,17 +42,16 @@ def supervised(
     grace: float = GRACE,
     keep_open: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run ``command`` beside us inside the ``with`` block; at its end nothing of it is left.
+    """Run ``command`` during the ``with`` block; at its end all its processes are gone.
 
-    Standard output and standard error go to ``output`` together, in the order written; standard
-    input is empty. The process that is handed out is the supervisor: its exit status is the
-    command's, 128 + N if that died of signal N.
+    Standard output and standard error go to ``output`` together, in the order written; standard input is empty. The
+    yielded process is the supervisor: its exit status is the command's, 128 + N if that died of signal N.
 
     Args:
         env: the command's whole environment; ours if ``None``.
         grace: seconds between SIGTERM and SIGKILL.
-        keep_open: file descriptors (locks) that stay open until the last process is gone, even
-            when we are killed. The command itself does not get them.
+        keep_open: file descriptors (locks) that stay open until the last process is gone, even when we are killed.
+            The command itself does not inherit them.
 
     Raises:
         FileNotFoundError: the program or ``cwd`` does not exist.
@@ -85,9 +85,9 @@ def supervised(
         os.close(ours)
         if child.stdout:
             with child.stdout:
-                for _ in child.stdout:  # last words: nobody may block on a full pipe
+                for _ in child.stdout:  # no process may block on a full pipe
                     pass
-        if child.wait() < 0:  # somebody killed the supervisor: do its last duty
+        if child.wait() < 0:  # the supervisor was killed: end its group for it
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
 
@@ -101,11 +101,10 @@ def stream(
     grace: float = GRACE,
     keep_open: Sequence[int] = (),
 ) -> int:
-    """Run ``command`` to its end and hand each line of its output to ``on_line`` as it comes.
+    """Run ``command`` to its end and pass each line of its output to ``on_line`` as it comes.
 
-    If ``on_line`` raises, or this thread is interrupted, everything the command started is ended
-    before the exception goes on. What the command leaves running when it exits is ended too.
-    Arguments and errors are those of `supervised`.
+    If ``on_line`` raises, or this thread is interrupted, everything that the command started ends before the
+    exception goes on; so do processes that it leaves running. Arguments and errors are those of `supervised`.
 
     Returns:
         The exit status, 128 + N for a command that died of signal N.
@@ -124,7 +123,7 @@ _SUPERVISOR = (
 
 
 class _Stopped(BaseException):
-    """A signal to the supervisor, or the end of its parent."""
+    """The supervisor got a signal, or its parent ended."""
 
 
 def supervise() -> None:
@@ -154,66 +153,46 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _stop_with_parent(lifeline: int) -> None:
-    os.read(lifeline, 1)  # nothing is ever written: returns when the last writer is gone
+    os.read(lifeline, 1)  # returns when the last writer is gone: nothing is ever written
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of orphaned descendants, so that one with a session of its own is found."""
+    """Become the parent of orphaned descendants, so that one in another session is found."""
     if sys.platform == "linux":
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
 def _end_descendants(first: int, grace: float) -> None:
-    """End every process below this one: asked at once, killed after ``grace`` seconds.
+    """End every process below this one: by SIGTERM, after ``grace`` seconds by SIGKILL.
 
-    The command itself, process ``first``, is asked by SIGINT. DVC ignores that while a stage runs, sees
-    the stage end and closes its books; SIGTERM can strike while it writes its lock file, and leaves half
-    a file that stops every later run.
+    The command itself, process ``first``, gets SIGINT. DVC ignores it while a stage runs, sees the stage end and
+    finishes its records; SIGTERM can hit DVC while it writes its lock file, and half a file stops every later run.
     """
     for kill, patience in ((False, grace), (True, 5.0)):
-        told: set[int] = set()
+        signalled: set[int] = set()
         deadline = time.monotonic() + patience
         while left := _descendants():
-            for pid in left - told:
+            for pid in left - signalled:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if kill else signal.SIGINT if pid == first else signal.SIGTERM)
-            told |= left
+            signalled |= left
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
 
 
 def _descendants() -> set[int]:
-    """Living processes below this one; those that have ended are reaped."""
+    """Living processes below this one; reaps those that have ended."""
+    import psutil
+
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    parents = _parents()
-    found: set[int] = set()
-    grown = {os.getpid()}
-    while grown:
-        grown = {pid for pid, parent in parents.items() if parent in grown}
-        found |= grown
-    return found
-
-
-def _parents() -> dict[int, int]:
-    """Process -> its parent, for all living processes."""
-    table: dict[int, int] = {}
-    if Path("/proc/self/stat").exists():
-        for entry in os.scandir("/proc"):
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    # "pid (name) state parent …", and a name may hold spaces and brackets
-                    state, parent = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:2]
-                    if state not in "ZX":
-                        table[int(entry.name)] = int(parent)
-    else:
-        listing = subprocess.run(["ps", "-Ao", "pid=,ppid=,state="], capture_output=True, text=True, check=False)
-        for line in listing.stdout.splitlines():
-            pid, parent, state = line.split()[:3]
-            if not state.startswith("Z"):
-                table[int(pid)] = int(parent)
-    return table
+    living: set[int] = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.add(process.pid)
+    return living

@@ -1,31 +1,40 @@
-"""docs/params.md, written from the schema."""
+"""docs/params.md and docs/params.schema.json, generated from the schema."""
 
 from __future__ import annotations
 
-from mirasol.pipeline.params.schema import CHECKS, keys, sections
+from typing import Any
 
-HEAD = """# Parameters
+from mirasol.pipeline.params.schema import CHECKS, OWN, PHASES, SHARED, Key, sections
+
+HEAD = f"""# Parameters
 
 <!-- Written by `mirasol params docs` from the schema. Do not edit: change the dataclasses named below. -->
 
 Everything that shapes a result stands in `params.yaml` (or a file of `recipes/`). Every key must be stated: a missing
-key, an unknown one and a value out of bounds are errors, all reported at once by `mirasol params check`. The column
-"default" is what that report suggests for a missing key; the built-in world's own values are in `params.yaml`.
+key, an unknown one and a value out of bounds are errors, all reported at once by `mirasol params check`, which also
+shows the resolved file. The column "default" is its suggestion for a missing key; the built-in world's own values are
+in `params.yaml`.
+
+The phases share the section `{SHARED}`: a phase takes from it every key that it does not state itself. Each phase
+states {", ".join(f"`{key}`" for key in OWN)}, so that `dvc exp run -S finetune.lr=1e-4` works; a shared key is
+changed for one phase by `-S +finetune.mute=0.1`.
 """
+TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
 def render() -> str:
     """The whole page as Markdown; sections that share a dataclass share a table."""
     parts = [HEAD]
+    known = sections()
     names_of: dict[type, list[str]] = {}
-    for name, (kind, _) in sections().items():
-        names_of.setdefault(kind, []).append(name)
+    for name, section in known.items():
+        names_of.setdefault(section.kind, []).append(name)
     for kind, names in names_of.items():
         parts.append("## " + ", ".join(f"`{name}`" for name in names) + "\n")
-        parts.append("\n".join(f"- `{name}`: {sections()[name][1]}" for name in names) + "\n")
+        parts.append("\n".join(f"- `{name}`: {known[name].doc}" for name in names) + "\n")
         parts.append(f"Defined by `{kind.__module__}.{kind.__qualname__}`.\n")
         rows = ["| key | allowed | default | meaning |", "| --- | --- | --- | --- |"]
-        for key in keys(kind).values():
+        for key in known[names[-1]].keys.values():
             rows.append(f"| `{key.name}` | {key.allowed()} | `{key.default}` | {key.doc.replace('|', chr(92) + '|')} |")
         parts.append("\n".join(rows) + "\n")
     parts.append("## Checks across keys\n")
@@ -34,3 +43,41 @@ def render() -> str:
         rules.setdefault(check.rule, []).append(f"`{check.paths[0]}`")
     parts.append("\n".join(f"- {', '.join(paths)}: {rule}" for rule, paths in rules.items()) + "\n")
     return "\n".join(parts)
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON Schema of the file for editors: keys, meanings, types and bounds, without the checks across keys."""
+    known = sections()
+    properties = {
+        name: {
+            "type": "object",
+            "description": section.doc,
+            "properties": {
+                key.name: {"$ref": f"#/definitions/{key.name}"} if name in (SHARED, *PHASES) else _json_type(key)
+                for key in section.keys.values()
+            },
+            "required": [] if name == SHARED else list(OWN if name in PHASES else section.keys),
+            "additionalProperties": False,
+        }
+        for name, section in known.items()
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "params.yaml of mirasol",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+        "definitions": {key.name: _json_type(key) for key in known[PHASES[0]].keys.values()},
+    }
+
+
+def _json_type(key: Key) -> dict[str, Any]:
+    bounds = {"minimum": key.ge, "exclusiveMinimum": key.gt, "maximum": key.le, "exclusiveMaximum": key.lt}
+    limits: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    if key.choices is not None:
+        limits["enum"] = list(key.choices)
+    about = {"description": key.doc, "default": key.default}
+    if key.kind is dict:
+        return about | {"type": "object", "additionalProperties": {"type": "integer"} | limits}
+    return about | {"type": TYPES[key.kind]} | limits

@@ -1,4 +1,4 @@
-"""What is wrong with a params file, said all at once."""
+"""The problems of a params file, all in one error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mirasol.core.errors import MirasolError
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing to mend: the line it stands on (from 1), the dotted path of its key, and what to do."""
+    """One fault: its line (from 1), the dotted path of its key, and the remedy."""
 
     line: int
     path: str
@@ -27,17 +27,17 @@ class ParamsError(MirasolError):
         self.problems = sorted(problems)
         lines = [f"{file}:{p.line}: {p.path + ': ' if p.path else ''}{p.message}" for p in self.problems]
         count = f"{len(lines)} problem" + ("s" if len(lines) != 1 else "")
-        super().__init__("\n".join([*lines, f"{count} in {file}; docs/params.md lists every key and what it may be"]))
+        super().__init__("\n".join([*lines, f"{count} in {file}; docs/params.md lists every key and its values"]))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of ``names`` that ``name`` was probably meant to be; ``None`` when nothing is like it."""
+    """The one of ``names`` that ``name`` probably means; ``None`` if none resembles it."""
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
 def show(value: object) -> str:
-    """A value as an error quotes it: with its kind, and not longer than a line."""
+    """A value as an error quotes it: with its kind, at most one line."""
     if isinstance(value, dict):
         return "a section"
     if isinstance(value, list):

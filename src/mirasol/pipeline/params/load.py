@@ -8,43 +8,25 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
-from mirasol.pipeline.params.schema import CHECKS, Key, Params, keys, sections
+from mirasol.pipeline.params.schema import CHECKS, OWN, PHASES, SHARED, Key, Params, Section, sections
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check a params file (YAML 1.2, as DVC reads it: ``1e-3`` is a number, ``on`` is text).
+    """Read, resolve and check a params file (YAML 1.2, as DVC reads it: ``1e-3`` is a number, ``on`` is text).
+
+    A phase takes from the section `phases` the keys that it does not state itself.
 
     Raises:
         ParamsError: the file is not valid; the message names every problem with its line, dotted path,
-            the value got, what is allowed, and for a misspelt key the nearest name.
+            the value got, the values allowed, and for a misspelt key the nearest name.
         MirasolError: the file cannot be read.
     """
     path = Path(path)
-    document = _parse(path)
-    problems: list[Problem] = []
-    lines: dict[str, int] = {}
-    values: dict[str, dict[str, Any]] = {}
-    known = sections()
-    suspects = _unknown(document, known, "", 1, problems)
-    for name, (kind, _) in known.items():
-        written = name if name in document else suspects.get(name)
-        if written is None:
-            problems.append(Problem(1, name, f"section is missing: add it with its keys {', '.join(keys(kind))}"))
-            continue
-        line, section = _line(document, written, 1), document[written]
-        if not isinstance(section, dict):
-            expected = f"expected a section with the keys {', '.join(keys(kind))}"
-            problems.append(Problem(line, written, f"got {show(section)}, {expected}"))
-            continue
-        values[name] = _section(section, written, keys(kind), line, problems, lines)
-    for check in CHECKS:
-        if all(at in lines for at in check.paths):
-            got = [values[at.split(".")[0]][at.split(".")[1]] for at in check.paths]
-            if not check.holds(*got):
-                problems.append(Problem(lines[check.paths[0]], check.paths[0], check.message(*got)))
-    if problems:
-        raise ParamsError(path, problems)
-    return Params(**{name: kind(**values[name]) for name, (kind, _) in known.items()})
+    reader = _Reader(_parse(path))
+    values = reader.read()
+    if reader.problems:
+        raise ParamsError(path, reader.problems)
+    return Params(**{name: known.kind(**values[name]) for name, known in sections().items() if name != SHARED})
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -74,57 +56,125 @@ def _parse(path: Path) -> dict[str, Any]:
     return document
 
 
-def _section(
-    section: dict[str, Any], name: str, known: dict[str, Key], line: int, problems: list[Problem], lines: dict[str, int]
-) -> dict[str, Any]:
-    """The valid values of one section; problems and the lines of the valid keys are added to the last two arguments."""
-    suspects = _unknown(section, known, f"{name}.", line, problems)
-    values: dict[str, Any] = {}
-    for key in known.values():
-        at = f"{name}.{key.name}"
-        if key.name in section:
-            here = _line(section, key.name, line)
-            value, wrong = _value(section[key.name], key)
-            if wrong:
-                problems.append(Problem(here, at, wrong))
+class _Reader:
+    """Reads a document section by section and collects its problems."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.problems: set[Problem] = set()
+        self.stated: dict[str, tuple[int, str]] = {}  # resolved path of a valid key -> its line and path in the file
+        self.values: dict[str, dict[str, Any]] = {}
+        self.shared: set[str] = set()  # keys that the phases need not state
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """The valid values of each section, those of the phases resolved."""
+        known = sections()
+        suspects = self._unknown(self.document, known, "", 1)
+        for name, section in known.items():
+            written = name if name in self.document else suspects.get(name, "")
+            line, content = _line(self.document, written, 1), self.document.get(written)
+            if isinstance(content, dict):
+                self.values[name] = self._section(content, name, written, section)
+                continue
+            listed = ", ".join(section.keys)
+            if written:
+                wrong = f"got {show(content)}, expected a section with the keys {listed}"
+            elif name == SHARED:
+                wrong = f"section is missing: {self._how_to_move() or f'add it with keys of {listed}'}"
             else:
-                values[key.name], lines[at] = value, here
-        elif key.name not in suspects:
-            problems.append(Problem(line, at, f"is missing: add `{key.name}: {_yaml(key.default)}` (the default)"))
-    return values
+                wrong = f"section is missing: add it with its keys {listed}"
+            self.problems.add(Problem(line, written or name, wrong))
+            if name == SHARED:
+                self.shared = set(section.keys)  # one problem, not one for each key
+        for check in CHECKS:
+            if all(path in self.stated for path in check.paths):
+                got = [self.values[path.split(".")[0]][path.split(".")[1]] for path in check.paths]
+                if not check.holds(*got):
+                    (line, path), *_ = stated = [self.stated[path] for path in check.paths]
+                    self.problems.add(Problem(line, path, check.message([path for _, path in stated], got)))
+        return self.values
+
+    def _how_to_move(self) -> str:
+        """Advice for a file of the older form, in which each phase states every key."""
+        phases = [phase for name in PHASES if isinstance(phase := self.document.get(name), dict)]
+        equal = [
+            f"{key}: {_yaml(value)}"
+            for key, value in (phases[0] if len(phases) == len(PHASES) else {}).items()
+            if key not in OWN and all(phase.get(key, ...) == value for phase in phases)
+        ]
+        if not equal:
+            return ""
+        return (
+            f"state once what the three phases share. Add `phases` with {', '.join(equal)}, and delete these keys "
+            f"from {', '.join(PHASES)}; there stay {', '.join(OWN)} and the keys that differ"
+        )
+
+    def _section(self, content: dict[str, Any], name: str, written: str, section: Section) -> dict[str, Any]:
+        """The valid values of one section; a phase takes those of `phases` that it does not state."""
+        line = _line(self.document, written, 1)
+        suspects = self._unknown(content, section.keys, f"{written}.", line)
+        stated = {*content, *suspects}
+        if name == SHARED:
+            self.shared = stated
+        values: dict[str, Any] = {}
+        for key in section.keys.values():
+            at = f"{name}.{key.name}"
+            shared = f"{SHARED}.{key.name}"
+            if key.name in content:
+                here = _line(content, key.name, line)
+                value, wrong = check_value(content[key.name], key)
+                if wrong:
+                    self.problems.add(Problem(here, f"{written}.{key.name}", wrong))
+                else:
+                    values[key.name], self.stated[at] = value, (here, f"{written}.{key.name}")
+            elif name in PHASES and key.name not in OWN:
+                if shared in self.stated and key.name not in stated:
+                    values[key.name], self.stated[at] = self.values[SHARED][key.name], self.stated[shared]
+                elif key.name not in stated | self.shared:
+                    missing = f"is missing: add `{key.name}: {_yaml(key.default)}` (the default) here or to each phase"
+                    self.problems.add(Problem(_line(self.document, SHARED, 1), shared, missing))
+            elif name != SHARED and key.name not in stated:
+                missing = f"is missing: add `{key.name}: {_yaml(key.default)}` (the default)"
+                self.problems.add(Problem(line, f"{written}.{key.name}", missing))
+        return values
+
+    def _unknown(self, mapping: dict[Any, Any], known: Any, prefix: str, line: int) -> dict[str, str]:
+        """Report undeclared keys; returns {missing name: the undeclared one that probably means it}."""
+        suspects: dict[str, str] = {}
+        for name in mapping:
+            if name in known:
+                continue
+            missing = [other for other in known if other not in mapping]
+            guess = nearest(str(name), missing) or nearest(str(name), known)
+            if guess is not None:
+                hint = f"did you mean `{guess}`?"
+                if guess in missing:
+                    suspects[guess] = name
+            else:
+                owners = [s for s, section in sections().items() if prefix != f"{s}." and name in section.keys]
+                hint = f"it belongs to {', '.join(owners)}" if owners else f"expected one of {', '.join(known)}"
+            what = "key" if prefix else "section"
+            self.problems.add(Problem(_line(mapping, name, line), f"{prefix}{name}", f"unknown {what}: {hint}"))
+        return suspects
 
 
-def _unknown(mapping: dict[Any, Any], known: Any, prefix: str, line: int, problems: list[Problem]) -> dict[str, str]:
-    """Report keys that nobody declares; returns {missing name: the unknown one that was probably meant for it}."""
-    suspects: dict[str, str] = {}
-    for name in mapping:
-        if name in known:
-            continue
-        missing = [other for other in known if other not in mapping]
-        guess = nearest(str(name), missing) or nearest(str(name), known)
-        if guess is not None:
-            hint = f"did you mean `{guess}`?"
-            if guess in missing:
-                suspects[guess] = name
-        else:
-            owners = [s for s, (kind, _) in sections().items() if prefix != f"{s}." and name in keys(kind)]
-            hint = f"it belongs to {', '.join(owners)}" if owners else f"expected one of {', '.join(known)}"
-        what = "key" if prefix else "section"
-        problems.append(Problem(_line(mapping, name, line), f"{prefix}{name}", f"unknown {what}: {hint}"))
-    return suspects
-
-
-def _value(value: Any, key: Key) -> tuple[Any, str]:
-    """The value as a plain Python one, and what is wrong with it ("" for nothing)."""
+def check_value(value: Any, key: Key) -> tuple[Any, str]:
+    """The value as a plain Python one, and its fault ("" for none)."""
     wrong = f"got {show(value)}, expected {key.allowed()}"
-    is_bool = type(value).__name__ in ("bool", "ScalarBoolean")  # both are ints to isinstance
     if key.kind is bool:
-        return (bool(value), "") if is_bool else (None, wrong)
+        return (bool(value), "") if _is_bool(value) else (None, wrong)
+    if key.kind is dict:
+        if not isinstance(value, dict):
+            return None, wrong
+        for name, number in value.items():
+            if not isinstance(number, int) or _is_bool(number) or not key.holds(number):
+                return None, f"got {name}: {show(number)}, expected {key.allowed()}"
+        return {str(name): int(number) for name, number in value.items()}, ""
     if key.kind is str:
         if not isinstance(value, str):
             return None, wrong + ("" if key.choices else ": put it in quotes")
         return (str(value), "") if key.holds(value) else (None, wrong + _nearest_choice(value, key))
-    if is_bool or not isinstance(value, (int, float)):
+    if _is_bool(value) or not isinstance(value, (int, float)):
         return None, wrong
     if key.kind is int:
         if not isinstance(value, int):
@@ -137,13 +187,17 @@ def _value(value: Any, key: Key) -> tuple[Any, str]:
     return (plain, "") if key.holds(plain) else (None, wrong)
 
 
+def _is_bool(value: Any) -> bool:
+    return type(value).__name__ in ("bool", "ScalarBoolean")  # both are ints to isinstance
+
+
 def _nearest_choice(value: str, key: Key) -> str:
     guess = nearest(value, [str(choice) for choice in key.choices or ()])
     return f": did you mean `{guess}`?" if guess else ""
 
 
 def _line(mapping: Any, name: Any, otherwise: int) -> int:
-    """Line of a key, from 1; ``otherwise`` for one that came in through an anchor (``<<``)."""
+    """Line of a key, from 1; ``otherwise`` for one from an anchor (``<<``)."""
     try:
         return int(mapping.lc.key(name)[0]) + 1
     except (KeyError, AttributeError):
@@ -151,5 +205,5 @@ def _line(mapping: Any, name: Any, otherwise: int) -> int:
 
 
 def _yaml(value: Any) -> str:
-    """A default as it would be written in the file."""
+    """A default as the file would state it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

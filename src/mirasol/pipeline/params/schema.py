@@ -1,12 +1,12 @@
-"""The schema of params.yaml: one frozen dataclass a section, each defined in the room it drives."""
+"""The schema of params.yaml: one frozen dataclass per section, defined in the package that uses it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import BenchmarkSpec, ExportSpec
@@ -19,22 +19,27 @@ from mirasol.training.config import INIT, PhaseConfig, TrainingConfig, is_mix
 
 T = TypeVar("T")
 
+PHASES = ("pretrain", "audio_pretrain", "finetune")
+SHARED = "phases"
+SHARED_DOC = "settings of the three phases, stated once; a key that a phase states itself takes precedence there"
+OWN = ("steps", "lr", "warmup", "checkpoint_every")  # each phase states these: -S finetune.lr=... needs the key
+
 
 def section(kind: type[T], doc: str) -> T:
-    """A field of :class:`Params`: one section of the file and what it is for."""
+    """A field of :class:`Params`: one section of the file and its meaning."""
     field: T = dataclasses.field(default_factory=kind, metadata={"doc": doc})
     return field
 
 
 @dataclass(frozen=True)
 class Params:
-    """All of params.yaml. Every key must be stated there; a key that is not here is an error."""
+    """All of params.yaml, resolved. The file must state every key; any other key is an error."""
 
     clip: ClipSpec = section(ClipSpec, "how a clip is cut into chunks of picture and sound (P 3.1)")
     tokenizer: TokenizerSpec = section(TokenizerSpec, "how text becomes tokens")
     shards: ShardsSpec = section(ShardsSpec, "how clips are stored for training")
     model: ModelSpec = section(ModelSpec, "the model's sizes and choices (P 3)")
-    training: TrainingConfig = section(TrainingConfig, "what the three training phases share")
+    training: TrainingConfig = section(TrainingConfig, "machine, seed and start of all training phases")
     pretrain: PhaseConfig = section(PhaseConfig, "first phase: captions, the text backbone frozen (S 4)")
     audio_pretrain: PhaseConfig = section(
         PhaseConfig, "second phase: class names of sounds, only the audio weights train"
@@ -47,7 +52,7 @@ class Params:
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a section: its type (str, int, float or bool), default, meaning and bounds."""
+    """One key of a section: its type (str, int, float, bool, or dict of integers by name), default, meaning, bounds."""
 
     name: str
     kind: type
@@ -60,18 +65,20 @@ class Key:
     choices: tuple[Any, ...] | None
 
     def allowed(self) -> str:
-        """The values it may take, in words: ``one of demo, small``, ``an integer from 1 to 9``."""
+        """The allowed values in words: ``one of demo, small``, ``an integer from 1 to 9``."""
         if self.choices is not None:
             return "one of " + ", ".join(str(choice) for choice in self.choices)
-        words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}[self.kind]
+        words = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "names with integers"}
         if self.ge is not None and self.le is not None:
-            return f"{words} from {self.ge:g} to {self.le:g}"
+            return f"{words[self.kind]} from {self.ge:g} to {self.le:g}"
         bounds = {"from": self.ge, "above": self.gt, "up to": self.le, "below": self.lt}
         limits = [f"{word} {_plain(bound)}" for word, bound in bounds.items() if bound is not None]
-        return " ".join([words, " and ".join(limits)]) if limits else words
+        return " ".join([words[self.kind], " and ".join(limits)]) if limits else words[self.kind]
 
     def holds(self, value: Any) -> bool:
         """Whether ``value``, of the right type, is one of :meth:`allowed`."""
+        if isinstance(value, dict):
+            return all(self.holds(number) for number in value.values())
         return (
             (self.choices is None or value in self.choices)
             and (self.ge is None or value >= self.ge)
@@ -81,19 +88,37 @@ class Key:
         )
 
 
-def sections() -> dict[str, tuple[type, str]]:
-    """Name of each section -> its dataclass and its meaning, in the order of the file."""
+@dataclass(frozen=True)
+class Section:
+    """One section of the file: its dataclass, its meaning and its keys."""
+
+    kind: type
+    doc: str
+    keys: dict[str, Key]
+
+
+def sections() -> dict[str, Section]:
+    """The sections by name, in the order of the file; `phases` is one of the file and not of :class:`Params`."""
     types = get_type_hints(Params)
-    return {field.name: (types[field.name], field.metadata["doc"]) for field in dataclasses.fields(Params)}
+    found: dict[str, Section] = {}
+    for field in dataclasses.fields(Params):
+        known = keys(types[field.name])
+        if field.name == PHASES[0]:
+            shared = {name: key for name, key in known.items() if name not in OWN}
+            found[SHARED] = Section(types[field.name], SHARED_DOC, shared)
+        found[field.name] = Section(types[field.name], field.metadata["doc"], known)
+    return found
 
 
 def keys(kind: type) -> dict[str, Key]:
     """Name -> key of one section's dataclass, in its order."""
     types = get_type_hints(kind)
-    return {
-        field.name: Key(name=field.name, kind=types[field.name], default=field.default, **field.metadata)
-        for field in dataclasses.fields(kind)
-    }
+    found = {}
+    for field in dataclasses.fields(kind):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        hint = types[field.name]
+        found[field.name] = Key(name=field.name, kind=get_origin(hint) or hint, default=default, **field.metadata)
+    return found
 
 
 @dataclass(frozen=True)
@@ -102,12 +127,12 @@ class Check:
 
     paths: tuple[str, ...]
     holds: Callable[..., bool]
-    rule: str  # what must hold, in words
-    figure: Callable[..., int] | None = None  # what the rule speaks of, in numbers
+    rule: str  # in words
+    figure: Callable[..., int] | None = None  # the number that the rule speaks of
 
-    def message(self, *values: object) -> str:
-        """What was got, and the rule."""
-        others = [f"{path} = {value}" for path, value in zip(self.paths[1:], values[1:], strict=True)]
+    def message(self, paths: Sequence[str], values: Sequence[object]) -> str:
+        """The values got, under the ``paths`` where the file states them, and the rule."""
+        others = [f"{path} = {value}" for path, value in zip(paths[1:], values[1:], strict=True)]
         figure = f", here {self.figure(*values)}" if self.figure else ""
         return f"got {values[0]}{' with ' + ', '.join(others) if others else ''}, {self.rule}{figure}"
 
@@ -135,7 +160,7 @@ def chunk_features(preset: str, size: int, frames: int, overlap: int, bands: int
     return sum(map(math.prod, steps)) + (whole[0] * bands // columns) * (mels // bins)
 
 
-PHASES = ("pretrain", "audio_pretrain", "finetune")
+_FEATURES = ("clip.size", "clip.frames_per_chunk", "model.overlap", "clip.audio_bands", "clip.mels")
 CHECKS = (
     Check(
         ("model.max_chunks", "clip.chunks"),
@@ -178,15 +203,7 @@ CHECKS = (
         + _by_preset(lambda preset: preset.audio_patch[1]),
     ),
     Check(
-        (
-            "model.num_queries",
-            "model.preset",
-            "clip.size",
-            "clip.frames_per_chunk",
-            "model.overlap",
-            "clip.audio_bands",
-            "clip.mels",
-        ),
+        ("model.num_queries", "model.preset", *_FEATURES),
         lambda queries, *sizes: queries <= (chunk_features(*sizes) or queries),  # 0: others say what does not fit
         "must be at most n, the video and audio features of a chunk",
         lambda _, *sizes: chunk_features(*sizes),
@@ -199,7 +216,7 @@ CHECKS = (
     Check(
         ("evaluate.max_answer", "tokenizer.max_text"),
         lambda answer, text: answer < text,
-        "must be less than `tokenizer.max_text`: the prompt needs room too",
+        "must be less than `tokenizer.max_text`: the prompt takes some of it",
     ),
     *(
         Check(

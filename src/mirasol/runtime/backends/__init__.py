@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
 
+__all__ = ["Bound", "NoKernelError", "Step"]
+
 Array = NDArray[np.generic]
 
 

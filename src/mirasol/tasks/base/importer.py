@@ -11,7 +11,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import sha256_file
-from mirasol.data.manifest import CLASSIFY_PROMPT, SPLITS, Example, check_example, example_of
+from mirasol.data.manifest import CLASSIFY_PROMPT, FIELDS, SPLITS, Example, check_example, example_of
 from mirasol.tasks.base.annotations import Annotations
 from mirasol.tasks.base.media_patterns import MediaFolder, check_pattern, fill
 from mirasol.tasks.base.writer import check_link, examine, refuse_world, summarise, write_data
@@ -140,8 +140,8 @@ def import_set(
     return write_data(out, media, examples, options.link, facts, append=options.append)
 
 
-def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Example], dict[str, Any]]:
-    """The examples of one published split, with the ids of an import, and the notes of its summary.
+def read_set(adapter: Adapter, annotations: Path, split: str) -> list[Example]:
+    """The examples of one published split, with the ids of an import.
 
     Looks up no media: each example names the file that is usual for the set.
 
@@ -154,7 +154,7 @@ def read_set(adapter: Adapter, annotations: Path, split: str) -> tuple[list[Exam
     examples, _ = _examples(adapter, found, rows, [mapping[split]] * len(rows), None, adapter.patterns)
     if found.wrong:
         raise MirasolError(listing(f"{len(found.wrong)} error(s) in the annotations", found.wrong))
-    return examples, dict(found.notes)
+    return examples
 
 
 def _choose(
@@ -171,15 +171,9 @@ def _choose(
             )
         names.append(name)
         mapping[name] = other or mapping[name]
-    chosen, absent = {}, []
-    for name, files in adapter.files.items():
-        if names and name not in names:
-            continue
-        path = found.find(*files)
-        if path is None:
-            absent.append(name)
-        else:
-            chosen[name] = path
+    paths = {name: found.find(*files) for name, files in adapter.files.items() if not names or name in names}
+    chosen = {name: path for name, path in paths.items() if path is not None}
+    absent = [name for name in paths if name not in chosen]
     if (names and absent) or not chosen:
         lacking = sorted({" or ".join(adapter.files[name]) for name in absent})
         raise MirasolError(f"{found.folder}: no file {', no file '.join(lacking)}: --annotations is their folder")
@@ -188,12 +182,8 @@ def _choose(
 
 def _splits(rows: Iterable[tuple[str, Row]], mapping: Mapping[str, str]) -> list[str]:
     """Our split of each row: as published, and a val split out of train, by group, if the set has none."""
-    needs_val = "val" not in mapping.values()
-    splits = []
-    for published, row in rows:
-        split = mapping[published]
-        splits.append("val" if needs_val and split == "train" and for_val(row.group) else split)
-    return splits
+    divided = () if "val" in mapping.values() else ("train",)
+    return ["val" if mapping[name] in divided and for_val(row.group) else mapping[name] for name, row in rows]
 
 
 def for_val(group: str) -> bool:
@@ -223,19 +213,12 @@ def _examples(
             known[key] = files.find(row.names) if files else [usual]
         names = known[key] or [usual]
         seen[row.id] += 1
-        values = {
+        values = {name: value for name, value in vars(row).items() if name in FIELDS} | {
             "id": row.id if seen[row.id] == 1 else f"{row.id}#{seen[row.id]}",
             "media": f"media/{names[0]}",
-            "start": row.start,
-            "end": row.end,
-            "task": row.task,
-            "prompt": row.prompt,
-            "answers": row.answers,
             "split": split,
             "group": f"{row.group}@{split}" if row.group in astray else row.group,
-            "family": row.family,
             "licence": adapter.licence,
-            "options": row.options,
         }
         errors = check_example(values)
         if len(names) > 1:
@@ -269,7 +252,6 @@ def _notes(
         notes["classes"] = {"distinct": len(classes), "counts": dict(sorted(classes.items()))}
     ids = Counter(row.id for _, row in rows)
     notes["repeated_ids"] = sorted(name for name, count in ids.items() if count > 1)
-    alike = [row.id for _, row in rows if row.options.count(row.answers[0]) > 1]
     if any(row.options for _, row in rows):
-        notes["right_option_stands_twice"] = alike
+        notes["right_option_stands_twice"] = [r.id for _, r in rows if r.options.count(r.answers[0]) > 1]
     return notes

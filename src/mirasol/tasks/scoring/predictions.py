@@ -55,7 +55,7 @@ def read_predictions(path: Path) -> list[Prediction]:
             wrong.append(f"{path}:{number}: {error}")
             continue
         if lines.setdefault(one.id, number) != number:
-            again.append(f"{path}:{number}: id {one.id!r} stands in line {lines[one.id]} already")
+            again.append(f"{path}:{number}: id {one.id!r} is already in line {lines[one.id]}")
         found.append(one)
     texts = []
     if wrong:

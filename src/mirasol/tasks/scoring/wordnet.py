@@ -48,8 +48,8 @@ class WordNet:
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise MirasolError(
-                f"{folder}: WordNet's database files are missing ({len(missing)} of {len(_FILES)} missing: "
-                f"{', '.join(missing[:3])}{', …' if missing[3:] else ''}): install them with `apt install "
+                f"{folder}: not a whole WordNet database ({len(missing)} of {len(_FILES)} files missing: "
+                f"{', '.join(missing[:3])}{', …' if missing[3:] else ''}): install it with `apt install "
                 "wordnet-base`, or name the folder of a WordNet 3.0 `dict` with --wordnet"
             )
         self.folder = folder

@@ -11,24 +11,28 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.evaluation.attribution.draw import over_frames, over_sound, size_of
-from mirasol.evaluation.attribution.explain_file import Explained, explain, look
+from mirasol.evaluation.attribution.attribute import Attribution, attribute
+from mirasol.evaluation.attribution.draw import size_of
+from mirasol.evaluation.attribution.explain_file import explain
+from mirasol.evaluation.evaluate import Evaluator
 from mirasol.media.clip import ClipSpec
+from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import Tokenizer
+from mirasol.training.config import TrainingConfig
 from mirasol.training.weights import load_model
 
 QUESTION = "Which sound came first?"
 
 
-def run(made_project: Path, clip: str, out: Path, question: str = QUESTION, **changes: Any) -> Explained:
-    settings: dict[str, Any] = {
-        "weights": made_project / "build/finetune",
-        "tokenizer": made_project / "build/tokenizer/tokenizer.json",
-        "shards": made_project / "build/shards",
-        "spec": ClipSpec(),
-        "max_answer": 3,
-    }
-    return explain(clip, question, out=out, **(settings | changes))
+CLIP = ClipSpec()
+
+
+def run(made_project: Path, clip: str, out: Path, question: str = QUESTION, spec: ClipSpec = CLIP) -> Attribution:
+    build = made_project / "build"
+    training = TrainingConfig(accelerator="cpu")
+    words = build / "tokenizer/tokenizer.json"
+    evaluator = Evaluator(build / "finetune", build / "shards", words, EvaluateSpec(max_answer=3), training)
+    return explain(evaluator, clip, question, spec, out)
 
 
 def png_size(file: bytes) -> tuple[int, int]:
@@ -43,7 +47,7 @@ def test_a_file_and_its_clip_in_the_shards_look_the_same(made_project: Path, tmp
     from_file = run(made_project, str(file), tmp_path / "file.png")
     from_shards = run(made_project, shards.keys[0], tmp_path / "shards.png")
     assert from_file.answer == from_shards.answer
-    np.testing.assert_allclose(from_file.chunks, from_shards.chunks, atol=0.02)  # shards are encoded anew
+    np.testing.assert_allclose(from_file.chunks, from_shards.chunks, atol=0.02)  # shards are encoded again
     assert from_file.chunks.sum(1) == pytest.approx(1)
 
 
@@ -77,12 +81,15 @@ def test_a_file_of_sound_alone_can_be_asked_about(made_project: Path, tmp_path: 
 
 def test_shares_are_painted_where_their_features_are(made_project: Path) -> None:
     model = load_model(made_project / "build/finetune").eval()
-    shares = np.zeros(model.video_tubes.tokens)
+    found = Attribution("", "", [], np.zeros((0, 4)), np.zeros((0, 4, model.video_tubes.tokens + 4)), model.config)
+    assert found.video_tokens == model.video_tubes.tokens
+    shares = np.zeros(model.video_tubes.tokens + 4)
     shares[8] = 1.0  # the second tube of the second row of 6
-    heat = over_frames(shares, model)
+    heat = found.over_frames(shares)
     assert heat.sum() == pytest.approx(1)
     assert (heat[:, 8:16, 16:24] > 0).all()
-    sound = over_sound(np.array([0.0, 1.0, 0.0, 0.0]), model)
+    assert not found.over_sound(shares).any()
+    sound = found.over_sound(np.append(np.zeros(found.video_tokens), [0.0, 1.0, 0.0, 0.0]))
     assert sound[4:8].sum() == pytest.approx(1)
 
 
@@ -91,7 +98,7 @@ def test_an_empty_answer_looks_too(made_project: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(model, "generate", lambda h, present, prompts, *_: prompts[:, :, :1] * 0 + 3)
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     shards = ShardDataset(made_project / "build/shards", "test")
-    explained = look(model, words, shards.arrays(0), ClipSpec(), QUESTION, 3)
+    explained = attribute(model, words, shards.arrays(0), ClipSpec(), QUESTION, 3)
     assert (explained.answer, explained.pieces) == ("", ["</s>"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.reporting import finish, looked_rows, page_of
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.evaluation.pictures import HEAT, glow
 from mirasol.evaluation.report import attribution as report_look
+from mirasol.evaluation.report.album import Album
 from mirasol.evaluation.report.attribution import looks
 from mirasol.tasks.scoring.config import EvaluateSpec
 
@@ -21,16 +23,27 @@ def shards_of(project: Path) -> ShardDataset:
     return ShardDataset(project / "build/shards", "test")
 
 
+def png_size(address: str) -> tuple[int, int]:
+    """Width and height in the header of a PNG file in a ``data:`` address."""
+    file = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+    return int.from_bytes(file[16:20], "big"), int.from_bytes(file[20:24], "big")
+
+
 def test_an_answer_is_explained_over_all_chunks(made_project: Path) -> None:
     rows = looked_rows(made_project, 2)
     found, note = looks(made_project, shards_of(made_project), rows, LONGEST)
     assert (set(found), note) == ({row["example_id"] for row in rows}, "")
-    for looked in found.values():
-        assert len(looked.attention) == len(looked.counted) == 4
-        assert sum(looked.attention) == pytest.approx(1, abs=1e-5)
-        assert 0 <= looked.picture <= sum(looked.counted) + 1e-6
-        assert looked.frames.shape == (12, 16 * 12, 4)
-        assert looked.sound.shape == (32, 64, 4)
+    album = Album()
+    for row in rows:
+        clip = shards_of(made_project).read(shards_of(made_project).keys.index(row["clip"]))
+        album.add(row["clip"], clip.video, clip.audio, 2.0)
+        looked = album.looked(row["clip"], found[row["example_id"]])
+        assert len(looked["bars"]) == 4
+        assert sum(attention for attention, *_ in looked["bars"]) == pytest.approx(1, abs=1e-5)
+        assert 0 <= looked["picture"] <= sum(counted for _, counted, *_ in looked["bars"]) + 1e-6
+        assert len(looked["places"]) == 8
+        assert png_size(looked["frames"]) == (8 * 12, 12)
+        assert png_size(looked["sound"]) == (64, 32)
 
 
 def test_the_page_shows_each_with_words_for_those_who_cannot_see_it(project: Path) -> None:

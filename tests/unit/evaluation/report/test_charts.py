@@ -4,7 +4,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from mirasol.evaluation.report.charts import POINTS, Series, line_chart, number, smooth, thin, ticks
+from mirasol.evaluation.report.charts import POINTS, Series, line_chart, smooth, thin, ticks
+from mirasol.evaluation.report.html import number
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ LIMIT = 5_000_000
 
 @pytest.fixture
 def finished(project: Path) -> Path:
-    """A project whose stages have all run, its weights elsewhere: pages are quicker without what they looked at."""
+    """A project whose stages have all run, without its weights: pages are quicker without attribution."""
     shutil.rmtree(project / "build/finetune")
     return finish(project)
 
@@ -56,12 +56,12 @@ def test_headline_figures_are_shown(finished: Path) -> None:
     assert "0123abcd.dir" in page.text
 
 
-def test_what_needs_what_is_told_of_each_family_and_condition(finished: Path) -> None:
+def test_what_needs_what_is_shown_for_each_family_and_condition(finished: Path) -> None:
     page, _ = page_of(finished)
     report = json.loads((finished / "reports/eval.json").read_text())
-    told = [cell["found"] or "not judged" for row in report["matters"].values() for cell in row.values()]
+    found = [cell["found"] or "not judged" for row in report["matters"].values() for cell in row.values()]
     table = page.text.split("What needs what")[1]
-    assert {words: table.count(words) for words in set(told)} == {words: told.count(words) for words in set(told)}
+    assert {words: table.count(words) for words in set(found)} == {words: found.count(words) for words in set(found)}
 
 
 def test_texts_are_escaped(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""The paper's tables and ours: its figures as printed, and reasons where they are not comparable."""
+"""The paper's tables next to ours: its figures as printed, and a flag on figures that are not comparable."""
 
 from __future__ import annotations
 

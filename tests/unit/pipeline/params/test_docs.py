@@ -1,10 +1,14 @@
-"""docs/params.md equals the schema."""
+"""docs/params.md and docs/params.schema.json are what the schema says."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from mirasol.pipeline.params.docs import render
+from ruamel.yaml import YAML
+
+from mirasol.pipeline.params.docs import json_schema, render
+from mirasol.pipeline.params.schema import OWN, sections
 
 ROOT = Path(__file__).parents[4]
 
@@ -17,3 +21,33 @@ def test_the_page_is_up_to_date() -> None:
 def test_tables_have_one_bar_per_column() -> None:
     rows = [line for line in render().splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {5}
+
+
+def test_the_json_schema_is_up_to_date_and_params_yaml_names_it() -> None:
+    first = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()[0]
+    path = ROOT / first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), "run `mirasol params docs` and commit it"
+
+
+def test_the_json_schema_knows_what_the_loader_knows() -> None:
+    properties = json_schema()["properties"]
+    assert {name: set(section["properties"]) for name, section in properties.items()} == {
+        name: set(section.keys) for name, section in sections().items()
+    }
+    assert properties["finetune"]["required"] == list(OWN)
+    assert "lr" not in properties["phases"]["properties"]
+    assert properties["finetune"]["properties"]["lr"] == {"$ref": "#/definitions/lr"}
+    assert json_schema()["definitions"]["lr"] == {
+        "description": "peak learning rate",
+        "default": 1e-3,
+        "type": "number",
+        "exclusiveMinimum": 0,
+    }
+    assert properties["model"]["properties"]["latent"]["enum"]
+
+
+def test_every_params_file_states_what_the_json_schema_requires() -> None:
+    for path in (ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))):
+        document = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        for name, section in json_schema()["properties"].items():
+            assert set(section["required"]) <= set(document[name]) <= set(section["properties"]), f"{path}: {name}"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from mirasol.core.errors import MirasolError
+from mirasol.core.fields import param
 from mirasol.export.config import ExportSpec
 from mirasol.model.config import PRESETS, ModelSpec
 from mirasol.model.sizes.accounting import chunk_tokens
 from mirasol.model.sizes.presets import build_config
 from mirasol.pipeline.params.errors import ParamsError, nearest
-from mirasol.pipeline.params.load import load_params
-from mirasol.pipeline.params.schema import Params, chunk_features, keys, sections
+from mirasol.pipeline.params.load import check_value, load_params
+from mirasol.pipeline.params.schema import OWN, PHASES, SHARED, Params, chunk_features, keys, sections
+from mirasol.training.config import PhaseConfig
 
 ROOT = Path(__file__).parents[4]
 GOOD = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -155,7 +160,12 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
         ),
         ("max_answer: 8", "max_answer: 48", "evaluate.max_answer: got 48 with tokenizer.max_text = 48"),
         ("warmup: 50", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
-        ("mute: 0.05", "mute: 0.96", "pretrain.mute: got 0.96 with pretrain.blank = 0.05"),
+        ("mute: 0.05", "mute: 0.96", "phases.mute: got 0.96 with phases.blank = 0.05"),
+        (
+            "  caption_weight: 1.0",
+            "  caption_weight: 1.0\n  mute: 0.96",
+            "pretrain.mute: got 0.96 with phases.blank",
+        ),
     ],
 )
 def test_keys_must_fit_together(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -194,6 +204,78 @@ def test_a_section_through_an_anchor_is_read(tmp_path: Path) -> None:
     assert params.finetune == dataclasses.replace(params.pretrain, lr=5e-6)
 
 
+def test_a_phase_takes_from_phases_what_it_does_not_state(tmp_path: Path) -> None:
+    params = load_params(
+        write(tmp_path, ("  mute: 0.05", "  mute: 0.25"), ("caption_weight: 2.0", "caption_weight: 3.0"))
+    )
+    assert (params.pretrain.mute, params.audio_pretrain.mute, params.finetune.mute) == (0.25, 0.0, 0.25)
+    assert (params.pretrain.caption_weight, params.finetune.caption_weight) == (1.0, 3.0)
+
+
+def test_every_phase_states_what_is_tuned_most(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, ("  steps: 150\n", ""), ("  val_clips: 256", "  val_clips: 256\n  lr: 1e-3"))) == [
+        "phases.lr: unknown key: it belongs to pretrain, audio_pretrain, finetune",
+        "audio_pretrain.steps: is missing: add `steps: 1000` (the default)",
+    ]
+
+
+def test_a_key_that_no_section_states_is_missing_once(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, ("  jitter: 0\n", ""))) == [
+        "phases.jitter: is missing: add `jitter: 0` (the default) here or to each phase"
+    ]
+
+
+def test_a_wrong_shared_value_is_one_problem(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, ("  crop: 1.0\n", "  crop: 2.0\n"))) == [
+        "phases.crop: got 2.0 (number), expected a number above 0 and up to 1"
+    ]
+
+
+def older(text: str = GOOD) -> str:
+    """The project's file in the form that had no `phases`: each phase states every key."""
+    yaml = YAML()
+    document = yaml.load(text)
+    shared = document.pop(SHARED)
+    for phase in PHASES:
+        document[phase] = {**shared, **document[phase]}
+    out = StringIO()
+    yaml.dump(document, out)
+    return out.getvalue()
+
+
+def test_a_file_of_the_older_form_is_told_how_to_move(tmp_path: Path) -> None:
+    (problem,) = problems(write(tmp_path, text=older()))
+    match = re.fullmatch(
+        r"phases: section is missing: state once .* Add `phases` with (.*), and delete these keys from (.*); there .*",
+        problem,
+    )
+    assert match and match[2] == ", ".join(PHASES)
+    moved = YAML().load(match[1].replace(", ", "\n"))
+    assert set(moved) <= keys(PhaseConfig).keys() - set(OWN) and len(moved) == 13
+    document = YAML().load(older())
+    document[SHARED] = moved
+    for phase in PHASES:
+        for key in moved:
+            del document[phase][key]
+    out = StringIO()
+    YAML().dump(document, out)
+    assert load_params(write(tmp_path, text=out.getvalue())) == load_params(ROOT / "params.yaml")
+
+
+def test_a_key_may_hold_integers_by_name() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Spec:
+        mix: dict[str, int] = param({}, "clips of each data set", ge=1)
+
+    (key,) = keys(Spec).values()
+    assert (key.kind, key.default, key.allowed()) == (dict, {}, "names with integers from 1")
+    assert check_value({"a": 3, "b": 1}, key) == ({"a": 3, "b": 1}, "")
+    assert check_value({}, key) == ({}, "")
+    assert check_value([3], key)[1] == "got a list, expected names with integers from 1"
+    assert check_value({"a": 0}, key)[1] == "got a: 0 (integer), expected names with integers from 1"
+    assert check_value({"a": True}, key)[1] == "got a: true (true or false), expected names with integers from 1"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -223,9 +305,9 @@ def test_a_binary_file_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_every_key_of_the_schema_is_documented_and_its_default_allowed() -> None:
-    for name, (kind, meaning) in sections().items():
-        assert meaning
-        for key in keys(kind).values():
+    for name, section in sections().items():
+        assert section.doc
+        for key in section.keys.values():
             assert key.kind in (str, int, float, bool), f"{name}.{key.name}: the loader knows no {key.kind}"
             assert key.doc
             assert type(key.default) is key.kind

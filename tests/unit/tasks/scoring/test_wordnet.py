@@ -69,13 +69,13 @@ def test_wups_by_hand(folder: Path, predicted: str, reference: str, score: float
 
 
 def test_missing_files_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(MirasolError, match=r"(?s)12 of 12 missing.*apt install wordnet-base.*--wordnet"):
+    with pytest.raises(MirasolError, match=r"(?s)12 of 12 files missing.*apt install wordnet-base.*--wordnet"):
         WordNet(tmp_path)
 
 
 def test_one_missing_file_is_named(folder: Path) -> None:
     (folder / "verb.exc").unlink()
-    with pytest.raises(MirasolError, match=r"1 of 12 missing: verb\.exc"):
+    with pytest.raises(MirasolError, match=r"1 of 12 files missing: verb\.exc"):
         WordNet(folder)
 
 

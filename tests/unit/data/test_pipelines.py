@@ -14,7 +14,7 @@ from support.shards import TinyShards
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.webdataset import webdataset
+from mirasol.data.pipelines import webdataset
 
 
 def test_clips_are_those_of_the_shards(tiny_shards: TinyShards) -> None:
@@ -61,7 +61,7 @@ def _key(sample: dict[str, object]) -> object:
 def test_it_works_without_torch(tiny_shards: TinyShards) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from mirasol.data.webdataset import webdataset\n"
+        "from mirasol.data.pipelines import webdataset\n"
         f"print(len(list(webdataset({str(tiny_shards.folder)!r}, 'test'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,129 @@
+"""`mirasol world`, `stage`, `run`, `ablate`, `workspace` and `report`: data in, models and their report out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mirasol.cli.console import Json, note, print_json
+
+app = typer.Typer()
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Option(help="the folder to make")] = Path("data"),
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="clips of the training split: 12,000, 16,000 if hard")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
+    hard: Annotated[bool, typer.Option("--hard", help="the variant that `mirasol ablate` trains on")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace what is in the folder")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the built-in world: video files with sound, questions and exact answers.
+
+    Example:  mirasol world --out data
+    """
+    from mirasol.data.world.make import make_world
+
+    report = make_world(out, clips, seed, workers, force=force, variant="hard" if hard else "demo")
+    if as_json:
+        print_json(report)
+        return
+    made = " + ".join(f"{count:,} {split}" for split, count in report["clips"].items())
+    state = "written" if report["written"] else "already existed"
+    print(f"{out}: {made} clips, {report['examples']:,} texts, {report['bytes'] / 2**20:.0f} MiB, {state}")
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="a stage of dvc.yaml, such as `shards` or `finetune`")],
+) -> None:
+    """Run one stage of dvc.yaml in this folder.
+
+    DVC calls this; `dvc repro` decides when.
+
+    Example:  mirasol stage shards
+    """
+    from mirasol.pipeline.run_stage import run_stage
+
+    run_stage(name)
+
+
+@app.command(add_help_option=False, context_settings=PASS_ON)
+def run(context: typer.Context) -> None:
+    """Bring the pipeline up to date through Prefect, as `make demo` does after the set-up.
+
+    Example:  mirasol run evaluate
+    """
+    _run_module("flows.pipeline", context.args)
+
+
+@app.command(add_help_option=False, context_settings=PASS_ON)
+def ablate(context: typer.Context) -> None:
+    """Re-run the paper's ablations at laptop scale: small models on the hard world, hours in all.
+
+    Example:  mirasol ablate 5b --dry-run
+    """
+    _run_module("ablations", context.args)
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    """Continue as `python -m NAME`, a module of the project's folder; signals reach it directly."""
+    from mirasol.core.errors import MirasolError
+
+    folder = name.partition(".")[0]
+    if not Path(folder, "__init__.py").is_file():
+        raise MirasolError(f"{folder}/ is not here: run in the project's folder (the one with params.yaml)")
+    os.execv(sys.executable, [sys.executable, "-m", name, *arguments])
+
+
+@app.command()
+def workspace(
+    name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")],
+    params: Annotated[Path | None, typer.Option(help="a params file for it, such as recipes/*.yaml")] = None,
+    data: Annotated[Path | None, typer.Option(help="a folder of media for it")] = None,
+    adapter: Annotated[str, typer.Option(help="how --data is read: any NAME of `mirasol data import`")] = "generic",
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="file or folder of annotations, if not in --data (generic: annotations.csv or .jsonl)"),
+    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="behind `--`: further options of the import")] = None,
+) -> None:
+    """Make a separate folder for other data or parameters: a clone that shares the cache; prints its path.
+
+    Example:  mirasol workspace mine --data ~/videos && mirasol run --workspace runs/workspaces/mine
+
+    Example:  mirasol workspace vgg --data ~/vgg/clips --annotations ~/vgg --adapter vggsound -- --skip-missing
+    """
+    from mirasol.pipeline.params.load import load_params
+    from mirasol.pipeline.workspace import Import, make_workspace
+
+    if params is not None and params.expanduser().exists():
+        load_params(params.expanduser())  # refuse a wrong file before anything is made
+    source = Import(media=data, adapter=adapter, annotations=annotations, options=tuple(options or ()))
+    print(make_workspace(name, params=params, data=source, say=note))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="the folder of index.html")] = Path("build/report"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the figures, write no page")] = False,
+) -> None:
+    """Write the report: one HTML file with pictures, curves, scores and latencies.
+
+    Example:  mirasol report && xdg-open build/report/index.html
+    """
+    from mirasol.evaluation.report import page
+
+    if markdown:
+        print(page.markdown(Path()), end="")
+    else:
+        print(page.write_report(Path(), out))
