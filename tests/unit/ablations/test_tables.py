@@ -1,4 +1,4 @@
-"""The grids as data: the project's own are valid and small enough, and a broken file is told whole."""
+"""The grids as data: the project's are valid and small enough, and one error lists all faults of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cached decoding equals what the whole forward pass gives, greedily and with a beam."""
+"""Cached decoding equals the whole forward pass, greedy and with a beam."""
 
 from __future__ import annotations
 
