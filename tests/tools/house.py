@@ -22,7 +22,8 @@ WORD = re.compile(r"\b[^\W\d_][\w'-]*\b")
 JARGON = re.compile(r"\b(rooms?|floors?)\b", re.IGNORECASE)
 # The floor of a level in decibels is no jargon.
 MEANT = re.compile(
-    r"floor of the (features|decibels)|floor at -80 dB|The floor lies above|``floor``|\.floor\b|\bfloor\(|\bfloor: float|\bFLOOR\b"
+    r"floor of the (features|decibels)|floor at -80 dB|The floor lies above|``floor``|\.floor\b|\bfloor\("
+    r"|\bfloor: float|\bFLOOR\b"
 )
 Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
