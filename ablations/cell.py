@@ -19,11 +19,11 @@ import torch
 from ablations.tables import read_switches
 from mirasol.core.files import atomic_write, write_json
 from mirasol.data.conditions import Condition
-from mirasol.data.loading.augment import draws_of
+from mirasol.data.loading.augment import draws_of, under
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import TrainingLoader, eval_loader
 from mirasol.data.loading.texts import Text
-from mirasol.evaluation.generate import blanked, muted, shuffled
+from mirasol.evaluation.generate import shuffled
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.config import ModelConfig
@@ -135,8 +135,8 @@ def mark(
 
 def _conditions(batch: Batch, seed: int) -> Iterator[tuple[str, Batch]]:
     yield Condition.unchanged, batch
-    yield Condition.muted, muted(batch)
-    yield Condition.blanked, blanked(batch)
+    yield Condition.muted, under(Condition.muted, batch)
+    yield Condition.blanked, under(Condition.blanked, batch)
     yield Condition.shuffled, shuffled(batch, seed)
 
 

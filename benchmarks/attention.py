@@ -2,14 +2,14 @@
 
     mirasol bench attention [--json FILE] [--rounds 7] [--quick]
 
-Both compute the same (tests/unit/model/attention/test_attention.py). Dense means torch's
+Both compute equal outputs (tests/unit/model/attention/test_attention.py). Dense means torch's
 scaled_dot_product_attention with the mask of eq. 8; torch picks its fused kernel for it. Exact block-causal work is
-(T + 1) / 2T of the dense, 0.53 at T = 16, so that the same kernel on less work is at most 1.88 times faster. The time
-is of the attention alone.
+(T + 1) / 2T of the dense, 0.53 at T = 16, so the same kernel is at most 1.88 times faster. The time is
+of the attention alone.
 
 The memory is of a layer's attention as the model calls it, from the joint projection of queries, keys and values,
-rotation included. Forward and backward must hold queries, keys, values, output and three gradients: that much is the
-same for both, and `beyond` is the rest. `unfused` is the dense call without torch's fused kernel.
+rotation included. Forward and backward must hold queries, keys, values, output and three gradients in both;
+`beyond` is the rest. `unfused` is the dense call without torch's fused kernel.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def alone(attention: Attention, q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -
 def in_layer(attention: Attention, heads: int, projected: Tensor, grad: Tensor) -> None:
     """Forward and backward as in a block over chunks, from the projection [B, T, n, 3*heads*head]."""
     cos, sin = rotary_angles(torch.arange(projected.shape[1]), grad.shape[-1], CHUNK_BASE, projected.dtype)
-    joint = projected * 1.0  # nobody else holds the layer's own projection
+    joint = projected * 1.0  # so that only the layer holds its projection
     q, k, v = (split_heads(x, heads) for x in joint.chunk(3, dim=-1))
     del joint
     q, k = (rotate(x, cos[:, None, None], sin[:, None, None]) for x in (q, k))

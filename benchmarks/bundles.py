@@ -1,4 +1,4 @@
-"""What the benchmarks of streaming run on: a bundle of a demo model, trained or with random weights, and a film."""
+"""The inputs of the streaming benchmarks: a bundle of a demo model, trained or with random weights, and a film."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""The Token Turing Machine against the good transformer combiner: one streaming step, whole clips, the whole model.
+"""The Token Turing Machine against the transformer combiner: one streaming step, whole clips, the whole model.
 
     mirasol bench combiner [--json FILE] [--rounds 5] [--quick]
 
-The transformer is the one of the model: cached keys and values, exact mask, m queries in the last layer.
+The transformer is the model's: cached keys and values, exact mask, m queries in the last layer.
 
 Step: a combiner of the paper's size (8 layers of 1024, n = 256, m = 32; S 4) takes one chunk. The transformer's ring
-holds `max_chunks` chunks and a step attends to all of it, so that a step costs the same at any t: what its cost grows
-with is how much it may remember. So for each t it has the ring that just holds t chunks: the cheapest
-transformer that has forgotten nothing. The ring is copied by every step (states are values, not places); `copy` is the
-part of that. TTM's state has one size, and what a step costs after 1,000 chunks is compared with after 10.
+holds `max_chunks` chunks and a step attends to all of it, so a step costs the same at any t; its cost grows
+with the size of the ring. So for each t the ring holds exactly t chunks: the cheapest transformer that has
+forgotten nothing. Every step copies the ring (states are values); `copy` is the share of that.
+TTM's state has one size; the cost of a step after 1,000 chunks is compared with that after 10.
 Clip: forward and backward of the combiner alone over T chunks, at a quarter of the width, of n and of TTM's memory and
 half the layers. Model: forward and backward of a whole model of base's proportions (widths and tokens an eighth,
-layers a quarter), 16 chunks; memory is what tensors hold at the worst moment, optimiser not counted. The paper says for
-this -30 % memory and -18 % time.
+layers a quarter), 16 chunks; memory is the peak of the tensors without the optimiser. The paper states
+-30 % memory and -18 % time.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def combiner(config: ModelConfig, name: str, features: int, max_chunks: int) -> 
 
 
 def steps(config: ModelConfig, features: int, rings: list[int]) -> dict[str, Callable[[], None]]:
-    """What is timed of streaming: TTM early and late, the transformer with each ring, and the copy of the largest."""
+    """The timed parts of streaming: TTM early and late, the transformer with each ring, and the copy of the largest."""
     draws = torch.Generator().manual_seed(0)
     u = torch.randn(1, 1, features, config.combiner_sizes.width, generator=draws)
     valid = torch.ones(1, 1, features, dtype=torch.bool)
@@ -96,7 +96,7 @@ def steps(config: ModelConfig, features: int, rings: list[int]) -> dict[str, Cal
 
 
 def copy_ring(keys_values: torch.Tensor) -> None:
-    """What a step does with a ring besides looking at it."""
+    """The copy of the ring in a step, without its attention."""
     layers = range(keys_values.shape[1])
     torch.stack([torch.cat([keys_values[:, i, :, 1:], keys_values[:, i, :, :1]], dim=2) for i in layers], dim=1)
 
@@ -189,7 +189,7 @@ def measure_clips(rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def measure_model(rounds: int, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A train step of the whole model, TTM over transformer, beside the paper's figures."""
+    """A train step of the whole model, TTM over transformer, and the paper's figures."""
     models = {name: whole_model(name, quick) for name in ("transformer", "ttm")}
     batch = random_batch(models["ttm"].config, clips=1, chunks=4 if quick else 16, texts=1, length=32)
     works = {name: partial(train, model, batch) for name, model in models.items()}

@@ -1,8 +1,8 @@
-"""What every benchmark shares: two things timed in turn, ratios with their interval, peak memory, one JSON file.
+"""Shared by all benchmarks: two things timed in turn, ratios with their interval, peak memory, one JSON file.
 
     {name, commit, machine, ratios: {claim: {value, ci95, rounds}}, figures}
 
-Needs torch and mirasol.core, nothing else, so that a bare checkout can run it with ``PYTHONPATH=src``.
+Needs only torch and mirasol.core, so that a bare checkout can run it with ``PYTHONPATH=src``.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def arguments(doc: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
 
 
 def cpu_seconds(work: Work) -> float:
-    """Processor seconds of one call on one thread: what else runs on the machine disturbs it less than the clock."""
+    """Processor seconds of one call on one thread: other programs disturb them less than elapsed time."""
     begun = time.process_time()
     work()
     return time.process_time() - begun
 
 
 def cuda_seconds(work: Work) -> float:
-    """Seconds until the GPU has done what one call asks of it."""
+    """Seconds until the GPU has finished the work of one call."""
     torch.cuda.synchronize()
     begun = time.perf_counter()
     work()
@@ -97,7 +97,7 @@ def exact(value: float) -> dict[str, Any]:
 
 
 def peak_mib(work: Work, device: str = "cpu") -> float:
-    """MiB of tensors that ``work`` holds at its worst, beyond what stood before: counted, not sampled.
+    """Peak MiB of tensors in ``work``, beyond those that existed before: counted, not sampled.
 
     On a CPU from torch's profiler, which writes down every allocation; on CUDA from torch's allocator.
     """
@@ -121,7 +121,7 @@ def peak_mib(work: Work, device: str = "cpu") -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine of the figures."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

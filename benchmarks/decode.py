@@ -4,9 +4,9 @@
 
 Clips are 256 frames of 224 px in chunks of 8, of made-up film (`film.py`). `random_chunk` is processor time for the
 frames of one chunk of one clip, both drawn: from the shard through its index, with JSON and hash checked, against a
-file of the same frames and encoder settings but for the key frames, opened, sought in and decoded up to the end of the
-chunk. Both give an array of the same shape. `frames_decoded_per_wanted` counts the packets that the shard's decoder is
-given.
+file of the same frames and encoder settings except the key frames, opened, sought and decoded up to the end of the
+chunk. Both give an array of the same shape. `frames_decoded_per_wanted` counts the packets that the shard's decoder
+gets.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def from_shards(shards: ShardDataset, draws: Draws) -> None:
 
 
 class Counting:
-    """Stands before FFmpeg's decoder and counts the packets that it is given."""
+    """Counts the packets on their way to FFmpeg's decoder."""
 
     packets = 0
 

@@ -1,12 +1,12 @@
-"""What many media files cost DVC: kept in data/ as files, packed into tars, or behind a link with a listing.
+"""The cost of many media files for DVC: kept in data/ as files, packed into tars, or behind a link with a listing.
 
     mirasol bench dvc_layout [--json FILE] [--rounds 3] [--files 10000] [--kib 4] [--quick]
 
-Each layout has a scratch DVC repository of its own in the temporary folder. `add` is the first `dvc add data`, `status`
-is timed right after it (warm: DVC remembers what it has hashed) and with DVC's memory of hashes deleted (cold: as on a
-new machine), `change` is one medium that was changed, with what it takes to give it a version. What `mirasol data
-import` does once for the layout (tars written, files hashed) counts as `prepare`. The clock is compared: DVC waits for
-the disk as much as it computes.
+Each layout has a separate scratch DVC repository in the temporary folder. `add` is the first `dvc add data`. `status`
+is timed right after it (warm: DVC remembers its hashes) and with DVC's memory of hashes deleted (cold: as on a new
+machine). `change` changes one medium and versions it. The work that `mirasol data import` does once for the layout
+(writing tars, hashing files) counts as `prepare`. Elapsed time is compared: DVC waits for the disk as much as it
+computes.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Layout:
         subprocess.run(command, cwd=self.root, check=True, capture_output=True, env=self.environment)
 
     def forget(self) -> None:
-        """Delete what DVC remembers of the hashes of files."""
+        """Delete DVC's memory of the hashes of files."""
         shutil.rmtree(self.root / "site", ignore_errors=True)
         shutil.rmtree(self.root / ".dvc/tmp", ignore_errors=True)
 
     def prepare(self) -> None:
-        """What the import does: copies of all media."""
+        """The work of the import: copies of all media."""
         (self.data / "media").mkdir(exist_ok=True)
         for path in self.media.iterdir():
             shutil.copy2(path, self.data / "media" / path.name)

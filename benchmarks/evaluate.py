@@ -2,21 +2,21 @@
 
     mirasol bench evaluate [--json FILE] [--rounds 5] [--quick] [--run]
 
-A model of the demo's sizes with weights from a seed gets a batch of 32 clips of noise with ten questions each. Its
-weights are such that about half of the answers end at once and a third never. With ``--run`` the finetuned model of
-this project's last run gets the first clips of its test split instead, whose answers take two or three tokens. One
+A model of the demo's sizes with weights from a seed gets a batch of 32 clips of noise with ten questions each. With
+its weights about half of the answers end at once and a third never. With ``--run`` the finetuned model of
+this project's last run gets the first clips of its test split instead, with answers of two or three tokens. One
 thread.
 
-`evaluation_speed`: all questions under four conditions of `mirasol evaluate` (full, muted, blanked, swapped; chunks in
-another order have nothing to share). The plain loop encodes one clip at a time (once for each condition, not for each
+`evaluation_speed`: all questions under four conditions of `mirasol evaluate` (unchanged, muted, blanked, swapped;
+shuffled chunks share no work). The plain loop encodes one clip at a time (once for each condition, not for each
 question) and runs the text decoder over the whole text again for each new token of each question, one question at a
-time, until the text has ended. Ours is `conditions`, which does not encode again what a condition leaves alone, and
-`search` over the batch. The answers must be the same, token by token, or this is an error. Beside it: the same for the
-untouched clips alone; the loop that has batches but no cache (all questions of all clips at once, until the last has
-ended); and the text decoder's part, the latents given.
+time, until the text has ended. Ours is `conditions`, which encodes again only the changed part, and `search` over
+the batch. The answers must be the same, token by token, or this is an error. Also printed: the same for the
+unchanged clips alone; the loop that has batches but no cache (all questions of all clips at once, until the last has
+ended); and the text decoder's part, given the latents.
 `closed_set_speed`: answers scored per second. The plain loop runs the decoder over prompt and answer for each
-answer, one at a time, and for some of the questions, since it takes long; ours is `score` over the batch. Between them
-stands one forward per question with all its answers as a batch. The latents are given to all three. The scores must
+answer, one at a time, and for some of the questions, since it takes long; ours is `score` over the batch. A third
+way is one forward per question with all its answers as a batch. All three get the latents. The scores must
 agree to 1e-4.
 """
 
@@ -33,7 +33,9 @@ from common import arguments, in_turn, median_ms, ratio, report, rounded, spread
 from inputs import random_batch
 from torch import Tensor
 
-from mirasol.evaluation.generate import CLIPS, blanked, conditions, muted, prompts_of
+from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import under
+from mirasol.evaluation.generate import CLIPS, conditions, prompts_of
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
 from mirasol.model.config import ModelSpec
@@ -148,19 +150,19 @@ def uncached_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Ten
 
 
 def our_texts(model: Mirasol, encoded: Encoded, prompts: Tensor, lengths: Tensor, beam: int = 1) -> Tensor:
-    """What `answer` does with what is encoded."""
+    """The text part of `answer`, given the encoded clips."""
     return search(model.text, Questions(encoded.h, encoded.present, prompts, lengths), Decoding(LONGEST, beam)).tokens
 
 
 @torch.inference_mode()
 def our_answers(model: Mirasol, batch: Batch, prompts: Tensor, lengths: Tensor, beam: int = 1) -> Tensor:
-    """What `answer` does with a batch."""
+    """The work of `answer` on a batch."""
     return our_texts(model, model.encode(batch), prompts, lengths, beam)
 
 
 @torch.inference_mode()
 def evaluated(model: Mirasol, batch: Batch, swapped: Batch, prompts: Tensor, lengths: Tensor) -> Tensor:
-    """What `mirasol evaluate` does with a batch under the first four conditions."""
+    """The work of `mirasol evaluate` on a batch under the first four conditions."""
     four = islice(conditions(model, batch, swapped), 4)
     return torch.stack([our_texts(model, e, prompts, lengths) for _, e in four])
 
@@ -187,7 +189,7 @@ def plain_scores(
 
 @torch.inference_mode()
 def our_scores(model: Mirasol, encoded: Encoded, prompts: Tensor, lengths: Tensor, answers: list[list[int]]) -> Tensor:
-    """What `score_answers` does with a batch."""
+    """The work of `score_answers` on a batch."""
     return score(model.text, Questions(encoded.h, encoded.present, prompts, lengths), [answers])
 
 
@@ -201,7 +203,7 @@ def same(what: str, found: Tensor, expected: Tensor, tolerance: float = 0.0) -> 
 def measure_answers(questions: Case, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The claim about generation, and the table behind it."""
     model, batch, swapped, prompts, lengths = questions
-    others = [muted(batch), blanked(batch), swapped]
+    others = [under(Condition.muted, batch), under(Condition.blanked, batch), swapped]
     alone = encoded_alone(model, batch)
     with torch.inference_mode():
         together = model.encode(batch)

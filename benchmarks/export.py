@@ -3,15 +3,15 @@
     mirasol bench export [--json FILE] [--rounds 7] [--quick] [--all-clips] [--steps 1000]
 
 `parity_1000`: for every combiner, a demo model with random weights; its onnxruntime session and torch's steps take the
-same 1,000 chunks of noise, a part of them without sound or picture, each side going on from its own states. The value
+same 1,000 chunks of noise, a part of them without sound or picture, each side continuing from its own states. The value
 is the largest relative difference of x, h and states, over all combiners and steps. `parity_1000_COMBINER`: of one.
 The figures show it over the first and the last 100 steps: whether the states drift.
 `ort_vs_eager`: processor time of a chunk (both steps) in torch's eager mode over that in a session, one thread each, in
 turn. `ort_ttm_flat`: a chunk of the session of the Token Turing Machine after 1,000 chunks over one after 10, in turn.
-`bound_vs_run`: plain calls, which are given all states and return them, over buffers that swap.
+`bound_vs_run`: plain calls, which take and return all states, over buffers that swap.
 `answers_equal`, with ``--all-clips``: of the project's own bundle (build/bundle, build/finetune, build/shards), the
-share of greedy answers over every clip of the scored split, as it is, muted and blanked, that are torch's, whole clip
-at once.
+share of greedy answers over every clip of the scored split, unchanged, muted and blanked, that equal torch's over
+the whole clip.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def noise(count: int) -> list[Inputs]:
 
 
 class Eager:
-    """The same stream in torch's eager mode: what a session is compared with."""
+    """The same stream in torch's eager mode, for comparison with a session."""
 
     def __init__(self, model: Mirasol) -> None:
         graphs = {graph.name: graph for graph in step_graphs(model)}

@@ -1,10 +1,10 @@
-"""The export of a large preset with random weights: what its bundle takes of the disk, of memory and of time.
+"""The export of a large preset with random weights: disk, memory and time of its bundle.
 
     mirasol bench large [--preset base] [--layers N] [--folder DIR] [--json FILE] [--quick]
 
 The whole of `export_bundle`: the graphs of both opsets, torch's golden outputs, and their replay through onnxruntime.
-Memory is what the process itself holds (`RssAnon`, sampled); weights that are mapped from files can be dropped by the
-system at any time and count as resident only. Needs Linux.
+Memory is that of the process itself (`RssAnon`, sampled); the system can drop weights mapped from files at any time,
+so they count as resident only. Needs Linux.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Loading: decoding clips against PyAV alone and against the usual RGB loop, and what the loader costs beside it.
+"""Loading: decoding clips against PyAV alone and against the usual RGB loop, and the cost of the loader.
 
     mirasol bench load [--json FILE] [--rounds 5] [--quick]
 
-CPU time of one thread, so that what else runs on the machine disturbs it less. `load_vs_decode` and `load_vs_rgb24` are
-rates over the same clips (224 px, 128 frames, sound): batches as a GPU is fed them, without the cache, against PyAV
-decoding the same bytes of picture and sound and dropping them, and against PyAV to rgb24 arrays. The loader's time has
-everything in it: reading the tar, hashes, JSON, H.264, FLAC, texts, collation; it ends at YUV frames and 16-bit sound,
-of which the model makes log-mel. `load_vs_decode_logmel` is the same with log-mel made by the loader, as for a CPU.
+CPU time of one thread, which other programs disturb less. `load_vs_decode` and `load_vs_rgb24` are
+rates over the same clips (224 px, 128 frames, sound): batches for a GPU, without the cache, against PyAV
+decoding the same bytes of picture and sound and dropping them, and against PyAV to rgb24 arrays. The loader's time is
+all of it: reading the tar, hashes, JSON, H.264, FLAC, texts, collation; it ends at YUV frames and 16-bit sound,
+from which the model makes log-mel. `load_vs_decode_logmel` is the same with log-mel by the loader, as for a CPU.
 `loader_overhead` is a batch of the demo from the cache, texts and collation included, against a training step of it.
 `resume_cold` is the time to the first batch at 90 % of an epoch against that at its start, from opening the shards on,
-without the cache; at least 100 rounds, for they are short.
+without the cache; at least 100 rounds, since they are short.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def files_of(shards: ShardDataset) -> list[tuple[bytes, bytes]]:
 
 
 def decode_only(files: list[tuple[bytes, bytes]]) -> None:
-    """Picture and sound to FFmpeg's frames, which nobody looks at."""
+    """Picture and sound to FFmpeg's frames, which are dropped."""
     for data in itertools.chain.from_iterable(files):
         with av.open(io.BytesIO(data)) as container:
             stream = container.streams[0]

@@ -3,11 +3,11 @@
     pip install --no-deps --target DIR mirasol-pytorch beartype einops x-transformers==1.25.10
     PYTHONPATH=DIR mirasol bench peer [--json FILE] [--rounds 7] [--quick]
 
-Where it cannot be imported this says so and is done. Newer x-transformers do not construct it. Widths, depths, patches,
-frames and text length are the same, and both predict every token of the text; what else it can choose is at its
+If it is not installed, the benchmark says so and ends. Newer x-transformers do not build it. Widths, depths, patches,
+frames and text length are the same, and both predict every token of the text; its other options have their
 defaults. Its encoders for video and audio have as many layers as our shared ViT; ours has as many again for audio
-alone, and what it holds in the linear maps that predict and reconstruct, ours holds in the reconstruction transformer,
-so that parameters are equal. Its video arrives as RGB floats, ours as the bytes of the decoder. Its audio axes fit
+alone. It has linear maps that predict and reconstruct, ours has the reconstruction transformer; the parameters are
+equal. Its video arrives as RGB floats, ours as the bytes of the decoder. Its audio axes fit
 only where a chunk has as many audio columns as the clip has chunks: here 8.
 """
 

@@ -4,9 +4,9 @@
 
 Sources are made-up film of 1280x720 at 25 frames a second with stereo AAC (`film.py`); clips are 128 frames of 224 px
 in chunks of 8, with sound. `shards_vs_ffmpeg` is source frames per second of processor time: the `shards` stage from
-the manifest to the checked list with one worker, all its processes and their start included, against one `ffmpeg`
+the manifest to the checked list with one worker, including all its processes and their start, against one `ffmpeg`
 command a source that decodes, scales and crops in the same way (the pixels are equal), encodes with the same options
-and writes FLAC. `shards_two_processes` is the clock, two workers against one. `shards_remux` is a source that conforms,
+and writes FLAC. `shards_two_processes` is elapsed time, two workers against one. `shards_remux` is a conforming source,
 copied, against the original of the same clips, encoded, in processor time. `bytes_vs_jpeg` counts H.264 at the default
 of `shards.crf` against the same frames as JPEG of libjpeg's quality 90; PSNR is over all samples of 4:2:0, against the
 scaled source. With MIRASOL_SHARED the same is printed for real clips.
@@ -96,7 +96,7 @@ def clock_seconds(work: Work) -> float:
 
 
 def data_of(folder: Path, sources: Sequence[Path], spec: ClipSpec) -> Path:
-    """A data folder whose manifest asks for CLIPS clips of each source; the last source is of split val."""
+    """A data folder with CLIPS clips of each source in its manifest; the last source is of split val."""
     rows = []
     for path in sources:
         for number in range(CLIPS):
@@ -189,7 +189,7 @@ def pictures(source: Path, spec: ClipSpec) -> NDArray[np.uint8]:
 
 
 def write_conforming(source: Path, target: Path, spec: ClipSpec) -> Path:
-    """The pictures of a source as the stage would write them, beside the sound as the source has it."""
+    """The pictures of a source as the stage would write them, with the unchanged sound of the source."""
     whole = dataclasses.replace(spec, chunks=CLIPS * spec.chunks)
     data = pack_video(pictures(source, whole), whole, CRF)
     with av.open(io.BytesIO(data)) as small, av.open(str(source)) as film, av.open(str(target), "w") as out:
@@ -252,7 +252,7 @@ def pooled(clips: Sequence[dict[int, dict[str, float]]], crf: int) -> dict[str, 
 
 
 def encoder_in(data: bytes) -> str:
-    """What x264 says of itself in its stream."""
+    """The description of x264 in its stream."""
     found = re.search(rb"x264 - core \d+( r\d+)?", data)
     return found[0].decode() if found else "unknown"
 

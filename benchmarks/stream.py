@@ -1,19 +1,19 @@
-"""Streaming a bundle: how much faster than real time, how even, how its memory stands, and sixteen streams at once.
+"""Streaming a bundle: speed over real time, evenness, memory, and sixteen streams at once.
 
     mirasol bench stream [--json FILE] [--rounds 5] [--quick] [--bundle build/bundle] [--file FILE] [--chunks 10000]
 
 A 25 fps film of 640x360 with 44.1 kHz sound, made for this (or ``--file``), is opened, decoded and streamed as fast as
 it goes, with two threads. Without a bundle, or with ``--quick``: a demo model with random weights, at the same cost.
 
-`realtime`: seconds of film per second of the clock. What else runs on the machine counts against it;
-`realtime_cpu` is per second of processor time, of all threads, and knows nothing of other programs.
-`chunk_p99_p50`: of the processor time of a chunk, decoding and opening included; the clock's is in the figures, and is
-the same on a machine that does nothing else.
+`realtime`: seconds of film per second of elapsed time, which other programs lengthen;
+`realtime_cpu` is per second of processor time of all threads, without other programs.
+`chunk_p99_p50`: of the processor time of a chunk, including decoding and opening; that of elapsed time is in the
+figures, and equal on an idle machine.
 `resident_growth`: KiB of resident memory per 1,000 chunks, from chunk 200 on, decoding and answers included; the
 interval is of the mean growth between readings 100 chunks apart. No growth beyond noise: it contains 0.
 `streams_16`: chunks a second of 16 streams in 16 threads over one engine, over those of one stream, in turn by the
-clock: at most the number of cores. `streams_equal`: the share of the 16 whose answers and memory are, bit for bit,
-those of the same stream alone.
+clock: at most the number of cores. `streams_equal`: the share of the 16 with answers and memory equal, bit for
+bit, to those of the same stream alone.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
     mirasol bench train [--preset base] [--batch 4] [--frames 128] [--combiner transformer] [--json FILE]
 
-From a bare checkout, on any machine with torch >= 2.11 and nothing else of this project's packages:
+From a bare checkout, on any machine with torch >= 2.11; no other package is needed:
 
     PYTHONPATH=src python benchmarks/train.py --preset base --json train.json
 
-The model's work is counted exactly (mirasol.model.sizes.accounting: block-causal, three times the forward pass, nothing
-that is computed twice). bf16 autocast over fp32 weights, fused AdamW, gradient clipping; one batch that lies on the
-card, so that no loader is timed. Blocks are compiled one by one: equal ones share a kernel, which keeps the start at a
-minute or two. As many ViT blocks as memory asks for are computed again in the backward pass. On a CPU it runs the
+The model's work is counted exactly (mirasol.model.sizes.accounting: block-causal, three times the forward pass, no work
+counted twice). bf16 autocast over fp32 weights, fused AdamW, gradient clipping; one batch on the card, so
+that no loader is timed. Blocks are compiled one by one: equal ones share a kernel, which keeps the start at a
+minute or two. The backward pass recomputes as many ViT blocks as memory requires. On a CPU it runs the
 demo's model, uncompiled, in fp32.
 """
 
@@ -87,7 +87,7 @@ def _again(*tensors: torch.Tensor, function: Callable[..., torch.Tensor]) -> Any
 
 
 def train_step(model: Mirasol, optimizer: torch.optim.Optimizer, batch: Any, device: str, count: int = 1) -> None:
-    """As many steps, nothing of which waits for the device but what the model itself looks up."""
+    """That many steps; only the model's own look-ups wait for the device."""
     for _ in range(count):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             losses = model(batch)

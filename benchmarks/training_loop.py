@@ -1,10 +1,10 @@
-"""What training in Lightning, with curves and checks, costs beside a bare loop of the same steps.
+"""The cost of training in Lightning, with curves and checks, over a bare loop of the same steps.
 
     mirasol bench training_loop [--json FILE] [--rounds 5] [--steps 60] [--quick]
 
-The demo's model and one batch in memory; the two take turns in one process on one thread. CPU time is
-compared, not the clock: another process beside this one would spoil that. Steps are counted as
-the difference between a long and a short run, so that start, evaluation and checkpoint are left out.
+The demo's model and one batch in memory; the two take turns in one process on one thread. CPU time is compared,
+since another process would disturb elapsed time. The difference between a long and a short run gives the time of a
+step without start, evaluation and checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all tests share: which are skipped, and signals that work in a suite started by `nohup make test &`."""
+"""Shared by all tests: which tests are skipped, and signals in a suite that `nohup make test &` started."""
 
 from __future__ import annotations
 

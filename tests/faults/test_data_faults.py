@@ -1,4 +1,4 @@
-"""What can go wrong outside the program while shards are made: disks, kills, crashes."""
+"""Faults outside the program while shards are made: disks, kills, crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged shards met while training: told, listed, replaced as seed and number say, and too many of them an error."""
+"""Damaged shards in training: reported, listed, replaced by seed and number; too many of them are an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: each gets one status, whatever it does to the decoder, and the run goes on."""
+"""Untrusted files: each gets one status, even if it crashes the decoder, and the run continues."""
 
 from __future__ import annotations
 

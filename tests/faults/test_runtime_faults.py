@@ -1,4 +1,4 @@
-"""Whatever a stream or a bundle does: a defined result or a clear error, and never another stream's state."""
+"""Faulty streams and bundles: a defined result or a clear error, never another stream's state."""
 
 from __future__ import annotations
 

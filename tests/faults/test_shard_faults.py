@@ -1,4 +1,4 @@
-"""What can go wrong with shards: kills at any moment, damaged and hostile tars, two runs at once, odd names."""
+"""Faults of shards: kills at any moment, damaged and hostile tars, two runs at once, odd names."""
 
 from __future__ import annotations
 

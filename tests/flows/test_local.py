@@ -1,4 +1,4 @@
-"""The flows from the command line: on a server of their own, and on one that is named."""
+"""The flows from the command line: on their own server, and on a given one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model computes today what it computed when the golden tensors were made (make_model.py beside this file)."""
+"""The model computes the stored golden tensors (make_model.py in this folder writes them)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-mel on a GPU is the loader's, and training there takes waveforms."""
+"""Log-mel on a GPU equals the log-mel of the loader, and training takes waveforms."""
 
 from pathlib import Path
 

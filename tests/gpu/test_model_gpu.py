@@ -1,4 +1,4 @@
-"""The model gives on a GPU what it gives on the CPU."""
+"""The model gives equal results on a GPU and on the CPU."""
 
 import pytest
 import torch

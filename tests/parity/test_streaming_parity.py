@@ -1,4 +1,4 @@
-"""Step by step equals all at once, and a stream's memory is what the whole clip's window is."""
+"""Step by step equals all at once, and a stream's memory equals the window of the whole clip."""
 
 from __future__ import annotations
 

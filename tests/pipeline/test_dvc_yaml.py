@@ -1,4 +1,4 @@
-"""The project's dvc.yaml names what decides each stage's bytes: its parameters and its code."""
+"""The project's dvc.yaml names everything that decides a stage's bytes: its parameters and its code."""
 
 from __future__ import annotations
 

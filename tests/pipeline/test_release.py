@@ -1,4 +1,4 @@
-"""A release: only what is committed, up to date and no worse, and whole or not at all."""
+"""A release: only committed, current results that are no worse; whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small media files whose content is known: frame number i is grey of a known brightness, sound a known wave."""
+"""Small media files of known content: frame i is grey of a known brightness, sound a known wave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of the model once more, slowly, one head and one token at a time: what the fast ones are compared with."""
+"""Slow reference versions of parts of the model: one head and one token at a time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A small project under git and DVC with the shape of the real one: three stages in a row, params, metrics.
 
-Its stages are one script that can be told, by files in `runs/`, to fail, to crash or to hang.
+Its stages are one script; files in `runs/` make it fail, crash or hang.
 """
 
 from __future__ import annotations

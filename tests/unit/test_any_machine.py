@@ -1,4 +1,4 @@
-"""The suite passes wherever it is started: what its children inherit, and the script that tries other machines."""
+"""The suite passes on any machine: inherited signals, and the script that simulates other machines."""
 
 from __future__ import annotations
 

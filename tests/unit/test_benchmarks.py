@@ -1,4 +1,4 @@
-"""The benchmarks run, write what they promise, and the one for a GPU needs nothing but torch."""
+"""The benchmarks run and write their figures, and the one for a GPU needs only torch."""
 
 from __future__ import annotations
 

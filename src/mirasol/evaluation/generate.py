@@ -22,8 +22,7 @@ from torch import Tensor
 
 from mirasol.core.errors import MirasolError, listing
 from mirasol.data.conditions import Condition
-from mirasol.data.loading.augment import draws_of
-from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
+from mirasol.data.loading.augment import draws_of, under
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.checks import check_clips
 from mirasol.model.closed_set import score
@@ -38,18 +37,6 @@ CLIPS = ("video", "audio", "video_present", "audio_present")  # what a batch hol
 SHUFFLE = 0x5348  # stream of random draws
 
 Scores = NDArray[np.float64]
-
-
-def muted(batch: Batch) -> Batch:
-    """Digital silence instead of every sound, which still counts as present: recorded, and silent."""
-    return dataclasses.replace(batch, audio=torch.full_like(batch.audio, SILENCE))
-
-
-def blanked(batch: Batch) -> Batch:
-    """Black frames instead of every picture, which still counts as present."""
-    video = torch.full_like(batch.video, BLACK_UV)
-    video[..., : batch.video.shape[-1], :] = BLACK_Y
-    return dataclasses.replace(batch, video=video)
 
 
 def shuffled(batch: Batch, seed: int) -> Batch:
@@ -151,8 +138,11 @@ def conditions(
     yield Condition.unchanged, model.join(video, audio, batch)
     # silence and black are alike in all clips: one clip is enough
     one = dataclasses.replace(batch, **{name: getattr(batch, name)[:1] for name in CLIPS})
-    yield Condition.muted, model.join(video, model.audio_features(muted(one)).expand_as(audio), batch)
-    yield Condition.blanked, model.join(model.video_features(blanked(one)).expand_as(video), audio, batch)
+    yield Condition.muted, model.join(video, model.audio_features(under(Condition.muted, one)).expand_as(audio), batch)
+    yield (
+        Condition.blanked,
+        model.join(model.video_features(under(Condition.blanked, one)).expand_as(video), audio, batch),
+    )
     if swapped is None:
         yield Condition.swapped, model.join(video, audio, batch)
     else:

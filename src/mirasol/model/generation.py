@@ -60,7 +60,7 @@ def read_prompts(text: TextDecoder, asked: Questions) -> Prompted:
     if shortest < 1 or longest > width:
         raise ValueError(f"prompt lengths {shortest} to {longest}, expected 1 to {width}")
     if longest >= text.max_text:
-        raise ValueError(f"a prompt of {longest} tokens leaves no room in the text cache of {text.max_text} tokens")
+        raise ValueError(f"a prompt of {longest} tokens fills the text cache of {text.max_text} tokens")
     memory = text.memory_of(asked.h, asked.present)
     ends = torch.arange(prompts.shape[1], device=prompts.device) * width + lengths - 1
     last, past = text(prompts, memory, picked=ends)

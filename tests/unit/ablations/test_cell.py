@@ -1,4 +1,4 @@
-"""A cell: trained, marked as greedy generation would mark it, chunks shuffled together, labels dealt out anew."""
+"""A cell: trained, marked like greedy generation, chunks shuffled together, labels dealt out again."""
 
 from __future__ import annotations
 

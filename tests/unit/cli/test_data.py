@@ -1,4 +1,4 @@
-"""`mirasol data check` and `look` on the command line: what they print and how they end."""
+"""`mirasol data check` and `look` on the command line: their output and exit status."""
 
 from __future__ import annotations
 

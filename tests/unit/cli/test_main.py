@@ -1,4 +1,4 @@
-"""The command line: its commands and options, how it fails, what it prints."""
+"""The command line: its commands and options, its failures, its output."""
 
 from __future__ import annotations
 

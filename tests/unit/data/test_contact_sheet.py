@@ -1,4 +1,4 @@
-"""Contact sheets: every clip with its state, pages, and training samples with what chance made of them."""
+"""Contact sheets: every clip with its state, pages, and augmented training samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest: what is written is read back, and every mistake is told with its line."""
+"""The manifest survives writing and reading, and every mistake is reported with its line."""
 
 from __future__ import annotations
 

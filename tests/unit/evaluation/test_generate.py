@@ -7,24 +7,25 @@ import pytest
 import torch
 
 from mirasol.data.conditions import Condition
+from mirasol.data.loading.augment import under
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
-from mirasol.evaluation.generate import answer, answer_all, blanked, muted, prompts_of, shuffled
+from mirasol.evaluation.generate import answer, answer_all, prompts_of, shuffled
 from mirasol.model.batch import Batch
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import ANSWER, BOS, PAD, Tokenizer
 from mirasol.training.weights import load_model
 
 
-def batch_of(project: Path, condition: str = "none", size: int = 5) -> Batch:
+def batch_of(project: Path, condition: str = "unchanged", size: int = 5) -> Batch:
     words = Tokenizer.load(project / "build/tokenizer/tokenizer.json")
     shard_set = ShardDataset(project / "build/shards", "test")
     return next(iter(eval_loader(shard_set, words, tasks=("qa",), batch_size=size, condition=condition)))
 
 
-@pytest.mark.parametrize(("condition", "change"), [("muted", muted), ("blanked", blanked)])
-def test_conditions_are_those_of_the_loader(made_project: Path, condition: str, change) -> None:
-    changed, loaded = change(batch_of(made_project)), batch_of(made_project, condition)
+@pytest.mark.parametrize("condition", [Condition.muted, Condition.blanked])
+def test_conditions_are_those_of_the_loader(made_project: Path, condition: Condition) -> None:
+    changed, loaded = under(condition, batch_of(made_project)), batch_of(made_project, condition)
     for name in ("video", "audio", "video_present", "audio_present"):
         assert torch.equal(getattr(changed, name), getattr(loaded, name)), name
 
@@ -54,7 +55,12 @@ def test_all_conditions_are_answered_as_each_by_itself(made_project: Path, beam:
     words = Tokenizer.load(made_project / "build/tokenizer/tokenizer.json")
     batch, swapped = batch_of(made_project), batch_of(made_project, "swapped")
     found = answer_all(model, batch, swapped, words, EvaluateSpec(max_answer=6, beam=beam, seed=3))
-    changed = {"unchanged": batch, "muted": muted(batch), "blanked": blanked(batch), "swapped": swapped}
+    changed = {
+        "unchanged": batch,
+        "muted": under(Condition.muted, batch),
+        "blanked": under(Condition.blanked, batch),
+        "swapped": swapped,
+    }
     changed["shuffled"] = shuffled(batch, 3)
     assert list(changed) == list(Condition)
     for condition, clips in changed.items():

@@ -144,7 +144,10 @@ def test_the_command_writes_lines_that_score_the_same(
     (project / "params.yaml").write_text(params.read_text())
     none = Path("none")
     commands.evaluate("generic", "test", Path("build/finetune"), Path("data"), Path("runs/a"), none)
-    commands.score("generic", Path("runs/a/predictions.jsonl"), None, None, "test", none, False, Path("runs/b"))
+    commands.score(
+        benchmark="generic", predictions=Path("runs/a/predictions.jsonl"), annotations=None, data=None, split="test",
+        out=Path("runs/b"), missing_wrong=False, wordnet=none, as_json=False,
+    )  # fmt: skip
     for name in ("predictions.jsonl", "scores.json"):
         assert Path("runs/a", name).read_bytes() == Path("runs/b", name).read_bytes()
     commands.compare([Path("runs/a/predictions.jsonl"), Path("runs/b/predictions.jsonl")], 1, None)

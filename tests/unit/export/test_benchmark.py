@@ -1,4 +1,4 @@
-"""The benchmark measures what it says."""
+"""The benchmark measures the stream that it names."""
 
 from __future__ import annotations
 

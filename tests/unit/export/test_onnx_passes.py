@@ -1,4 +1,4 @@
-"""Rewritten graphs compute what they computed before, and every engine takes them."""
+"""Rewritten graphs compute equal outputs, and every engine accepts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What parity refuses."""
+"""Differences that parity refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower precision: the same edges, fewer bytes, and only what answers as well."""
+"""Lower precisions: the same edges, fewer bytes, kept only if they answer as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the model looked: shares that sum to 1, nothing on what is missing, and the weights that the pass used."""
+"""Attribution: shares that sum to 1, zero on missing content, and the weights of the forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not fit is refused with what was given and what was expected; `python -O` changes nothing about it."""
+"""Input that does not fit is refused with both values, with `python -O` too."""
 
 from __future__ import annotations
 

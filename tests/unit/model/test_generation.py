@@ -1,4 +1,4 @@
-"""Cached decoding equals what the whole forward pass gives, greedily and with a beam."""
+"""Cached decoding equals the whole forward pass, greedy and with a beam."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_what_nobody_wants_is_not_answered(monkeypatch):
 def test_what_cannot_be_answered_is_refused():
     model = tiny_model()
     h, present = torch.zeros(1, 2, 3, 24), torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="a prompt of 12 tokens leaves no room in the text cache of 12 tokens"):
+    with pytest.raises(ValueError, match="a prompt of 12 tokens fills the text cache of 12 tokens"):
         model.generate(h, present, torch.ones(1, 1, 12, dtype=torch.int64), torch.tensor([[12]]), 6)
     with pytest.raises(ValueError, match="prompt lengths 0 to 0, expected 1 to 4"):
         model.generate(h, present, torch.ones(1, 1, 4, dtype=torch.int64), torch.tensor([[0]]), 2)

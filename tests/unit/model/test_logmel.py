@@ -1,4 +1,4 @@
-"""Log-mel on the device: the numbers of the loader's features, whatever the rate, chunk and level."""
+"""Log-mel on the device equals the loader's features, at any rate, chunk and level."""
 
 from __future__ import annotations
 

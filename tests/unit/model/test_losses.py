@@ -1,4 +1,4 @@
-"""The losses against what they are defined to be."""
+"""The losses equal their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole model: what it may know, what it must ignore, and what it refuses."""
+"""The whole model: causality, missing content, and refused input."""
 
 from __future__ import annotations
 

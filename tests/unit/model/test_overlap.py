@@ -1,4 +1,4 @@
-"""Chunks that overlap: what they see, and what they must not."""
+"""Overlapping chunks: the frames that they see, and those that they must not see."""
 
 from __future__ import annotations
 

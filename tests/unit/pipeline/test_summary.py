@@ -1,4 +1,4 @@
-"""A run told in tables and lines."""
+"""The summary of a run in tables and lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backends: buffers that swap give what plain calls give, and what is not there is said clearly."""
+"""Backends: swapped buffers equal plain calls, and a missing backend is a clear error."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`pip install '.[runtime]'` brings no torch, and what it brings answers a file.
+"""`pip install mirasol[runtime]` installs no torch, and its packages answer a file.
 
-The fast form follows what the packages ask for and imports nothing else; the slow one has pip do it.
+The fast test imports only the packages' requirements; the slow one runs pip.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bundle is read only if it is exactly what was exported."""
+"""The runtime reads a bundle only if it equals the export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine loads what the contract says and nothing else."""
+"""An engine loads exactly the files of the contract."""
 
 from __future__ import annotations
 

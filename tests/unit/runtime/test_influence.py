@@ -1,4 +1,4 @@
-"""What an answer rests on: zero where nothing is read, something where the text model looks."""
+"""Influence of chunks on an answer: zero for unread chunks, positive for chunks that the text model reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live stream: when it asks, how it keeps pace, what it shows."""
+"""A live stream: when it asks, how it keeps pace, its output."""
 
 from __future__ import annotations
 

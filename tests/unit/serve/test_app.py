@@ -1,4 +1,4 @@
-"""The service's ordinary work: the same answers as the runtime's, and what it tells about itself."""
+"""The service in normal use: the runtime's answers, health and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call the service, from where."""
+"""Which clients may call the service, and from which addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the rows of a published set to a data folder: splits, media names, what is missing, and the summary."""
+"""From the rows of a published set to a data folder: splits, media names, missing files, and the summary."""
 
 from __future__ import annotations
 

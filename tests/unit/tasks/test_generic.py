@@ -1,4 +1,4 @@
-"""Importing your own videos: defaults, splits by group, and every mistake told with its line."""
+"""Importing your own videos: defaults, splits by group, and every mistake with its line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each benchmark's protocol on predictions whose score is known by construction, on small made files and real ones."""
+"""Each benchmark's protocol on predictions of known score, on small made files and real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of predictions: what is refused, with counts and examples, and that scores do not depend on their order."""
+"""Files of predictions: refusals with counts and examples, and scores that do not depend on order."""
 
 from __future__ import annotations
 

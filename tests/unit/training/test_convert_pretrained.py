@@ -1,4 +1,4 @@
-"""Open weights from files: what is read, what is refused, what is written, and how a phase starts from it."""
+"""Open weights from files: read, refused and written tensors, and a phase that starts from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each phase trains what the paper trains and leaves the rest bit for bit."""
+"""Each phase trains the paper's parts and leaves the others equal to the bit."""
 
 from __future__ import annotations
 

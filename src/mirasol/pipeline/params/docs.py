@@ -10,10 +10,9 @@ HEAD = f"""# Parameters
 
 <!-- Written by `mirasol params docs` from the schema. Do not edit: change the dataclasses named below. -->
 
-Everything that shapes a result stands in `params.yaml` (or a file of `recipes/`). Every key must be stated: a missing
+Everything that shapes a result is in `params.yaml` (or a file of `recipes/`). Every key must be stated: a missing
 key, an unknown one and a value out of bounds are errors, all reported at once by `mirasol params check`, which also
-shows the resolved file. The column "default" is its suggestion for a missing key; the built-in world's own values are
-in `params.yaml`.
+shows the resolved file. Each entry shows the suggested value of a missing key, and the allowed values in parentheses.
 
 The phases share the section `{SHARED}`: a phase takes from it every key that it does not state itself. Each phase
 states {", ".join(f"`{key}`" for key in OWN)}, so that `dvc exp run -S finetune.lr=1e-4` works; a shared key is
@@ -31,18 +30,25 @@ def render() -> str:
         names_of.setdefault(section.kind, []).append(name)
     for kind, names in names_of.items():
         parts.append("## " + ", ".join(f"`{name}`" for name in names) + "\n")
-        parts.append("\n".join(f"- `{name}`: {known[name].doc}" for name in names) + "\n")
-        parts.append(f"Defined by `{kind.__module__}.{kind.__qualname__}`.\n")
-        rows = ["| key | allowed | default | meaning |", "| --- | --- | --- | --- |"]
-        for key in known[names[-1]].keys.values():
-            rows.append(f"| `{key.name}` | {key.allowed()} | `{key.default}` | {key.doc.replace('|', chr(92) + '|')} |")
-        parts.append("\n".join(rows) + "\n")
+        about = [known[name].doc if len(names) == 1 else f"`{name}`: {known[name].doc}" for name in names]
+        parts.append(f"{'; '.join(about)} (`{kind.__module__}.{kind.__qualname__}`).\n")
+        shown = known[names[-1]].keys.values()
+        parts.append("\n".join(f"- `{key.name}: {key.default}` ({_range(key)}): {key.doc}" for key in shown) + "\n")
     parts.append("## Checks across keys\n")
     rules: dict[str, list[str]] = {}
     for check in CHECKS:
         rules.setdefault(check.rule, []).append(f"`{check.paths[0]}`")
     parts.append("\n".join(f"- {', '.join(paths)}: {rule}" for rule, paths in rules.items()) + "\n")
     return "\n".join(parts)
+
+
+def _range(key: Key) -> str:
+    """The allowed values in few words: `1..4096`, `(0, 240]`, `rate|spread`."""
+    if key.choices is not None:
+        return "|".join(map(str, key.choices))
+    low = f"({key.gt:g}" if key.gt is not None else f"[{key.ge:g}" if key.ge is not None else "("
+    high = f"{key.lt:g})" if key.lt is not None else f"{key.le:g}]" if key.le is not None else ")"
+    return f"{TYPES.get(key.kind, 'mapping')} {low},{high}" if low + high != "()" else TYPES.get(key.kind, "mapping")
 
 
 def json_schema() -> dict[str, Any]:

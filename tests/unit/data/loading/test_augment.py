@@ -1,4 +1,4 @@
-"""Augmentation: each kind does what it says, nothing where it is off, and follows from seed and number alone."""
+"""Augmentation: each kind changes only its part, is off by default, and follows from seed and number alone."""
 
 from __future__ import annotations
 

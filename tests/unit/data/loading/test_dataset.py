@@ -1,4 +1,4 @@
-"""Reading shards: the right clip, with and without the cache, and damage told with tar and clip."""
+"""Reading shards: the right clip, with and without the cache, and damage reported with tar and clip."""
 
 from __future__ import annotations
 

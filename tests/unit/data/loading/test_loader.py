@@ -1,4 +1,4 @@
-"""The loader: an order of seed and epoch alone, exact resume, what a batch holds, conditions of evaluation."""
+"""The loader: order by seed and epoch alone, exact resume, contents of a batch, conditions of evaluation."""
 
 from __future__ import annotations
 

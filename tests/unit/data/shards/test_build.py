@@ -1,4 +1,4 @@
-"""Building shards: what is in them, equal bytes, bad clips counted, nothing left behind after an error."""
+"""Building shards: their contents, equal bytes, bad clips counted, no files left after an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One chunk of a clip: exactly its frames, from any mp4 that shards hold, and errors for what is none."""
+"""One chunk of a clip: exactly its frames, from any mp4 of the shards, and errors for other files."""
 
 from __future__ import annotations
 

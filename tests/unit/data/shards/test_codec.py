@@ -1,4 +1,4 @@
-"""Clips at rest: closed GOPs of K frames, lossless sound, copies only of what conforms."""
+"""Encoded clips: closed GOPs of K frames, lossless sound, copies only of conforming sources."""
 
 from __future__ import annotations
 

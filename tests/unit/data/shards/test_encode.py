@@ -1,4 +1,4 @@
-"""Parts of shards: one pass over a source, only what is new is made, and what is kept is right or made again."""
+"""Parts of shards: one pass over a source, only new clips encoded, kept parts verified or made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who makes the clips: processes of this machine, and a real Dask cluster whose workers die."""
+"""Executors: processes of this machine, and a real Dask cluster with dying workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Media behind URLs: a real S3 server, local files, and what is refused."""
+"""Media behind URLs: a real S3 server, local files, and refused URLs."""
 
 from __future__ import annotations
 

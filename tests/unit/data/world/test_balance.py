@@ -1,8 +1,8 @@
 """No shortcut: words alone give chance, and one modality alone gives what families.json says.
 
-Guessers learn tables of counts on the training split and answer the test split. What they may know is the whole
-truth of one modality, cut into contexts: each context is a table. If an answer leaned on any of it, the table
-would beat the declared figure.
+Guessers learn tables of counts on the training split and answer the test split. They know the whole truth
+of one modality, cut into contexts, each with a table. If an answer depended on any context, its table would beat the
+declared figure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hard world: equal draws, answers that words do not tell, one chunk for each event, what families.json says."""
+"""The hard world: equal draws, answers hidden from text alone, one chunk per event, chances as declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said about a clip: forms of the texts, and the questions of each kind of clip."""
+"""The texts of a clip: their forms, and the questions of each kind of clip."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is left without the order of the chunks: ``shuffled`` of families.json, counted out; what would tell the order.
+"""Chance without the order of the chunks: ``shuffled`` of families.json by counting, and signs of the order.
 
-The events of a clip (flashes, sounds, the ring) lie in chunks of their own. Whoever knows them, and not their order,
-takes every order as equally likely; what that is worth is counted here over all orders and all clips that can be drawn.
+The events of a clip (flashes, sounds, the ring) lie in separate chunks. A guesser that knows them, but not their
+order, takes every order as equally likely; this counts its score over all orders and all possible clips.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`mirasol explain`: the picture of a file and of a clip of the shards, and what it refuses."""
+"""`mirasol explain`: the picture of a file and of a clip of the shards, and refused input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transformer, CLS, Perceiver and concat against plain loops over the tokens that are there."""
+"""Transformer, CLS, Perceiver and concat equal plain loops over the present tokens."""
 
 from __future__ import annotations
 

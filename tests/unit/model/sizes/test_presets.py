@@ -1,4 +1,4 @@
-"""The presets, built without memory, beside the paper's parameter counts (S 4)."""
+"""The presets, built without memory, compared with the paper's parameter counts (S 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run per workspace: the second waits and says for whom, or fails clearly."""
+"""One run per workspace: the second waits and names the first, or fails clearly."""
 
 from __future__ import annotations
 

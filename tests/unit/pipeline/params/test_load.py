@@ -1,4 +1,4 @@
-"""params.yaml: what is accepted, and how every problem is reported at once."""
+"""params.yaml: valid files, and all problems reported at once."""
 
 from __future__ import annotations
 

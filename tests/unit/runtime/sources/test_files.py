@@ -1,4 +1,4 @@
-"""A source gives what the loader gives, chunk by chunk and in bounded memory."""
+"""A source gives the chunks of the loader, one by one and in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals from a few seeds and many questions: they cover what they promise, and verdicts follow from them."""
+"""Intervals from a few seeds and many questions have their coverage, and verdicts follow from them."""
 
 from __future__ import annotations
 

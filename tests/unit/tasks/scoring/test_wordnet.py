@@ -1,4 +1,4 @@
-"""WordNet's files and the similarity of Wu and Palmer, on a WordNet of a few synsets whose depths are known."""
+"""WordNet's files and the similarity of Wu and Palmer, on a small WordNet with known depths."""
 
 from __future__ import annotations
 
