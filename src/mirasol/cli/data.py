@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,6 +114,8 @@ def webdataset(
     caption_key: Annotated[
         str, typer.Option(help="key of the caption in the JSON; default caption, text, or the txt")
     ] = "",
+    append: Append = False,
+    name: Annotated[str, typer.Option("--set", help="name of this data set, among several in --out")] = "webdataset",
     as_json: Json = False,
 ) -> None:
     """Import tars in the WebDataset layout, as video2dataset writes them: videos or sounds with captions.
@@ -121,7 +124,7 @@ def webdataset(
     """
     from mirasol.tasks.webdataset import import_webdataset
 
-    _summary(out, import_webdataset(tars, out, split, caption_key), as_json)
+    _summary(out, import_webdataset(tars, out, split, caption_key, append=append, name=name), as_json)
 
 
 def _add_set(adapter: Adapter) -> None:
@@ -237,9 +240,8 @@ def check(
 
     Example:  mirasol data check
     """
-    from mirasol.core.errors import MirasolError
+    from mirasol.core.errors import MirasolError, listing
     from mirasol.data.linked_media import changed_media
-    from mirasol.data.manifest import listing
     from mirasol.data.verify import check_shards
 
     found = check_shards(shards) | {"changed_media": changed_media(data)}
@@ -272,7 +274,7 @@ def _summary(out: Path | None, report: dict[str, Any], as_json: bool) -> None:
         print_json(report)
     else:
         table([(name.replace("_", " "), _short(value)) for name, value in report.items()])
-    note("nothing was written" if out is None else f"{out}: next, `dvc add {out}` and `dvc repro`")
+    note("nothing was written" if out is None else f"{out}: next, `dvc add {shlex.quote(str(out))}` and `dvc repro`")
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 A sample is the consecutive files of one key: a video ``KEY.mp4`` (webm, mkv, ...) or a sound ``KEY.wav`` (flac, mp3,
 ogg, ...), with a caption in ``KEY.txt`` or ``KEY.json``. You need not unpack the tars: the import reads them once and
-writes the media below ``out/media``. The key becomes the id and the group.
+writes the media below ``out/media``, at the end: an import that fails changes nothing. The key becomes the id and the
+group.
 
 The summary lists everything left out: samples without a caption or media, tars that are damaged or cut off, sounds
 next to a video (its own track counts) and pictures (``KEY.jpg`` is no video; with a sound next to it the sound counts).
@@ -30,7 +31,7 @@ from typing import Any
 from mirasol.core.errors import MirasolError, install, listing
 from mirasol.core.files import disk_error
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import CAPTION_PROMPT, SPLITS, Example, check_media
+from mirasol.data.manifest import CAPTION_PROMPT, SET, SPLITS, Example, check_media
 from mirasol.data.storage import is_url, local_file
 from mirasol.tasks.base.annotations import RowError
 from mirasol.tasks.base.media_patterns import PICTURES, SOUNDS
@@ -60,23 +61,35 @@ class Found:
     files_ignored: Counter[str] = field(default_factory=Counter)  # by suffix
 
 
-def import_webdataset(urls: Sequence[str], out: Path, split: str = HASH, caption_key: str = "") -> dict[str, Any]:
+def import_webdataset(
+    urls: Sequence[str],
+    out: Path,
+    split: str = HASH,
+    caption_key: str = "",
+    *,
+    append: bool = False,
+    name: str = "webdataset",
+) -> dict[str, Any]:
     """Write ``out/media/KEY.*``, ``out/manifest.jsonl`` and the summary ``out/import.json``.
 
     Args:
         urls: paths or URLs of tars; braces expand, as in ``s3://bucket/{00000..00009}.tar``.
         split: train, val, test, or ``hash``: 80/10/10 by the hash of the key.
         caption_key: key of the caption in the JSON; empty: ``caption`` or ``text``, else the txt file.
+        append: keep the data sets that ``out`` holds.
+        name: of this data set, among several in one folder.
 
     Returns:
         The summary. It lists damaged tars and samples.
 
     Raises:
         MirasolError: a tar does not exist, two samples have one key, no sample is usable, or the disk cannot be
-            written.
+            written. With ``append`` also the errors of :func:`~mirasol.tasks.base.append.append_examples`.
     """
     if split not in (*SPLITS, HASH):
         raise MirasolError(f"--split {split}: expected one of {', '.join((*SPLITS, HASH))}")
+    if not name or not SET.fullmatch(name):
+        raise MirasolError(f"--set {name!r}: expected letters, digits and _.-")
     refuse_world(out)
     media_linked(out, "copy")  # the media must not go into a linked folder
     try:
@@ -93,10 +106,11 @@ def import_webdataset(urls: Sequence[str], out: Path, split: str = HASH, caption
     try:
         out.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(dir=out, prefix=".import-") as folder,
+            tempfile.TemporaryDirectory(dir=out, prefix=".import-") as temporary,
             Progress("import webdataset", None, "samples") as progress,
         ):
-            for sample in group_by_keys(_files(tars, Path(folder), found), handler=note_repeated):
+            folder = Path(temporary)
+            for sample in group_by_keys(_files(tars, folder, found), handler=note_repeated):
                 key, tar = str(sample["__key__"]), str(sample["__url__"])
                 if key in tar_of:
                     raise MirasolError(
@@ -106,7 +120,7 @@ def import_webdataset(urls: Sequence[str], out: Path, split: str = HASH, caption
                 tar_of[key] = tar
                 files = {f".{kind}": content for kind, content in sample.items() if not kind.startswith("__")}
                 try:
-                    found.examples.append(_example(key, files, out, split, caption_key))
+                    found.examples.append(_example(key, files, folder, split, caption_key))
                     _note_unused(key, files, found)
                 except RowError as error:
                     found.skipped.append(_shown(f"{tar}: {key}: {error}"))
@@ -114,23 +128,28 @@ def import_webdataset(urls: Sequence[str], out: Path, split: str = HASH, caption
                     if isinstance(content, Path):
                         content.unlink(missing_ok=True)
                 progress.advance()
+            if not found.examples:
+                wrong = found.broken_tars + found.skipped
+                raise MirasolError(listing(f"no usable sample in {len(tars)} tar(s)", wrong, 10))
+            facts = {key: value for key, value in vars(found).items() if key != "examples"}
+            facts = {"set": name, "tars": len(tars)} | facts
+            return write_data(out, folder / "media", found.examples, "move", facts, append=append)
     except OSError as error:
         raise disk_error(error, out) or error from error
-    if not found.examples:
-        raise MirasolError(listing(f"no usable sample in {len(tars)} tar(s)", found.broken_tars + found.skipped, 10))
-    facts = {name: value for name, value in vars(found).items() if name != "examples"}
-    return write_data(out, out / "media", found.examples, "copy", {"set": "webdataset", "tars": len(tars)} | facts)
 
 
 def _expanded(urls: Sequence[str]) -> list[str]:
     """Every tar, in order.
 
     Raises:
-        MirasolError: local ones do not exist.
+        MirasolError: braces do not match, or local tars do not exist.
     """
     from braceexpand import braceexpand
 
-    tars = [tar for url in urls for tar in braceexpand(url)]
+    try:
+        tars = [tar for url in urls for tar in braceexpand(url)]
+    except ValueError as error:  # UnbalancedBracesError
+        raise MirasolError(f"{error}: expected braces like 'clips/{{00000..00009}}.tar'") from error
     lost = [tar for tar in tars if not is_url(tar) and not Path(tar).is_file()]
     if lost:
         raise MirasolError(listing(f"{len(lost)} of {len(tars)} tars do not exist", lost, 10))
@@ -200,8 +219,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, fo
     return path
 
 
-def _example(key: str, files: Mapping[str, Content], out: Path, split: str, caption_key: str) -> Example:
-    """The example of a sample, with its medium moved to ``out/media``.
+def _example(key: str, files: Mapping[str, Content], folder: Path, split: str, caption_key: str) -> Example:
+    """The example of a sample, with its medium moved to ``folder/media``.
 
     Raises:
         RowError: the sample is not usable.
@@ -221,8 +240,8 @@ def _example(key: str, files: Mapping[str, Content], out: Path, split: str, capt
         raise RowError(wrong)
     if _shown(key) != key or any(len(part.encode()) > MAX_NAME for part in key.split("/")):
         raise RowError(f"its key is not UTF-8, or has parts of more than {MAX_NAME} bytes")
-    (out / name).parent.mkdir(parents=True, exist_ok=True)
-    content.replace(out / name)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    content.replace(folder / name)
     return Example(
         id=key, media=name, start=None, end=None, task="caption", prompt=CAPTION_PROMPT, answers=(text,),
         split=split_of(key) if split == HASH else split, group=key, licence="none stated",

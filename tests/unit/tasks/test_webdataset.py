@@ -48,7 +48,7 @@ def pack(tmp_path: Path) -> Pack:
     return write
 
 
-def summary_of(tmp_path: Path, *tars: Path | str, **options: str) -> dict[str, Any]:
+def summary_of(tmp_path: Path, *tars: Path | str, **options: Any) -> dict[str, Any]:
     return import_webdataset([str(tar) for tar in tars], tmp_path / "data", **({"split": "train"} | options))
 
 
@@ -174,7 +174,38 @@ def test_equal_keys_are_refused(tmp_path: Path, pack: Pack) -> None:
     one, two = (pack(name, k={"flac": b"x", "txt": b"a"}) for name in ("a.tar", "b.tar"))
     with pytest.raises(MirasolError, match=r"b\.tar: the key 'k' is also in .*a\.tar"):
         summary_of(tmp_path, one, two)
-    assert not (tmp_path / "data/manifest.jsonl").exists()
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_an_import_that_fails_changes_nothing(tmp_path: Path, media: dict[str, bytes], pack: Pack) -> None:
+    summary_of(tmp_path, pack("a.tar", k={"flac": media["flac"], "txt": b"a"}))
+    before = {p: p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()}
+    with pytest.raises(MirasolError, match="is also in"):
+        summary_of(tmp_path, pack("b.tar", k={"flac": b"x", "txt": b"b"}), pack("c.tar", k={"flac": b"y"}))
+    assert {p: p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()} == before
+
+
+def test_a_second_set_is_added(tmp_path: Path, media: dict[str, bytes], pack: Pack) -> None:
+    sample = {"flac": media["flac"], "txt": b"a"}
+    summary_of(tmp_path, pack("a.tar", k0=sample), name="clips")
+    later = pack("b.tar", k1=sample)
+    found = summary_of(tmp_path, later, append=True, name="more", split="val")
+    rows = read_manifest(tmp_path / "data/manifest.jsonl")
+    assert [(e.id, e.set, e.split) for e in rows] == [("k0", "clips", "train"), ("k1", "more", "val")]
+    assert sorted(found["sets"]) == ["clips", "more"]
+    with pytest.raises(MirasolError, match=r"already holds the data set more: .*--set"):
+        summary_of(tmp_path, later, append=True, name="more")
+    with pytest.raises(MirasolError, match="id 'k1' is also an id of more"):
+        summary_of(tmp_path, later, append=True, name="third")
+    with pytest.raises(MirasolError, match="--set 'a b': expected letters"):
+        summary_of(tmp_path, later, append=True, name="a b")
+
+
+def test_braces_that_do_not_match_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        MirasolError, match=r"Unbalanced braces: .*\{a,b\.tar.*: expected braces like 'clips/\{00000\.\.00009\}"
+    ):
+        summary_of(tmp_path, "{a,b.tar")
 
 
 def test_missing_tars_and_commands_are_refused(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ class _Reader:
                 continue
             missing = [other for other in known if other not in mapping]
             guess = nearest(str(name), missing) or nearest(str(name), known)
-            if prefix == "model." and (now := RENAMED.get(str(name))) in missing:
+            now = RENAMED.get(str(name), "") if prefix == "model." else ""
+            if now in missing:
                 hint, suspects[now] = f"it is called `{now}` now: write `{now}: {_yaml(mapping[name])}`", name
             elif guess is not None:
                 hint = f"did you mean `{guess}`?"

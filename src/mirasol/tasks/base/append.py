@@ -45,7 +45,7 @@ def append_examples(
     if twice := sorted({e.set for e in earlier} & {e.set for e in added}):
         raise MirasolError(
             f"{manifest} already holds the data set {', '.join(twice)}: choose another folder with --out, or give the "
-            "rows another name with a column `set`"
+            "rows another name, with a column `set` (webdataset: with --set)"
         )
     if collisions := _collisions(out, media, earlier, added):
         title = f"{len(collisions)} collision(s) with the data sets that {manifest} holds; nothing was written"

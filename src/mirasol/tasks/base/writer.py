@@ -36,7 +36,7 @@ def write_data(
 
     Args:
         media: the folder of the examples' paths without their ``media/``.
-        link: one of LINKS, or "" for that of the import before, else a copy.
+        link: one of LINKS, ``move``, or "" for that of the import before, else a copy.
         facts: the adapter's entries of the summary.
         append: keep the data sets that ``out`` holds; ``facts["set"]`` names the new one.
 
@@ -198,7 +198,7 @@ def media_linked(out: Path, link: str) -> bool:
         MirasolError: the two contradict each other: copies would go into a foreign folder, or be left behind.
     """
     target = out / "media"
-    if target.is_symlink() and link in ("copy", "hardlink"):
+    if target.is_symlink() and link in ("copy", "hardlink", "move"):
         raise MirasolError(f"{target} is a link to media elsewhere: use --link symlink, or another folder with --out")
     if link == "symlink" and target.exists() and not target.is_symlink():
         raise MirasolError(f"{target} holds media itself: move it away, or choose another folder with --out")
@@ -218,7 +218,7 @@ def link_folder(source: Path, target: Path) -> None:
 
 
 def place(source: Path, target: Path, link: str) -> None:
-    """Copy or link ``source`` to ``target``, whole or not at all, unless it already exists."""
+    """Copy, link or move ``source`` to ``target``, whole or not at all, unless it already exists."""
     have, want = (target.stat() if target.exists() else None), source.stat()
     if have and (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns):
         return
@@ -226,6 +226,9 @@ def place(source: Path, target: Path, link: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
+        if link == "move":
+            source.replace(target)
+            return
         if link == "hardlink":
             os.link(source.resolve(), temporary)
         else:
