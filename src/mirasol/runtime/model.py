@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Answer, Session
 from mirasol.runtime.sources.files import open_source
@@ -58,8 +59,10 @@ class Model:
             wait: play at the source's own speed; else as fast as possible.
 
         Raises:
-            MirasolError: the source cannot be used, or the question is empty or too long.
+            MirasolError: the source cannot be used, the question is empty or too long, or ``every`` is not above 0.
         """
+        if not every > 0:
+            raise MirasolError(f"every {every} s: expected a time above 0")
         self.engine.check_question(ask)
         chunks = open_stream(source, self.engine.contract.clip)
         return _answers(moments(self.session(chunks.chunk_seconds), chunks, ask, every, wait=wait))

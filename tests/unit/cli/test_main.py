@@ -38,7 +38,7 @@ COMMANDS = {
     "data import drone": {"media", "out", "as_json"},
     "data import fsdd": {"media", "out", "as_json"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append", "as_json"},
-    "data import webdataset": {"tars", "out", "split", "caption_key", "as_json"},
+    "data import webdataset": {"tars", "out", "split", "caption_key", "append", "name", "as_json"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
     "doctor": {"as_json"},

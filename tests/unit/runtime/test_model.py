@@ -84,6 +84,12 @@ def test_a_stream_answers_while_it_runs_and_lets_go_when_it_is_left(media: Path)
     answers.close()
 
 
+@pytest.mark.parametrize("every", [0.0, -1.0, float("nan")])
+def test_a_stream_refuses_a_time_that_is_not_above_0(every: float, media: Path) -> None:
+    with pytest.raises(MirasolError, match=r"every .* expected a time above 0"):
+        load(tiny_bundle()).stream(media / "a.mp4", QUESTION, every=every)
+
+
 def test_a_session_takes_chunks_and_questions() -> None:
     session = load(tiny_bundle(), threads=1).session()
     session.push(*random_chunk(0))
