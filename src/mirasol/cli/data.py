@@ -237,9 +237,8 @@ def check(
 
     Example:  mirasol data check
     """
-    from mirasol.core.errors import MirasolError
+    from mirasol.core.errors import MirasolError, listing
     from mirasol.data.linked_media import changed_media
-    from mirasol.data.manifest import listing
     from mirasol.data.verify import check_shards
 
     found = check_shards(shards) | {"changed_media": changed_media(data)}
