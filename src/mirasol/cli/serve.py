@@ -42,7 +42,10 @@ def answer(
 
     found = load(bundle, threads=threads, provider=provider).answer(file, question)
     if as_json:
-        print_json({"file": str(file), "question": question, "answer": found.text, "complete": found.complete})
+        print_json(
+            {"file": str(file), "question": question, "answer": found.text}
+            | {"seconds": found.seconds, "complete": found.complete}
+        )
     else:
         print(found)
 

@@ -28,10 +28,9 @@ from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
-from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import TrainingLoader, collate
 from mirasol.data.loading.samples import Sample, TrainingSamples
-from mirasol.data.shards.format import read_index
+from mirasol.data.shards.format import DamagedClip, read_index
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE
 from mirasol.media.resample import SAME_TIME

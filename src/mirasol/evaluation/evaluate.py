@@ -15,10 +15,9 @@ from mirasol.core.errors import MirasolError, listing
 from mirasol.core.progress import Progress
 from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.loader import eval_loader
 from mirasol.data.manifest import Clip, Example, clips_of, read_manifest
-from mirasol.data.shards.format import read_index
+from mirasol.data.shards.format import DamagedClip, read_index
 from mirasol.evaluation.generate import Answers, answer, answer_all, score_answers, score_options
 from mirasol.model.batch import Batch
 from mirasol.model.mirasol import Mirasol

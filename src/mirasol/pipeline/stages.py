@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import write_json
 from mirasol.pipeline import paths
-from mirasol.pipeline.params.schema import Params
+from mirasol.pipeline.params.schema import PHASES, Params
 
 if TYPE_CHECKING:
     from mirasol.model.config import ModelConfig
@@ -34,6 +35,7 @@ def shards(params: Params) -> None:
     """data/ -> tars of clips cut into chunks in build/shards, counts in reports/shards.json."""
     from mirasol.data.shards.build import build_shards
 
+    check_mixes(params)
     report = build_shards(paths.DATA, paths.SHARDS, params.clip, params.shards, cache=paths.PARTS)
     write_json(paths.REPORTS / "shards.json", report)
     split = params.evaluate.split
@@ -127,6 +129,25 @@ def model_config(params: Params) -> ModelConfig:
         vocabulary=Tokenizer.load(paths.TOKENIZER).vocabulary,
         max_text=params.tokenizer.max_text,
     )
+
+
+def check_mixes(params: Params) -> None:
+    """Refuse a `mix` that names no data set of the manifest, before hours of work.
+
+    Raises:
+        MirasolError: every unknown name, with its phase and the known names.
+    """
+    from mirasol.data.manifest import read_manifest
+    from mirasol.training.config import parse_mix
+
+    asked = {phase: parse_mix(getattr(params, phase).mix) for phase in PHASES}
+    if not any(asked.values()):
+        return
+    known = {example.set for example in read_manifest(paths.DATA / "manifest.jsonl")} - {""}
+    wrong = [f"{phase}.mix: {name}" for phase, mix in asked.items() for name in mix if name not in known]
+    if wrong:
+        names = ", ".join(sorted(known)) or "none, no row names its data set (`mirasol data import … --append`)"
+        raise MirasolError(listing(f"mixed data sets that the manifest lacks; it has: {names}", wrong))
 
 
 def train_phase(name: str, params: Params, init: Path | None) -> None:

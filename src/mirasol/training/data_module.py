@@ -14,10 +14,11 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.failures import Damage, DamagedClip, Failures
+from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.loader import BatchForm, GlobalOrder, TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.loading.mixing import Mixture
 from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings
+from mirasol.data.shards.format import DamagedClip
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel

@@ -12,5 +12,4 @@ __all__, __getattr__ = face(
     samples="SampleSettings TrainingSamples EvaluationSamples",
     loader="GlobalOrder BatchForm make_loader eval_loader collate log_mel_of",
     mixing="Mixture",
-    failures="DamagedClip",
 )

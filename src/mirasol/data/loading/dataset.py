@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.loading.decoded_cache import Decoded, DecodedCache, audio_shape, video_shape
-from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.loading.reader import ShardReader
 from mirasol.data.loading.waveform import cut
 from mirasol.data.shards.chunk_codec import as_floats, unpack_chunk, unpack_samples, unpack_video
-from mirasol.data.shards.format import INDEX, Entry, read_index
+from mirasol.data.shards.format import INDEX, DamagedClip, Entry, read_index
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import UNUSABLE, reason
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio

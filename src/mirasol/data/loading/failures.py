@@ -21,17 +21,6 @@ FILES = "damaged-{}.jsonl"
 LISTED = 20  # clips named in the report of a phase and in an error
 
 
-class DamagedClip(MirasolError):
-    """A clip of a shard cannot be read: its ``key``, and ``why`` without the path."""
-
-    def __init__(self, message: str, key: str = "", why: str = "") -> None:
-        super().__init__(message)
-        self.key, self.why = key, why
-
-    def __reduce__(self) -> Any:  # else a loader process could not send it
-        return type(self), (str(self), self.key, self.why)
-
-
 @dataclass(frozen=True)
 class Damage:
     """A damaged clip and its replacement."""

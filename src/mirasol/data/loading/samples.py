@@ -21,10 +21,11 @@ from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF, Augmentation
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
-from mirasol.data.loading.failures import Damage, DamagedClip, Failures
+from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.mixing import ClipOrder, Mixture
 from mirasol.data.loading.texts import Text, encode_texts
 from mirasol.data.manifest import Example, example_of
+from mirasol.data.shards.format import DamagedClip
 from mirasol.tokenizer import Tokenizer
 
 TRIES = 32  # clips that may replace a damaged one, before the run fails
@@ -109,7 +110,9 @@ class Clips:
             raise MirasolError(f"{where} {tasks}: give the manifest rows of that task")
         if unknown := sorted(set(sets) - known):
             there = ", ".join(sorted(known - {""})) or "none, no row names its data set"
-            raise MirasolError(f"{where} and the data set {', '.join(unknown)} {tasks}; data sets that have: {there}")
+            raise MirasolError(
+                f"{where} and the data set {', '.join(unknown)} {tasks}; data sets that have: {there}; change `mix` of the phase"
+            )
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -5,4 +5,6 @@
 
 from mirasol.core.face import face
 
-__all__, __getattr__ = face(__name__, build="build_shards", config="ShardsSpec", format="read_index ShardWriter")
+__all__, __getattr__ = face(
+    __name__, build="build_shards", config="ShardsSpec", format="DamagedClip ShardWriter read_index"
+)

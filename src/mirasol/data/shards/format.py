@@ -28,6 +28,17 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 Places = dict[str, list[int]]  # {kind: [offset, size]}
 
 
+class DamagedClip(MirasolError):
+    """A clip of a shard cannot be read: its ``key``, and ``why`` without the path."""
+
+    def __init__(self, message: str, key: str = "", why: str = "") -> None:
+        super().__init__(message)
+        self.key, self.why = key, why
+
+    def __reduce__(self) -> Any:  # else a loader process could not send it
+        return type(self), (str(self), self.key, self.why)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A clip in the index of a tar; ``json`` is the SHA-256 of its JSON, empty in sets of earlier versions."""

@@ -16,9 +16,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.contact_sheet import contact_sheet
 from mirasol.data.loading.dataset import ClipArrays, ShardDataset
 from mirasol.data.loading.decoded_cache import DecodedCache
-from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
+from mirasol.data.shards.format import DamagedClip
 from mirasol.data.verify import check_shards
 from mirasol.media.log_mel import SILENCE, clip_audio
 

@@ -11,9 +11,9 @@ from support.media import TINY_CLIP, tone, write_media
 from support.shards import TinyShards
 
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.shards.chunk_codec import packets_of, unpack_chunk, unpack_video
 from mirasol.data.shards.codec import copy_videos, pack_video
+from mirasol.data.shards.format import DamagedClip
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
 

@@ -33,11 +33,10 @@ from mirasol.core.files import atomic_write
 from mirasol.data.contact_sheet import contact_sheet
 from mirasol.data.loading import reader as tars_module
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.failures import DamagedClip
 from mirasol.data.shards import build as shards_module
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.data.shards.format import object_name
+from mirasol.data.shards.format import DamagedClip, object_name
 from mirasol.data.storage import RemoteFolder, check_folder
 from mirasol.data.verify import check_shards
 from mirasol.tokenizer import Tokenizer

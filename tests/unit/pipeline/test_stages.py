@@ -1,0 +1,48 @@
+"""Checks of the stages before their work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from mirasol.core.errors import MirasolError
+from mirasol.pipeline.params.load import load_params
+from mirasol.pipeline.stages import check_mixes
+
+ROOT = Path(__file__).parents[3]
+ROW = {
+    "id": "a", "media": "media/a.mp4", "start": None, "end": None, "task": "qa", "prompt": "?", "answers": ["b"],
+    "split": "train", "group": "a", "family": "", "licence": "", "set": "near",
+}  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose manifest has the data set `near`."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/manifest.jsonl").write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(**mixes: str) -> None:
+    params = load_params(ROOT / "params.yaml")
+    changed = {phase: dataclasses.replace(getattr(params, phase), mix=mix) for phase, mix in mixes.items()}
+    check_mixes(dataclasses.replace(params, **changed))
+
+
+def test_a_mix_of_known_data_sets_passes(project: Path) -> None:
+    check(finetune="near:2")
+
+
+def test_unknown_data_sets_of_all_phases_are_one_error(project: Path) -> None:
+    with pytest.raises(MirasolError, match=r"it has: near(.|\n)*pretrain\.mix: far(.|\n)*finetune\.mix: fra"):
+        check(pretrain="far:1", finetune="near:1 fra:1")
+
+
+def test_no_mix_reads_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check()
