@@ -110,9 +110,8 @@ class Clips:
             raise MirasolError(f"{where} {tasks}: give the manifest rows of that task")
         if unknown := sorted(set(sets) - known):
             there = ", ".join(sorted(known - {""})) or "none, no row names its data set"
-            raise MirasolError(
-                f"{where} and the data set {', '.join(unknown)} {tasks}; data sets that have: {there}; change `mix` of the phase"
-            )
+            lacking = f"{where} and the data set {', '.join(unknown)} {tasks}"
+            raise MirasolError(f"{lacking}; data sets that have: {there}; change `mix` of the phase")
 
     def __len__(self) -> int:
         return len(self.numbers)
