@@ -105,7 +105,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_pixels_are_read_beside_the_file_or_asked_for(tmp_path: Path) -> None:
     file = vit_file(tmp_path)
-    with pytest.raises(MirasolError, match="say --pixels imagenet"):
+    with pytest.raises(MirasolError, match="give --pixels imagenet"):
         import_weights(CONFIGURED, OURS, 1, Sources(vision=file), tmp_path / "out")
     imagenet = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     write_json(tmp_path / "preprocessor_config.json", imagenet)
@@ -123,7 +123,7 @@ def test_a_text_without_its_pieces_is_refused(tmp_path: Path) -> None:
 
 def test_an_earlier_vocabulary_needs_its_tokenizer_where_it_differs(tmp_path: Path) -> None:
     save_weights(tmp_path / "earlier", tiny_model(vit=SIZES, text=TEXT, vocabulary=7))
-    with pytest.raises(MirasolError, match="a vocabulary of 7 pieces, here 8"):
+    with pytest.raises(MirasolError, match="a vocabulary of 7 and of 8 here"):
         import_weights(CONFIGURED, OURS, 1, Sources(earlier=tmp_path / "earlier"), tmp_path / "out")
     pieces = [[piece, -1.0] for piece in (*SPECIAL, "c", "▁a")]
     write_json(tmp_path / "old.json", {"format": FORMAT, "max_text": 12, "pieces": pieces})
