@@ -31,10 +31,10 @@ pathlib.Path("reports/cell.json").write_text(json.dumps({"accuracy": {"unchanged
 """
 PIPELINE = """\
 stages:
-  tokenizer: {{cmd: python3 stage.py tokenizer {root}, deps: [data/manifest.jsonl], outs: [build/tokenizer]}}
-  shards: {{cmd: python3 stage.py shards {root}, deps: [data], params: [clip], outs: [build/shards]}}
+  tokenizer: {{cmd: python3 stage.py tokenizer '{root}', deps: [data/manifest.jsonl], outs: [build/tokenizer]}}
+  shards: {{cmd: python3 stage.py shards '{root}', deps: [data], params: [clip], outs: [build/shards]}}
   cell:
-    cmd: python3 stage.py cell {root}
+    cmd: python3 stage.py cell '{root}'
     deps: [build/shards, build/tokenizer]
     params: [clip, model, training, {{cell.yaml: null}}]
     outs: [build/cell]
