@@ -44,7 +44,7 @@ def test_status_is_the_commands(command: str, status: int) -> None:
 
 def test_a_line_arrives_before_the_end(tmp_path: Path) -> None:
     # The command ends well only if its line was read while it ran.
-    wait = f"for i in $(seq {10 * LIMIT:.0f}); do test -e {tmp_path}/read && exit 0; sleep 0.1; done; exit 1"
+    wait = f"for i in $(seq {10 * LIMIT:.0f}); do test -e '{tmp_path}/read' && exit 0; sleep 0.1; done; exit 1"
     assert stream(["sh", "-c", f"echo now; {wait}"], lambda _: (tmp_path / "read").touch()) == 0
 
 

@@ -61,8 +61,9 @@ def camera(*containers: Any) -> LiveSource:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open a camera again without a pause."""
+    """Open a camera again without a pause; keep every chunk, however late the test takes it."""
     monkeypatch.setattr(live, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(live, "WAITING", 100)
 
 
 def test_an_unbroken_stream_gives_the_file_s_chunks(media: Path) -> None:
@@ -127,7 +128,8 @@ def test_pictures_go_on_without_the_sound(tmp_path: Path) -> None:
     assert [chunk.samples is not None for chunk in found if chunk.video is not None] == [True] * 2 + [False] * 10
 
 
-def test_what_the_model_has_no_time_for_is_dropped_and_counted(tmp_path: Path) -> None:
+def test_what_the_model_has_no_time_for_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WAITING", 8)
     path = write_media(tmp_path / "clip.mkv", frames=48, size=(16, 16))
     source = camera(Container(path))
     chunks = iter(source)
