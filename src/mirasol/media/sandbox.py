@@ -53,9 +53,9 @@ def sandboxed(function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs
         CancelledError: the call was cancelled (:func:`cancel_on`).
     """
     with contextlib.suppress(_KilledError):  # perhaps another process needed the memory: try again
-        return _sandbox().call(function, arguments, keywords)
+        return _sandbox().call(function, arguments, keywords)  # type: ignore[no-any-return]
     try:
-        return _sandbox().call(function, arguments, keywords)
+        return _sandbox().call(function, arguments, keywords)  # type: ignore[no-any-return]
     except _KilledError as error:
         raise MirasolError(
             f"the process that decodes was killed twice ({error}), out of memory? Lower shards.workers, or take "

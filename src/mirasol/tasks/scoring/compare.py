@@ -113,7 +113,8 @@ def _credit(prediction: Prediction) -> int:
     score = prediction.row.get("score")
     if score is None:
         return UNIT * exact_match(prediction.predicted, prediction.row["answers"])
-    return round(score * UNIT)
+    credit: int = round(score * UNIT)
+    return credit
 
 
 def _check_questions(tables: Sequence[_Table]) -> None:

@@ -150,7 +150,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     for k in range(fewer):
         term = term * (total - k) // (k + 1)
         ways += term
-    return min(1.0, 2 * ways / 2**total)
+    return float(min(1.0, 2 * ways / 2**total))
 
 
 def holm(values: Sequence[float]) -> list[float]:
