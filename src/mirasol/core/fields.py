@@ -1,6 +1,6 @@
 """Parameter fields: dataclass fields with documentation and bounds.
 
-Each package declares the dataclass of its own settings; ``mirasol.pipeline.params`` composes them into the schema of
+Each package declares the dataclass of its settings; ``mirasol.pipeline.params`` composes them into the schema of
 ``params.yaml``, checks values against the bounds and writes ``docs/params.md``.
 """
 

@@ -24,7 +24,7 @@ class Trie:
     """Answers as a tree; its nodes are their different beginnings.
 
     Nodes are numbered in the order of a walk through the tree, so that the ancestors of a node come before it. A
-    node with children is *inner*: the decoder has to read it; inner nodes have numbers of their own too.
+    node with children is *inner*: the decoder has to read it; inner nodes are numbered separately too.
     """
 
     def __init__(self, answers: Sequences) -> None:

@@ -69,7 +69,7 @@ def make_workspace(
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
 
     ``params`` becomes its params.yaml and ``data`` its data set, both committed. Called again it keeps the
-    computed results, and follows the project's HEAD unless the workspace has commits or edits of its own.
+    computed results, and follows the project's HEAD unless the workspace has separate commits or edits.
 
     Args:
         root: the project's folder.
