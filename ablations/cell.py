@@ -38,7 +38,7 @@ from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.curves import CURVES
 from mirasol.training.data_module import PhaseDataModule
-from mirasol.training.phases import find_phase, freeze
+from mirasol.training.phases import freeze
 from mirasol.training.trainer import describe, fit, initial_model
 from mirasol.training.validation import score_texts
 
@@ -100,7 +100,7 @@ def train_cell(cell: CellRun) -> Mirasol:
     for name, config in cell.phases:
         run = cell.phase(name, config)
         data = PermutedDataModule(run) if cell.permute else PhaseDataModule(run)
-        freeze(network, find_phase(name))
+        freeze(network, config)
         made_by = describe(run, cell.model)
         made_by["settings"]["permute"] = cell.permute
         made_by["settings"]["before"] = [dataclasses.asdict(c) for n, c in cell.phases if n != name]

@@ -39,7 +39,7 @@ Row = tuple[object, ...]
 
 def paper_sizes(quick: bool) -> tuple[ModelConfig, int]:
     """A config whose combiners have the sizes of S 4, and n; a quarter of both with ``quick``."""
-    spec = ModelSpec(preset="base", queries="last", num_queries=32, feature_mask=0.0)
+    spec = ModelSpec(preset="base", queries="last", num_queries=32)
     base = build_config(spec, size=224, frames_per_chunk=8, mels=64, audio_columns=32, vocabulary=256, max_text=64)
     base = dataclasses.replace(base, vit=dataclasses.replace(base.vit, width=base.combiner_sizes.width))
     return (quarter(base), 64) if quick else (base, 256)
@@ -114,7 +114,7 @@ def train(model: Mirasol, batch: Any) -> None:
 
 def whole_model(name: str, quick: bool) -> Mirasol:
     """Base's proportions: widths and tokens an eighth, layers a quarter (TTM's two: one)."""
-    spec = ModelSpec(preset="base", combiner=name, queries="last", num_queries=4, feature_mask=0.0)
+    spec = ModelSpec(preset="base", combiner=name, queries="last", num_queries=4)
     base = build_config(
         spec, size=40 if quick else 80, frames_per_chunk=8, mels=32, audio_columns=32, vocabulary=4096, max_text=32
     )

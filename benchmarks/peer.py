@@ -72,7 +72,7 @@ def peer_model(module: Any, width: int, depth: int) -> Any:
 
 def our_config(width: int, depth: int, reconstruction: int) -> ModelConfig:
     """The same sizes; ``reconstruction`` is the hidden width of that transformer's MLP."""
-    spec = ModelSpec(preset="demo", queries="last", num_queries=COMBINED, feature_mask=0.0)
+    spec = ModelSpec(preset="demo", queries="last", num_queries=COMBINED)
     config = build_config(
         spec, size=SIDE, frames_per_chunk=FRAMES, mels=MELS, audio_columns=CHUNKS, vocabulary=WORDS, max_text=64
     )

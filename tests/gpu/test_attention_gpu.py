@@ -41,7 +41,7 @@ def test_flex_is_the_dense_mask_forward_and_backward(chunks, queries, window, ma
 def test_a_model_trains_under_autocast(backend):
     sizes = Sizes(layers=2, width=32, hidden=64, heads=2, head=16)
     torch.manual_seed(0)
-    model = Mirasol(tiny_config(combiner_sizes=sizes, latent_sizes=sizes, feature_mask=0.0)).cuda()
+    model = Mirasol(tiny_config(combiner_sizes=sizes, latent_sizes=sizes)).cuda()
     use_backend(model, backend)
     batch = random_batch(model.config).to("cuda")
     exact = model(batch)["text"].item()

@@ -43,7 +43,6 @@ def tiny_config(**changes: object) -> ModelConfig:
         "reconstruction_size": 4,
         "reconstruction_tube": (2, 2, 2),
         "num_queries": 3,
-        "feature_mask": 0.5,
         "queries": "pooled" if changes.get("combiner", "transformer") in POOLED_COMBINERS else "last",
     }
     return dataclasses.replace(demo, **{**tiny, **changes})

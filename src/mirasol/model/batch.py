@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,12 +30,21 @@ class Waveform:
 
 @dataclass
 class TextTargets:
-    """The tokens that a batch's texts predict: N in all, S of the clip that has most; see :func:`text_targets`."""
+    """The texts of a batch as the decoder reads them in training, and the tokens that they predict.
 
-    positions: Tensor  # int64 [B, S], q*(L-1) + l of the token before each of them; then any others as padding
+    The texts of a clip stand in one row of P tokens, without the padding between them. They predict N tokens in all,
+    S of the clip that has most; see :func:`text_targets`.
+    """
+
+    packed: Tensor  # int64 [B, P], q*L + l of each token of the row; then any others as padding
+    owners: Tensor  # int64 [B, P], the text q of each token; Q for padding
+    positions: Tensor  # int64 [B, S], index in the row of the token before each predicted one; then any as padding
     rows: Tensor  # int64 [N], those of the B*S positions that are no padding
     tokens: Tensor  # int64 [N], the tokens to predict
     texts: Tensor  # int64 [N], the text b*Q + q of each
+
+
+ROUND = 8  # lengths of packed rows are multiples of it: fewer shapes to compile for
 
 
 def text_targets(tokens: Tensor, answer_mask: Tensor) -> TextTargets:
@@ -42,15 +52,26 @@ def text_targets(tokens: Tensor, answer_mask: Tensor) -> TextTargets:
 
     The collator calls it: on a GPU, the number of targets would make the host wait.
     """
-    clips, texts, length = tokens.shape
-    predicted = answer_mask[:, :, 1:].flatten(1)  # [B, Q*(L-1)]
-    counts = predicted.sum(dim=1)
-    most = int(counts.max())
-    picked = predicted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    real = torch.arange(most, device=tokens.device) < counts[:, None]
-    text = torch.arange(clips, device=tokens.device)[:, None] * texts + picked // (length - 1)
-    following = tokens[:, :, 1:].flatten(1).gather(1, picked)
-    return TextTargets(picked, real.flatten().nonzero()[:, 0], following[real], text[real])
+    _, texts, length = tokens.shape
+    predicted = answer_mask[:, :, 1:]  # of the token at l + 1, by the token at l
+    needed = predicted.flip(-1).cummax(dim=-1).values.flip(-1)  # tokens up to the last that predicts
+    packed, real = _front(F.pad(needed, (0, 1)).flatten(1), ROUND)
+    owners = torch.where(real, packed // length, texts)
+    before = F.pad(predicted, (0, 1)).flatten(1).gather(1, packed) & real
+    positions, counted = _front(before, 1)
+    following = tokens.flatten(1).gather(1, (packed + 1).clamp(max=texts * length - 1)).gather(1, positions)
+    clip = torch.arange(len(tokens), device=tokens.device)[:, None] * texts
+    text = clip + owners.gather(1, positions)
+    rows = counted.flatten().nonzero()[:, 0]
+    return TextTargets(packed, owners, positions, rows, following[counted], text[counted])
+
+
+def _front(marked: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """The marked columns of each row of bool [B, N] in their order, then others, int64 [B, S]; and which are marked."""
+    counts = marked.sum(dim=1)
+    most = -(-int(counts.max()) // multiple) * multiple
+    columns = marked.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    return columns, torch.arange(columns.shape[1], device=marked.device) < counts[:, None]
 
 
 @dataclass
@@ -73,6 +94,7 @@ class Batch:
     complete: bool | None = None  # whether every chunk has video and audio; None: unknown
     waveform: Waveform | None = None  # the model makes log-mel of it
     targets: TextTargets | None = None  # of `tokens` and `answer_mask`; None: the model makes them
+    masked: Tensor | None = None  # bool [B, T, m], features of x that the latent model does not see (P 3.6)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``.

@@ -12,6 +12,7 @@ COMBINERS = ("transformer", "ttm", "cls", "perceiver", "concat")
 QUERIES = ("last", "pooled")
 POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queries: pooled` means something
 RENAMED = {"combined": "num_queries"}  # keys in config.json of earlier versions
+DROPPED = ("feature_mask",)  # once in config.json: settings of a training phase, which decide no weight
 LATENTS = ("causal", "bidirectional", "none")
 PRESETS = ("demo", "tiny", "small", "base")
 VITS = ("preset", "B", "L", "H")
@@ -47,7 +48,6 @@ class ModelSpec:
     )
     max_chunks: int = param(16, "chunks of the past that a stream remembers", ge=1, le=65536)
     dropout: float = param(0.0, "dropout rate, training only", ge=0, lt=1)
-    feature_mask: float = param(0.0075, "share of combiner features masked in training (P 3.6)", ge=0, lt=1)
     overlap: int = param(
         0, "frames of the chunk before, with their sound, that a chunk also sees (P 3.3: none)", ge=0, le=255
     )
@@ -100,7 +100,6 @@ class ModelConfig:
     queries: str
     max_chunks: int
     dropout: float
-    feature_mask: float
     max_text: int  # L, longest text in tokens
     # with defaults, so that weights saved before they existed can still be read
     cross_every: int = 1  # every how many text layers have cross-attention
@@ -134,7 +133,7 @@ class ModelConfig:
         Raises:
             ValueError: a key is missing or unknown.
         """
-        values = {RENAMED.get(name, name): value for name, value in values.items()}
+        values = {RENAMED.get(name, name): value for name, value in values.items() if name not in DROPPED}
         fields = dataclasses.fields(cls)
         needed = {f.name for f in fields if f.default is dataclasses.MISSING}
         missing, unknown = sorted(needed - set(values)), sorted(set(values) - {f.name for f in fields})

@@ -35,22 +35,19 @@ class TransformerLatent(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_queries = config.num_queries
-        self.mask_rate = config.feature_mask
         self.bidirectional = config.latent == "bidirectional"
         self.transformer = ChunkTransformer(
             config.latent_sizes, config.max_chunks, config.dropout, bidirectional=self.bidirectional
         )
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Streamed:
-        """As of :class:`LatentModel`. In training, features are masked at random before (P 3.6).
+        """As of :class:`LatentModel`.
 
         Raises:
             ValueError: a state for the bidirectional model.
         """
         if state is not None:
             self._require_stream()
-        elif self.training:
-            x = mask_features(x, self.mask_rate)
         return self.transformer(x, self.num_queries, state=state)
 
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
@@ -82,14 +79,6 @@ class NoLatent(nn.Module):
     def init_state(self, batch: int, device: torch.device | str, dtype: torch.dtype) -> StreamState:
         """Nothing."""
         return {}
-
-
-def mask_features(x: Tensor, rate: float) -> Tensor:
-    """x [..., d] with a share ``rate`` of its vectors set to zero at random (P 3.6)."""
-    if rate == 0:
-        return x
-    kept = torch.rand(x.shape[:-1], device=x.device) >= rate
-    return x * kept[..., None]
 
 
 def build_latent(config: ModelConfig) -> LatentModel:

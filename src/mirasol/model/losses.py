@@ -1,16 +1,55 @@
-"""The losses (P 3.5) and statistics that show a collapse of the latent."""
+"""The losses (P 3.5) and statistics that show a collapse of the latent.
+
+Each loss is a sum over the data divided by a count of the data. The counts do not depend on the model: they can be
+added up over micro-batches and processes before anything is divided, so that a gradient does not depend on how a step
+is cut (docs/decisions/0070).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mirasol.model.batch import Batch
+
+LOSSES = ("text", "latent", "video", "audio")  # audio where the model reconstructs it
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The weights of the losses (P 3.5): one of weight 0 is not computed."""
+
+    text: float = 1.0
+    latent: float = 1.0
+    video: float = 1.0
+    audio: float = 1.0
+    label_smoothing: float = 0.0  # share of the text loss's target that is spread over the vocabulary
+
+    def weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        """The sum of ``losses``, each with its weight."""
+        weighed = [getattr(self, name) * losses[name] for name in LOSSES if name in losses]
+        return torch.stack(weighed).sum()
+
+
+def loss_counts(batch: Batch) -> Tensor:
+    """The divisor of each of ``LOSSES``, float64 [4]: the weights of the texts, and pairs of neighbouring chunks.
+
+    A pair counts for the latent loss if both chunks hold video or audio, for a reconstruction if the second has that
+    modality.
+    """
+    present = batch.video_present | batch.audio_present
+    following = (present, batch.video_present, batch.audio_present)
+    pairs = [(present[:, :-1] & second[:, 1:]).sum().double() for second in following]
+    return torch.stack([batch.text_weight.sum(dtype=torch.float64), *pairs])
+
 
 def text_loss(
     logits: Tensor, targets: Tensor, text: Tensor, weight: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the predicted tokens, a mean over the tokens of each text, then a weighted mean over texts.
+    """Cross-entropy of the predicted tokens, a mean over the tokens of each text, then a weighted sum over texts.
 
     Args:
         logits: [N, V] of the tokens to predict.
@@ -20,25 +59,24 @@ def text_loss(
         label_smoothing: share of the target spread over the vocabulary.
 
     Returns:
-        The scalar loss, and the mean loss of each text [B, Q] (0 where nothing is predicted).
+        The sum, and the mean loss of each text [B, Q] (0 where nothing is predicted).
     """
     loss = F.cross_entropy(_precise(logits), targets, reduction="none", label_smoothing=label_smoothing)
     sums = loss.new_zeros(weight.numel()).index_add(0, text, loss)
     counts = loss.new_zeros(weight.numel()).index_add(0, text, torch.ones_like(loss))
     each = (sums / counts.clamp(min=1)).view_as(weight)
-    return (weight * each).sum() / weight.sum().clamp(min=1e-8), each
+    return (weight * each).sum(), each
 
 
 def cosine_loss(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """1 - cosine (L2 normalisation, then a dot product: P 3.5), a mean over the vectors that are valid.
+    """1 - cosine (L2 normalisation, then a dot product: P 3.5), a mean over n vectors, then a sum over valid rows.
 
     Args:
-        predicted: [..., d]; target: the same shape, taken as it is, without a gradient.
-        valid: bool [...], broadcast to the vectors; with none valid the loss is 0.
+        predicted: [..., n, d]; target: the same shape, taken as it is, without a gradient.
+        valid: bool [...].
     """
     distance = 1.0 - F.cosine_similarity(_precise(predicted), _precise(target.detach()), dim=-1, eps=1e-6)
-    counted = valid.expand_as(distance).to(distance.dtype)
-    return (distance * counted).sum() / counted.sum().clamp(min=1.0)
+    return (distance.mean(dim=-1) * valid).sum()
 
 
 def _precise(x: Tensor) -> Tensor:

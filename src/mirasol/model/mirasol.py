@@ -16,13 +16,15 @@ from mirasol.model.generation import Decoding, Questions, search
 from mirasol.model.latent import build_latent
 from mirasol.model.layers import initialise
 from mirasol.model.logmel import LogMel
-from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
+from mirasol.model.losses import LOSSES, Objective, cosine_loss, latent_statistics, loss_counts, text_loss
 from mirasol.model.overlap import Overlap
 from mirasol.model.reconstruction import AudioReconstruction, VideoReconstruction
-from mirasol.model.text import TextDecoder
+from mirasol.model.text import Past, TextDecoder
 from mirasol.model.tubes import VideoTubes
 from mirasol.model.vit import ViT
 from mirasol.model.yuv import downsample
+
+ALL = Objective()
 
 
 class Mirasol(nn.Module):
@@ -43,8 +45,14 @@ class Mirasol(nn.Module):
         self.log_mel: LogMel | None = None  # set for batches of waveforms; it has no weights
         initialise(self)
 
-    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, objective: Objective = ALL, totals: Tensor | None = None) -> dict[str, Tensor]:
         """The losses of a batch (P 3.5), unweighted, and statistics of the latent.
+
+        Args:
+            batch: clips with their texts.
+            objective: losses of weight 0 are left out.
+            totals: float64 [4], :func:`mirasol.model.losses.loss_counts` of all the parts of a step of which the batch
+                is one: the losses of the parts then add up to those of the whole. ``None``: of this batch.
 
         Returns:
             ``text``, ``latent``, ``video``, and ``audio`` where the model reconstructs it: scalars;
@@ -55,22 +63,21 @@ class Mirasol(nn.Module):
         """
         device = self.text.embedding.weight.device
         check_texts(batch, device)
-        targets = batch.targets or text_targets(batch.tokens, batch.answer_mask)
-        check_kind("targets", targets.tokens, torch.int64, device)
-        if not targets.tokens.numel():
-            marked = batch.answer_mask[:, :, 1:].numel()
-            raise ValueError(f"answer_mask marks 0 of {marked} tokens behind the first, expected at least 1")
+        totals = loss_counts(batch) if totals is None else totals
+        shares = dict(zip(LOSSES, (1.0 / totals.clamp(min=1e-8)).unbind(), strict=True))
         batch = self.to_log_mel(batch)
         encoded = self.encode(batch)
-        text, text_each = self._text_loss(batch, targets, encoded, label_smoothing)
-        return {
-            "text": text,
-            "text_each": text_each,
-            "latent": self._latent_loss(encoded),
-            "video": self._video_loss(batch, encoded),
-            **self._audio_loss(batch, encoded),
-            **latent_statistics(encoded.x),
-        }
+        sums: dict[str, Tensor] = {}
+        found = dict(latent_statistics(encoded.x))
+        if objective.text:
+            sums["text"], found["text_each"] = self._text_loss(batch, encoded, objective.label_smoothing)
+        if objective.latent:
+            sums["latent"] = self._latent_loss(encoded)
+        if objective.video:
+            sums["video"] = self._video_loss(batch, encoded)
+        if objective.audio and self.audio_reconstruction is not None:
+            sums["audio"] = self._audio_loss(self.audio_reconstruction, batch, encoded)
+        return {**{name: value * shares[name].to(value.dtype) for name, value in sums.items()}, **found}
 
     def encode(self, batch: Batch) -> Encoded:
         """Video and audio to latents, figure 3 from bottom to top.
@@ -97,10 +104,11 @@ class Mirasol(nn.Module):
         return a
 
     def join(self, v: Tensor, a: Tensor, batch: Batch) -> Encoded:
-        """Features of both modalities to latents; of ``batch`` only the presence is read."""
+        """Features of both modalities to latents; of ``batch`` only the presence is read, and in training the mask."""
         u = torch.cat([v, a], dim=2)  # u_t = (v_t, a_t), [B, T, n, d]
         x, _ = self.combiner(u, self._valid(batch))  # x_t = Combiner(u_1, ..., u_t) (eq. 2)
-        h, _ = self.latent(x)  # p(h_t | x_t) (P 3.3)
+        hidden = batch.masked if self.training and self.latent.predicts else None
+        h, _ = self.latent(x if hidden is None else x * ~hidden[..., None])  # p(h_t | x_t) (P 3.3)
         return Encoded(x, h, batch.video_present | batch.audio_present)
 
     def to_log_mel(self, batch: Batch) -> Batch:
@@ -136,12 +144,28 @@ class Mirasol(nn.Module):
             return None
         return join_presence(batch.video_present, batch.audio_present, self.video_tubes.tokens, self.audio.tokens)
 
-    def _text_loss(
-        self, batch: Batch, targets: TextTargets, encoded: Encoded, label_smoothing: float
-    ) -> tuple[Tensor, Tensor]:
+    def answers(self, batch: Batch, encoded: Encoded) -> tuple[Tensor, TextTargets]:
+        """Logits [N, V] of the tokens that the texts predict, and these tokens.
+
+        Raises:
+            ValueError: no token is to be predicted.
+        """
+        targets = batch.targets or text_targets(batch.tokens, batch.answer_mask)
+        check_kind("targets", targets.tokens, torch.int64, batch.tokens.device)
+        if not targets.tokens.numel():
+            marked = batch.answer_mask[:, :, 1:].numel()
+            raise ValueError(f"answer_mask marks 0 of {marked} tokens behind the first, expected at least 1")
+        length = batch.tokens.shape[2]
+        owners, order = targets.owners, torch.arange(targets.owners.shape[1], device=targets.owners.device)
+        seen = (owners[:, :, None] == owners[:, None]) & (order[:, None] >= order)
+        past = Past([], (targets.packed % length)[:, None], seen)
+        tokens = batch.tokens.flatten(1).gather(1, targets.packed)
         memory = self.text.memory_of(encoded.h, encoded.present)
-        hidden, _ = self.text(batch.tokens[:, :, :-1], memory, picked=targets.positions)
-        logits = self.text.head(hidden.flatten(0, 1)[targets.rows])
+        hidden, _ = self.text(tokens[:, None], memory, past, picked=targets.positions)
+        return self.text.head(hidden.flatten(0, 1)[targets.rows]), targets
+
+    def _text_loss(self, batch: Batch, encoded: Encoded, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        logits, targets = self.answers(batch, encoded)
         return text_loss(logits, targets.tokens, targets.texts, batch.text_weight, label_smoothing)
 
     def _latent_loss(self, encoded: Encoded) -> Tensor:
@@ -149,21 +173,19 @@ class Mirasol(nn.Module):
         if not self.latent.predicts:  # h is x itself: trained towards x_{t+1} it could only become constant
             return encoded.x.new_zeros(())
         pair = encoded.present[:, :-1] & encoded.present[:, 1:]
-        return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair[:, :, None])
+        return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair)
 
     def _video_loss(self, batch: Batch, encoded: Encoded) -> Tensor:
         pair = encoded.present[:, :-1] & batch.video_present[:, 1:]
         small = downsample(batch.video[:, 1:], self.config.reconstruction_size, encoded.h.dtype)
         predicted = self.reconstruction(encoded.h[:, :-1].flatten(0, 1))
-        return cosine_loss(predicted, self.reconstruction.target(small).flatten(0, 1), pair.flatten()[:, None])
+        return cosine_loss(predicted, self.reconstruction.target(small).flatten(0, 1), pair.flatten())
 
-    def _audio_loss(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
-        if self.audio_reconstruction is None:
-            return {}
+    def _audio_loss(self, reconstruction: AudioReconstruction, batch: Batch, encoded: Encoded) -> Tensor:
         pair = encoded.present[:, :-1] & batch.audio_present[:, 1:]
-        predicted = self.audio_reconstruction(encoded.h[:, :-1].flatten(0, 1))
-        target = self.audio_reconstruction.target(batch.audio[:, 1:].flatten(0, 1))
-        return {"audio": cosine_loss(predicted, target, pair.flatten()[:, None])}
+        predicted = reconstruction(encoded.h[:, :-1].flatten(0, 1))
+        target = reconstruction.target(batch.audio[:, 1:].flatten(0, 1))
+        return cosine_loss(predicted, target, pair.flatten())
 
 
 def join_presence(video: Tensor, audio: Tensor, video_tokens: int, audio_tokens: int) -> Tensor:

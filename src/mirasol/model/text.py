@@ -29,15 +29,20 @@ class Memory:
 
 @dataclass(frozen=True)
 class Past:
-    """The P tokens before the next C tokens of each text, which may continue it in different ways: a tree."""
+    """The P tokens before the next C tokens of each text, which may continue it in different ways: a tree.
 
-    keys_values: list[Pair]  # of each layer, [B*Q, P, heads, head]
+    Texts of a clip that are packed into one row are a tree too, without a past.
+    """
+
+    keys_values: list[Pair]  # of each layer, [B*Q, P, heads, head]; empty without a past
     positions: Tensor  # int64 [B, Q, C], the index of each next token in its text; beyond the last: the last
     seen: Tensor  # bool [B*Q, C, P+C], which of the P and the C tokens a next token sees, itself among them
     slot: Tensor | None = None  # bool [B*Q, P]: a single next token replaces this one of the P; seen is [B*Q, 1, P]
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> Pair:
         """The layer's keys and values with those of the next tokens."""
+        if not self.keys_values:
+            return k, v
         keys, values = self.keys_values[layer]
         if self.slot is None:
             return torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)

@@ -156,5 +156,8 @@ def train_phase(name: str, params: Params, init: Path | None) -> None:
     from mirasol.training.trainer import run_phase
 
     places = RunPaths(paths.SHARDS, paths.TOKENIZER, paths.CACHE, paths.RUNS / name, paths.BUILD / name, init)
-    run = PhaseRun(name, getattr(params, name), params.training, params.clip, places)
+    before = [task for phase in PHASES[: PHASES.index(name)] for task in getattr(params, phase).tasks.split()]
+    run = PhaseRun(
+        name, getattr(params, name), params.training, params.clip, places, before=tuple(dict.fromkeys(before))
+    )
     write_json(paths.REPORTS / f"{name}.json", run_phase(run, model_config(params)))

@@ -8,6 +8,6 @@ __all__, __getattr__ = face(
     weights="load_model save_weights",
     config="PhaseConfig PhaseRun RunPaths TrainingConfig",
     data_module="PhaseDataModule",
-    phases="Phase find_phase",
+    muon="Muon",
     convert_pretrained="import_weights",
 )

@@ -120,11 +120,11 @@ class Recorder(pl.Callback):
         self.began = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
         assert isinstance(pl_module, PhaseModule)
         step, config = trainer.global_step, pl_module.config
-        self.window.add(step, batch.keys, pl_module.figures)
+        self.window.add(step, [key for part in batch for key in part.keys], pl_module.figures)
         milestone = step % config.checkpoint_every == 0 or step == config.steps
         shown: dict[str, float] = {}
         if milestone or step % LOG_EVERY == 0:

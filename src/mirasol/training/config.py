@@ -9,6 +9,18 @@ from pathlib import Path
 from mirasol.core.fields import param
 from mirasol.media.clip import ClipSpec
 
+TASKS = ("caption", "audio_class", "qa")
+GROUPS = (
+    "audio",
+    "vit",
+    "tubes",
+    "combiner",
+    "latent",
+    "reconstruction",
+    "cross_attention",
+    "text_backbone",
+)  # of mirasol.model.parameter_groups
+OPTIMIZERS = ("adamw", "adam", "muon")
 INIT = re.compile(r"(?P<folder>.+)@(?P<hash>[0-9a-f]{8,64})")  # weights, and how the SHA-256 of their bytes begins
 MIX_ENTRY = re.compile(r"(?P<name>[\w.-]+):(?P<weight>[1-9][0-9]{0,3})")
 
@@ -17,11 +29,19 @@ MIX_ENTRY = re.compile(r"(?P<name>[\w.-]+):(?P<weight>[1-9][0-9]{0,3})")
 class PhaseConfig:
     """One of the sections `pretrain`, `audio_pretrain`, `finetune`."""
 
+    tasks: str = param("qa", f"tasks of the examples to learn from, of {', '.join(TASKS)}")
+    trained: str = param("all", f"parts that learn, `all` or some of {', '.join(GROUPS)}; others are frozen (S 4)")
     steps: int = param(1000, "optimiser steps", ge=1)
     batch_size: int = param(16, "clips per step", ge=1)
+    optimizer: str = param(
+        "adamw",
+        "`adamw`, `adam` (the weight decay is part of the gradient), or `muon`: matrices move along the nearest "
+        "orthogonal one to their momentum, the rest by AdamW",
+        choices=OPTIMIZERS,
+    )
     lr: float = param(1e-3, "peak learning rate", gt=0)
     warmup: int = param(100, "steps of linear warm-up", ge=0)
-    weight_decay: float = param(0.01, "AdamW weight decay", ge=0)
+    weight_decay: float = param(0.01, "weight decay of matrices", ge=0)
     clip_norm: float = param(1.0, "gradients are scaled down to this norm, 0 for never", ge=0)
     text_weight: float = param(1.0, "weight of the text loss (P 3.5)", ge=0)
     latent_weight: float = param(0.03, "weight of the latent loss (P 3.5)", ge=0)
@@ -31,6 +51,7 @@ class PhaseConfig:
     )
     caption_weight: float = param(0.3, "weight of a caption among a clip's texts, 0 leaves captions out", ge=0)
     label_smoothing: float = param(0.0, "label smoothing of the text loss", ge=0, lt=1)
+    feature_mask: float = param(0.0075, "share of combiner features masked in training (P 3.6)", ge=0, lt=1)
     texts_per_clip: int = param(8, "Q, texts drawn per clip and step", ge=1)
     mute: float = param(0.05, "share of clips whose sound is silenced; 1: learn from the picture alone", ge=0, le=1)
     blank: float = param(0.05, "share of clips whose picture is blanked; 1: learn from the sound alone", ge=0, le=1)
@@ -71,6 +92,9 @@ class TrainingConfig:
     workers: int = param(
         0, "loader processes; 0 reads in the training process: fastest once decoded clips are cached", ge=0, le=256
     )
+    micro_batch: int = param(
+        0, "clips of a device's forward and backward pass: gradients of a step's parts add up; 0: its whole share", ge=0
+    )
     max_damaged: float = param(
         0.01,
         "share of a split's clips that may be damaged before training or evaluation fails: in train others take their "
@@ -88,6 +112,12 @@ class TrainingConfig:
         choices=("auto", "dense", "loop", "flex"),
     )
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))
+
+
+def are_names(text: str, known: tuple[str, ...], also: str = "") -> bool:
+    """Whether ``text`` is one or more of ``known``, each once, with blanks between them; or ``also``."""
+    names = text.split()
+    return text == also != "" or (0 < len(names) == len(set(names)) and set(names) <= set(known))
 
 
 def is_mix(text: str) -> bool:
@@ -128,6 +158,17 @@ class PhaseRun:
     training: TrainingConfig
     clip: ClipSpec
     paths: RunPaths
+    before: tuple[str, ...] = ()  # tasks of the phases before, which are scored too: they should not be forgotten
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the phase learns from."""
+        return tuple(self.config.tasks.split())
+
+    @property
+    def required(self) -> bool:
+        """Whether missing examples are an error; without them a phase before the last leaves the weights unchanged."""
+        return "qa" in self.tasks
 
     @property
     def samples(self) -> int:

@@ -24,7 +24,19 @@ from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseRun, parse_mix
-from mirasol.training.phases import find_phase
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Steps of ``cuts`` micro-batches."""
+
+    loader: TrainingLoader
+    cuts: int
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        batches = iter(self.loader)
+        while True:
+            yield [next(batches) for _ in range(self.cuts)]
 
 
 class PhaseDataModule(pl.LightningDataModule):
@@ -38,6 +50,7 @@ class PhaseDataModule(pl.LightningDataModule):
         super().__init__()
         paths, config = run.paths, run.config
         self.run, self.start = run, start
+        self.num_queries = 0  # m of the model, whose features are masked in training
         self.tokenizer = Tokenizer.load(paths.tokenizer)
         self.train = ShardDataset(paths.shards, "train", cache=paths.cache, any_size=True)
         self.val = ShardDataset(paths.shards, "val", cache=paths.cache, any_size=True)
@@ -47,9 +60,9 @@ class PhaseDataModule(pl.LightningDataModule):
                 "make the shards again with `dvc repro shards`"
             )
         self.settings = SampleSettings(
-            find_phase(run.name).tasks, run.training.seed, config.texts_per_clip, config.caption_weight, config.mute,
+            run.tasks, run.training.seed, config.texts_per_clip, config.caption_weight, config.mute,
             config.blank, Augmentation(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Augmentation)}),
-            parse_mix(config.mix),
+            parse_mix(config.mix), config.feature_mask,
         )  # fmt: skip
         self._val: tuple[EvaluationSamples, Failures] | None = None
 
@@ -67,14 +80,20 @@ class PhaseDataModule(pl.LightningDataModule):
         """The module that makes log-mel within a step on ``device``; ``None`` where the loader does (decision 0038)."""
         return log_mel_of(self.train.spec) if takes_waveforms(device, self.train.spec) else None
 
-    def train_dataloader(self) -> TrainingLoader:
-        """The batches of this process: its rank is known once Lightning has started."""
+    def train_dataloader(self) -> Steps:
+        """The steps of this process: its rank is known once Lightning has started."""
         assert self.trainer is not None
         waveform = takes_waveforms(self.trainer.strategy.root_device, self.train.spec)
-        return self.train_loader(self.trainer.global_rank, self.trainer.world_size, waveform=waveform)
+        world = self.trainer.world_size
+        return Steps(self.train_loader(self.trainer.global_rank, world, waveform=waveform), self.cuts(world))
+
+    def cuts(self, world: int) -> int:
+        """Micro-batches of a step of one of ``world`` processes."""
+        share, micro = self.run.config.batch_size // world, self.run.training.micro_batch
+        return share // micro if micro else 1
 
     def train_loader(self, rank: int = 0, world: int = 1, *, waveform: bool = False) -> TrainingLoader:
-        """Endless batches for process ``rank`` of ``world``.
+        """Endless micro-batches for process ``rank`` of ``world``.
 
         With ``waveform`` they carry sound of which the model makes log-mel: the same to 1e-5, with the same draws.
 
@@ -82,9 +101,10 @@ class PhaseDataModule(pl.LightningDataModule):
             MirasolError: no example to learn from, an unknown data set in ``mix``, a text longer than the text cache,
                 or more damaged clips than ``training.max_damaged``.
         """
-        order = GlobalOrder(self.run.config.batch_size // world, self.start, rank, world)
+        order = GlobalOrder(self.run.config.batch_size // world, self.start, rank, world, self.cuts(world))
+        settings = dataclasses.replace(self.settings, num_queries=self.num_queries)
         return make_loader(
-            self.train, self.tokenizer, self.settings, order, workers=self.run.training.workers, waveform=waveform,
+            self.train, self.tokenizer, settings, order, workers=self.run.training.workers, waveform=waveform,
             failures=self._failures("train", rank, world),
         )  # fmt: skip
 
@@ -92,23 +112,33 @@ class PhaseDataModule(pl.LightningDataModule):
         share = self.run.training.max_damaged
         return Failures(self.run.paths.runs, share, start=self.start, rank=rank, world=world, split=split)
 
-    def families(self) -> dict[str, str]:
-        """The question family of each example id of the val split; its task where it has no family.
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The tasks that evaluations score: the phase's own, then those of the phases before."""
+        return tuple(dict.fromkeys((*self.run.tasks, *self.run.before)))
+
+    def families(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The family of each example id of the val split, of the phase's own tasks and of those before.
+
+        That is the question's family; its task where it has none.
 
         Raises:
-            MirasolError: the val split has no example of the phase's tasks.
+            MirasolError: the val split has no example of the phase's own tasks.
         """
-        tasks = self.settings.tasks
-        found = {row["id"]: row["family"] or row["task"] for row in _rows(self.val) if row["task"] in tasks}
-        if not found:
+        own, earlier = dict[str, str](), dict[str, str]()
+        for row in _rows(self.val):
+            if row["task"] in self.scored:
+                found = own if row["task"] in self.run.tasks else earlier
+                found[row["id"]] = row["family"] or row["task"]
+        if not own:
             raise MirasolError(
-                f"{self.val.folder}: the split val has no example of task {' or '.join(tasks)} to score while "
+                f"{self.val.folder}: the split val has no example of task {' or '.join(self.run.tasks)} to score while "
                 "training on that task: give some rows of it in the manifest the split val"
             )
-        return found
+        return own, earlier
 
     def val_batches(self, rank: int, world: int) -> Iterator[Batch]:
-        """The part of the val split that process ``rank`` of ``world`` scores, with all texts of the phase's tasks.
+        """The part of the val split that process ``rank`` of ``world`` scores, with all texts of `scored`.
 
         At most ``config.val_clips`` clips in all, spread evenly over the split. This process reads them, with
         features on any device: the first evaluation decodes them, later ones find them in the cache. Damaged clips are
@@ -119,12 +149,15 @@ class PhaseDataModule(pl.LightningDataModule):
         """
         if self._val is None:
             failures = self._failures("val", rank, world)
-            clips = Clips(self.val, self.tokenizer, self.settings.tasks, failures=failures)
+            clips = Clips(self.val, self.tokenizer, self.scored, failures=failures)
             self._val = EvaluationSamples(clips), failures
-        (samples, failures), size = self._val, max(1, self.run.config.batch_size // world)
+        (samples, failures), size = (
+            self._val,
+            self.run.training.micro_batch or max(1, self.run.config.batch_size // world),
+        )
         count = min(self.run.config.val_clips, len(samples))
         chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)[rank::world].tolist()
-        form = BatchForm(self.val.spec, self.tokenizer.max_text, self.settings.tasks)
+        form = BatchForm(self.val.spec, self.tokenizer.max_text, self.scored)
         for low in range(0, len(chosen), size):
             intact: list[Sample] = []
             for number in chosen[low : low + size]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel as DDP
 
 from mirasol.model.batch import Batch
+from mirasol.model.losses import LOSSES, Objective, loss_counts
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import PhaseConfig
 from mirasol.training.optim import build_optimizer, learning_rate
 
-LOSSES = ("text", "latent", "video", "audio")  # audio where the model reconstructs it
 
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of dropout and masks in one step: a resumed run needs no state of a random generator, and the number of
-    loader processes changes no mask."""
-    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+def step_seed(seed: int, step: int, rank: int, part: int) -> int:
+    """The seed of dropout in a part of a step: a resumed run needs no state of a random generator."""
+    digest = hashlib.sha256(f"{seed}/{step}/{rank}/{part}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
@@ -37,40 +38,64 @@ def reseed(seed: int, device: torch.device) -> None:
 class PhaseModule(pl.LightningModule):
     """Trains ``model`` by the settings of one phase.
 
+    A step is one call of :meth:`training_step`, whatever the number of micro-batches and processes: all of them divide
+    their sums by the counts of the whole step (docs/decisions/0070).
+
     After each step ``figures`` holds 0-dim tensors for the curves: the loss and its parts, the state of x (a latent
     that collapses has a low loss), the norm of the gradient. They stay on the device: reading one makes a GPU wait.
     """
 
     def __init__(self, model: Mirasol, config: PhaseConfig, *, seed: int, fused: bool) -> None:
         super().__init__()
+        self.automatic_optimization = False  # a step is several backward passes
         self.model, self.config, self.seed, self.fused = model, config, seed, fused
+        self.objective = Objective(
+            text=config.text_weight, latent=config.latent_weight, video=config.video_weight,
+            audio=config.audio_weight, label_smoothing=config.label_smoothing,
+        )  # fmt: skip
         self.figures: dict[str, Tensor] = {}
 
-    def weighted(self, losses: dict[str, Tensor]) -> Tensor:
-        """The loss of the phase (P 3.5): text, latent and reconstruction, each with its weight."""
-        weighed = (getattr(self.config, f"{name}_weight") * losses[name] for name in LOSSES if name in losses)
-        return sum(weighed, start=torch.zeros(()))
+    def training_step(self, parts: list[Batch], batch_idx: int) -> None:
+        """One optimiser step on the micro-batches ``parts`` of this process."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        totals = self.trainer.strategy.reduce(
+            torch.stack([loss_counts(part) for part in parts]).sum(0), reduce_op="sum"
+        )
+        assert isinstance(totals, Tensor)
+        found = []
+        for number, part in enumerate(parts):
+            reseed(step_seed(self.seed, self.global_step, self.global_rank, number), self.device)
+            with self._gathering(last=number == len(parts) - 1):
+                found.append(self._backward(part, totals))
+        self.figures = {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+        for name in self.figures.keys() - {"loss", *LOSSES}:
+            self.figures[name] /= len(parts)
+        optimizer.step()
+        optimizer.zero_grad()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reseed(step_seed(self.seed, self.global_step, self.global_rank), self.device)
-        outputs = self.model(batch, label_smoothing=self.config.label_smoothing)
-        loss = self.weighted(outputs)
+    def _backward(self, part: Batch, totals: Tensor) -> dict[str, Tensor]:
+        """Add the gradient of one micro-batch; returns its figures."""
+        world = self.trainer.world_size  # processes average their gradients and figures
+        outputs = self.model(part, self.objective, totals)
+        loss = self.objective.weighted(outputs) * world
+        with torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
         figures = {name: value.detach() for name, value in outputs.items() if value.ndim == 0}
-        self.figures = {"loss": loss.detach(), **figures}
-        return loss
+        return {"loss": loss.detach(), **{n: v * world if n in LOSSES else v for n, v in figures.items()}}
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def _gathering(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients of several processes are averaged once, after the last micro-batch."""
+        wrapped = self.trainer.strategy.model
+        return contextlib.nullcontext() if last or not isinstance(wrapped, DDP) else wrapped.no_sync()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale the gradient down to ``clip_norm``, and keep its norm before that for the curves."""
         learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         bound = self.config.clip_norm or float("inf")
         self.figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, bound).detach()
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Set the rate of this step: a function of the step, so checkpoints need no scheduler state."""
         rate = learning_rate(self.global_step, self.config)
         for group in self.trainer.optimizers[0].param_groups:

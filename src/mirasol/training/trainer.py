@@ -34,13 +34,13 @@ from mirasol.training.config import PhaseRun, TrainingConfig
 from mirasol.training.curves import CURVES, read_lines
 from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.module import PhaseModule
-from mirasol.training.phases import Phase, find_phase, freeze
-from mirasol.training.validation import Validation
+from mirasol.training.phases import freeze
+from mirasol.training.validation import Validation, forgotten
 from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
 # Settings of `training` that a resumed run may change: where, by how many processes and kernels it runs, when it gives
 # up; and `init`, whose weights are among the hashes of the inputs.
-FREE = ("workers", "max_damaged", "devices", "nodes", "accelerator", "attention", "init")
+FREE = ("workers", "micro_batch", "max_damaged", "devices", "nodes", "accelerator", "attention", "init")
 
 
 @contextlib.contextmanager
@@ -106,20 +106,21 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     """Train one phase, or resume one that was killed, and write its weights.
 
     Returns:
-        The final figures: plain values, equal for equal inputs, with the damaged clips if any and the samples of each
-        data set under ``mix``. Every process returns them.
+        The final figures: plain values, equal for equal inputs, with the damaged clips if any, the samples of each
+        data set under ``mix``, and under ``forgotten`` the relative growth of the loss of each task of the phases
+        before. Every process returns them.
 
     Raises:
         MirasolError: inputs do not fit, the phase has nothing to learn from, the loss is not a finite number, too
             many clips are damaged, or the disk cannot be written.
     """
-    phase, paths = find_phase(run.name), run.paths
+    paths = run.paths
     check_devices(run)
     data = PhaseDataModule(run)
     network = initial_model(model, paths.init, run.training.seed)
-    if not phase.required and not data.has_examples:
-        return _hand_on(run.name, phase, network, paths.out)
-    freeze(network, phase)
+    if not run.required and not data.has_examples:
+        return _hand_on(run, network)
+    freeze(network, run.config)
     trainer = fit(run, network, data, describe(run, model))
     lines = read_lines(paths.runs / CURVES)
     if trainer.is_global_zero:
@@ -128,16 +129,31 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
         save_weights(paths.out, network)
     trainer.strategy.barrier("weights are written")
     extra = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
-    return summary(lines) | {name: facts for name, facts in extra.items() if facts}
+    found = summary(lines)
+    extra["forgotten"] = forgotten(_before(run), found["val"], run.before)
+    return found | {name: facts for name, facts in extra.items() if facts}
+
+
+def _before(run: PhaseRun) -> dict[str, Any]:
+    """The last evaluation of the phase whose weights this one starts from; empty for weights from elsewhere."""
+    lines = read_lines(run.paths.init / CURVES) if run.paths.init is not None else []
+    found: dict[str, Any] = lines[-1].get("val", {}) if lines else {}
+    return found
 
 
 def check_devices(run: PhaseRun) -> None:
-    """Raise ``MirasolError`` unless each device gets an equal share of a step's clips."""
+    """Raise ``MirasolError`` unless each device gets an equal share of a step's clips, in whole micro-batches."""
     batch_size, world = run.config.batch_size, run.training.devices * run.training.nodes
     if batch_size % world:
         raise MirasolError(
             f"{run.name}.batch_size is {batch_size}, the clips of one step on all devices; it does not divide "
             f"among {world} (training.devices x training.nodes): choose a multiple of {world}"
+        )
+    share, micro = batch_size // world, run.training.micro_batch
+    if micro and share % micro:
+        raise MirasolError(
+            f"training.micro_batch is {micro}; it does not divide the {share} clips that a device takes of "
+            f"{run.name}.batch_size {batch_size}: choose a divisor of {share}, or 0 for all of them at once"
         )
 
 
@@ -150,12 +166,12 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
     checkpoint = runs / CHECKPOINT
     step, reasons = resumable_step(checkpoint, made_by)
     start = step or 0
-    data.start = start * config.batch_size
+    data.start, data.num_queries = start * config.batch_size, network.config.num_queries
     amp = training.precision == "16-mixed"  # skips steps with infinite gradients by itself, and refuses fused AdamW
     module = PhaseModule(network, config, seed=training.seed, fused=not amp)
     with contextlib.ExitStack() as stack:
         hidden = None if leader else stack.enter_context(Path(os.devnull).open("w"))
-        validation = Validation(data.val_batches, data.families())
+        validation = Validation(data.val_batches, *data.families())
         progress = Progress(name, run.samples, "clips", done=data.start, stream=hidden)
         watched = ("loss",) if amp else ("loss", "grad_norm")
         recorder = Recorder(run, validation, progress, made_by, start, watched)
@@ -222,13 +238,13 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
         ) from error
 
 
-def _hand_on(name: str, phase: Phase, network: Mirasol, out: Path) -> dict[str, Any]:
+def _hand_on(run: PhaseRun, network: Mirasol) -> dict[str, Any]:
     """Without examples the weights of the phase are those that it started from."""
-    reason = f"no training example of task {' or '.join(phase.tasks)}"
-    print(f"[{name}] {reason}: the weights stay unchanged", file=sys.stderr)
-    with atomic_write(out / CURVES):
+    reason = f"no training example of task {' or '.join(run.tasks)}"
+    print(f"[{run.name}] {reason}: the weights stay unchanged", file=sys.stderr)
+    with atomic_write(run.paths.out / CURVES):
         pass
-    save_weights(out, network)
+    save_weights(run.paths.out, network)
     return {"steps": 0, "skipped": reason}
 
 

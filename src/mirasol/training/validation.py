@@ -16,6 +16,8 @@ from mirasol.model.batch import Batch
 from mirasol.model.losses import text_loss
 from mirasol.model.mirasol import Mirasol
 
+NOTHING: dict[str, str] = {}
+
 
 def score_texts(model: Mirasol, batch: Batch) -> tuple[Tensor, Tensor]:
     """Score the answers by teacher forcing, without generation.
@@ -24,15 +26,10 @@ def score_texts(model: Mirasol, batch: Batch) -> tuple[Tensor, Tensor]:
         Mean cross-entropy of each answer's tokens, float [B, Q], and whether each of them is the most likely one,
         bool [B, Q].
     """
-    encoded = model.encode(batch)
-    asked = batch.answer_mask[:, :, 1:]  # a token is predicted from the one before it
-    hidden, _ = model.text(batch.tokens[:, :, :-1], model.text.memory_of(encoded.h, encoded.present))
-    logits = model.text.head(hidden[asked])
-    targets = batch.tokens[:, :, 1:][asked]
-    text = asked.flatten(0, 1).nonzero()[:, 0]
-    _, each = text_loss(logits, targets, text, batch.text_weight, 0.0)
-    wrong = torch.zeros(batch.text_weight.numel(), dtype=torch.int64, device=targets.device)
-    wrong.index_add_(0, text, (logits.argmax(-1) != targets).long())
+    logits, targets = model.answers(batch, model.encode(batch))
+    _, each = text_loss(logits, targets.tokens, targets.texts, batch.text_weight, 0.0)
+    wrong = torch.zeros(batch.text_weight.numel(), dtype=torch.int64, device=logits.device)
+    wrong.index_add_(0, targets.texts, (logits.argmax(-1) != targets.tokens).long())
     return each, (wrong == 0).view_as(each)
 
 
@@ -42,15 +39,22 @@ class Validation:
     Args:
         batches: the batches of process ``rank`` of ``world``: disjoint parts of the clips.
         families: family of each example id, at least one; the same in all processes.
+        earlier: family of each example id of the tasks of phases before, which count for themselves alone.
     """
 
-    def __init__(self, batches: Callable[[int, int], Iterable[Batch]], families: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        batches: Callable[[int, int], Iterable[Batch]],
+        families: Mapping[str, str],
+        earlier: Mapping[str, str] = NOTHING,
+    ) -> None:
         self.batches = batches
-        self.families = families
-        self.rows = {name: row for row, name in enumerate(sorted(set(families.values())))}
+        self.families = {**earlier, **families}
+        self.rows = {name: row for row, name in enumerate(sorted(set(self.families.values())))}
+        self.own = {self.rows[name] for name in families.values()}
 
     def run(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        """Exact match, overall and per family, mean text loss, and the number of texts."""
+        """Exact match, mean text loss and number of texts, of the phase's own tasks and of each family."""
         model = module.model
         assert isinstance(model, Mirasol)
         table = torch.zeros(len(self.rows), 3, dtype=torch.float64)  # texts, right ones, sum of losses
@@ -73,10 +77,19 @@ class Validation:
 
     def _figures(self, table: list[list[float]]) -> dict[str, Any]:
         counts = {name: table[row] for name, row in self.rows.items() if table[row][0]}
-        families = {name: {"exact_match": right / n, "n": int(n)} for name, (n, right, _) in counts.items()}
-        texts, right, loss = (sum(column) for column in zip(*table, strict=True))
+        families = {
+            name: {"exact_match": right / n, "text": loss / n, "n": int(n)} for name, (n, right, loss) in counts.items()
+        }
+        own = [row for number, row in enumerate(table) if number in self.own]
+        texts, right, loss = (sum(column) for column in zip(*own, strict=True))
         total = max(texts, 1)
         return {"exact_match": right / total, "text": loss / total, "n": int(texts), "families": families}
+
+
+def forgotten(before: Mapping[str, Any], now: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:
+    """The relative growth of the text loss of each of ``tasks`` between two results of :meth:`Validation.run`."""
+    old, new = before.get("families", {}), now["families"]
+    return {t: new[t]["text"] / old[t]["text"] - 1 for t in tasks if t in new and old.get(t, {}).get("text")}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

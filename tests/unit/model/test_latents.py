@@ -7,8 +7,6 @@ import torch
 from support import plain
 from support.model import random_batch, relative_error, tiny_model
 
-from mirasol.model.latent import mask_features
-
 
 @torch.no_grad()
 def test_bidirectional_equals_a_plain_loop_without_a_mask():
@@ -23,8 +21,8 @@ def test_bidirectional_equals_a_plain_loop_without_a_mask():
 
 @torch.no_grad()
 def test_none_hands_x_on_and_has_no_latent_loss():
-    model = tiny_model(latent="none", feature_mask=0.9).train()
-    batch = random_batch(model.config)
+    model = tiny_model(latent="none").train()
+    batch = masked_batch(model)
     encoded, losses = model.encode(batch), model(batch)
     assert torch.equal(encoded.h, encoded.x)
     assert list(model.latent.parameters()) == []
@@ -34,15 +32,17 @@ def test_none_hands_x_on_and_has_no_latent_loss():
 
 @pytest.mark.parametrize("latent", ["causal", "bidirectional"])
 def test_masking_hides_features_from_the_latent_model_only(latent):
-    model = tiny_model(feature_mask=0.5, latent=latent).train()
-    batch = random_batch(model.config)
-    a, b = model.encode(batch), model.encode(batch)
+    model = tiny_model(latent=latent).train()
+    batch = masked_batch(model)
+    a, b = model.encode(batch), model.encode(random_batch(model.config))
     assert torch.equal(a.x, b.x)
     assert not torch.equal(a.h, b.h)
+    hidden = a.x * ~batch.masked[..., None]
+    assert torch.equal(a.h, model.latent(hidden)[0])
 
 
-def test_masking_sets_a_share_of_whole_features_to_zero():
-    torch.manual_seed(0)
-    masked = (mask_features(torch.ones(50, 40, 8), 0.25) == 0).float()
-    assert torch.equal(masked.amin(-1), masked.amax(-1))
-    assert masked.mean().item() == pytest.approx(0.25, abs=0.03)
+def masked_batch(model):
+    batch = random_batch(model.config)
+    batch.masked = torch.zeros(*batch.video_present.shape, model.config.num_queries, dtype=torch.bool)
+    batch.masked[:, 1, 0] = batch.masked[0, 2] = True
+    return batch

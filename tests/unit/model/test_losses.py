@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from support.model import random_batch, tiny_model
 
 from mirasol.model.batch import text_targets
-from mirasol.model.losses import cosine_loss, latent_statistics, text_loss
+from mirasol.model.losses import Objective, cosine_loss, latent_statistics, loss_counts, text_loss
 
 
 def test_text_loss_weighs_texts_not_tokens():
@@ -21,7 +21,7 @@ def test_text_loss_weighs_texts_not_tokens():
     loss, each = text_loss(logits, targets, text, weight, label_smoothing=0.1)
     nll = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1)
     assert torch.allclose(each, torch.tensor([[nll[:3].mean(), 0.0], [0.0, nll[3]]]))
-    assert torch.allclose(loss, (nll[:3].mean() + 0.3 * nll[3]) / 1.3)
+    assert torch.allclose(loss, nll[:3].mean() + 0.3 * nll[3])
 
 
 def test_text_loss_of_the_model_is_that_of_its_logits():
@@ -47,8 +47,11 @@ def test_text_targets_are_the_marked_tokens_clip_by_clip():
     found = text_targets(tokens, mask)
     assert found.tokens.tolist() == [2, 3, 9, 19]
     assert found.texts.tolist() == [0, 0, 2, 4]
-    before = tokens[:, :, :-1].flatten(1).gather(1, found.positions).flatten()[found.rows]
+    row = tokens.flatten(1).gather(1, found.packed)
+    before = row.gather(1, found.positions).flatten()[found.rows]
     assert torch.equal(before, found.tokens - 1)
+    read = [row[clip][found.owners[clip] < 3].tolist() for clip in range(2)]
+    assert read == [[0, 1, 2, 8], [16, 17, 18]]  # up to the last token that predicts
 
 
 @torch.no_grad()
@@ -65,7 +68,7 @@ def test_a_batch_with_its_targets_has_the_losses_of_one_without():
 
 def test_cosine_loss_counts_valid_vectors_and_stops_the_gradient():
     predicted, target = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)
-    valid = torch.tensor([[True], [False]])
+    valid = torch.tensor([True, False])
     loss = cosine_loss(predicted, target, valid)
     assert torch.allclose(loss, (1 - F.cosine_similarity(predicted[0], target[0], dim=-1)).mean())
     loss.backward()
@@ -88,6 +91,28 @@ def test_a_single_chunk_has_no_next_one():
     losses = model(random_batch(model.config, chunks=1))
     assert losses["latent"] == 0
     assert losses["video"] == 0
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    model = tiny_model(dtype=torch.float64, audio_reconstruction=True)
+    batch = random_batch(model.config, clips=4, dtype=torch.float64)
+    batch.text_weight[1:3, 1] = torch.tensor([0.25, 0.0])
+    batch.audio_present[:2, 1:] = batch.video_present[3, 2:] = batch.audio_present[3, 2:] = False
+    whole, totals = model(batch), loss_counts(batch)
+    parts = [model(dataclasses.replace(batch, **halves), totals=totals) for halves in _halves(batch)]
+    for name in ("text", "latent", "video", "audio"):
+        torch.testing.assert_close(parts[0][name] + parts[1][name], whole[name], rtol=1e-12, atol=0)
+
+
+def _halves(batch):
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return [{name: value[cut] for name, value in tensors.items()} for cut in (slice(0, 1), slice(1, 4))]
+
+
+def test_a_loss_of_weight_0_is_not_computed():
+    model = tiny_model()
+    found = model(random_batch(model.config), Objective(text=0.0, video=0.0))
+    assert "text" not in found and "video" not in found and found["latent"] > 0
 
 
 def test_statistics_show_a_collapse():

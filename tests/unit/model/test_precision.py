@@ -20,7 +20,7 @@ BF16 = 1e-2  # 8 bits of mantissa: 0.4 % in each product
 def curve(combiner: str, compiled: bool = False, bf16: bool = False) -> torch.Tensor:
     """The loss at each step."""
     torch.manual_seed(0)
-    model = Mirasol(tiny_config(combiner=combiner, feature_mask=0.0)).train()
+    model = Mirasol(tiny_config(combiner=combiner)).train()
     call = torch.compile(model) if compiled else model
     batch = random_batch(model.config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

@@ -9,7 +9,7 @@ import torch
 from support.model import random_batch, tiny_model
 
 from mirasol.model.batch import Batch
-from mirasol.training.validation import Validation, flat, score_texts
+from mirasol.training.validation import Validation, flat, forgotten, score_texts
 
 
 def with_answers_of(model: torch.nn.Module, batch: Batch) -> Batch:
@@ -51,9 +51,25 @@ def test_padding_is_not_counted_and_families_are_kept_apart() -> None:
     losses, right = torch.tensor([[1.0, 2.0], [4.0, 9.0]]), torch.tensor([[True, False], [True, True]])
     validation._count(table, batch, losses, right)
     figures = validation._figures(table.tolist())
-    assert figures["families"] == {"heard": {"exact_match": 1.0, "n": 1}, "seen": {"exact_match": 0.5, "n": 2}}
+    assert figures["families"] == {
+        "heard": {"exact_match": 1.0, "text": 1.0, "n": 1},
+        "seen": {"exact_match": 0.5, "text": 3.0, "n": 2},
+    }
     assert figures["exact_match"] == pytest.approx(2 / 3)
     assert figures["text"] == pytest.approx(7 / 3)
+
+
+def test_tasks_of_phases_before_are_scored_by_themselves() -> None:
+    batch = random_batch(tiny_model().config, clips=2, texts=1)
+    batch.example_ids = [["a"], ["b"]]
+    validation = Validation(lambda rank, world: [], {"a": "qa"}, {"b": "caption"})
+    table = torch.zeros(2, 3, dtype=torch.float64)
+    validation._count(table, batch, torch.tensor([[1.0], [6.0]]), torch.tensor([[True], [False]]))
+    figures = validation._figures(table.tolist())
+    assert (figures["exact_match"], figures["text"], figures["n"]) == (1.0, 1.0, 1)
+    assert figures["families"]["caption"] == {"exact_match": 0.0, "text": 6.0, "n": 1}
+    before = {"families": {"caption": {"text": 4.0}}}
+    assert forgotten(before, figures, ["caption", "audio_class"]) == {"caption": 0.5}
 
 
 def test_nested_figures_are_flattened_and_missing_ones_left_out() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mirasol.model.batch import Batch
 
 # Streams of random numbers that do not overlap: switching one augmentation off leaves the draws of the others alone.
-ORDER, SAMPLE, SWAP, REPLACE, CHANGE, MIX, SETS = range(7)
+ORDER, SAMPLE, SWAP, REPLACE, CHANGE, MIX, SETS, HIDE = range(8)
 NUMBERS = 10  # uniform numbers that augment a clip, however much of it is on
 
 C = TypeVar("C", "Decoded", "Batch")

@@ -52,15 +52,19 @@ START = "forkserver"
 
 @dataclasses.dataclass(frozen=True)
 class GlobalOrder:
-    """Batches of sample numbers for one rank: together the ranks take ``batch_size * world`` in a row."""
+    """Batches of sample numbers for one rank: together the ranks take ``batch_size * world`` in a row.
 
-    batch_size: int  # clips per batch and rank
+    With ``cuts`` these come in so many batches of equal size.
+    """
+
+    batch_size: int  # clips per step and rank
     start: int = 0  # samples consumed before, over all ranks: where an interrupted training continues
     rank: int = 0
     world: int = 1
+    cuts: int = 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        step = self.batch_size * self.world
+        step = self.batch_size // self.cuts * self.world
         for first in itertools.count(self.start + self.rank, step):
             yield list(range(first, first + step, self.world))
 
@@ -254,6 +258,7 @@ def collate(samples: list[Sample], form: BatchForm, video: NDArray[np.uint8] | N
         example_ids=ids,
         waveform=_waveforms(samples, spec) if form.waveform else None,
         targets=text_targets(texts, answers),
+        masked=None if samples[0].masked is None else torch.from_numpy(np.stack([s.masked for s in samples])),
     )
 
 

@@ -40,6 +40,7 @@ class Sample:
     texts: list[Text]
     shares: list[float] = dataclasses.field(default_factory=list)  # of each text in the loss; empty: all of 1
     damage: list[Damage] = dataclasses.field(default_factory=list)  # clips that should have been here
+    masked: NDArray[np.bool_] | None = None  # [T, m], features of x that the latent model does not see (P 3.6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,8 @@ class SampleSettings:
     blank: float = 0.0  # share of them whose picture becomes black
     augmentation: Augmentation = OFF
     mix: Mapping[str, int] = dataclasses.field(default_factory=dict)  # weights of data sets; empty: all clips alike
+    feature_mask: float = 0.0  # share of the features of x that are masked
+    num_queries: int = 0  # m, features of a chunk; 0: none is masked
 
 
 class Clips:
@@ -168,6 +171,10 @@ class TrainingSamples(Dataset[Sample]):
         found = Sample(self.clips.key(index), clip, texts, damage=damage)
         if settings.augmentation.mixup and len(self.order.peers(sample)) > 1:
             found = self._mixed(found, index, sample)
+        if settings.feature_mask and settings.num_queries:
+            hidden = augment.draws_of(settings.seed, augment.HIDE, sample)
+            shape = (len(clip.video_present), settings.num_queries)
+            found = dataclasses.replace(found, masked=hidden.random(shape) < settings.feature_mask)
         missing, clip = augment.draw_missing(settings.mute, settings.blank, draws), found.clip
         if clip.video is None or (clip.audio is None and clip.waveform is None):  # its one modality stays
             return found

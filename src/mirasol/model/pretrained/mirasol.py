@@ -51,7 +51,7 @@ def read_mirasol(
     taken = TensorMap.of(model, tensors)
     new, skipped = model.config, _other_kinds(config, model.config)
     for name, old_value in config.to_dict().items():
-        if old_value != (value := new.to_dict()[name]) and name not in ("dropout", "feature_mask"):
+        if old_value != (value := new.to_dict()[name]) and name not in ("dropout",):
             taken.notes.append(f"{name}: {old_value} there, {value} here")
     theirs, ours = (dict.fromkeys(_part(name) for name in names) for names in (tensors, taken.shapes))
     skipped |= dict.fromkeys(ours.keys() - theirs.keys(), "a part that is not there")

@@ -15,14 +15,21 @@ from mirasol.model.config import POOLED_COMBINERS, ModelSpec
 from mirasol.model.sizes.presets import PRESETS, Preset
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tokenizer import TokenizerSpec
-from mirasol.training.config import INIT, PhaseConfig, TrainingConfig, is_mix
+from mirasol.training.config import GROUPS, INIT, TASKS, PhaseConfig, TrainingConfig, are_names, is_mix
 
 T = TypeVar("T")
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
 SHARED = "phases"
 SHARED_DOC = "settings of the three phases, stated once; a key that a phase states itself takes precedence there"
-OWN = ("steps", "lr", "warmup", "checkpoint_every")  # each phase states these: -S finetune.lr=... needs the key
+OWN = (
+    "tasks",
+    "trained",
+    "steps",
+    "lr",
+    "warmup",
+    "checkpoint_every",
+)  # each phase states these: -S finetune.lr=... needs the key
 
 
 def section(kind: type[T], doc: str) -> T:
@@ -217,6 +224,22 @@ CHECKS = (
         ("evaluate.max_answer", "tokenizer.max_text"),
         lambda answer, text: answer < text,
         "must be less than `tokenizer.max_text`: the prompt takes some of it",
+    ),
+    *(
+        Check(
+            (f"{phase}.tasks",),
+            lambda tasks: are_names(tasks, TASKS),
+            f"must be one or more of {', '.join(TASKS)}, each once, with blanks between them",
+        )
+        for phase in PHASES
+    ),
+    *(
+        Check(
+            (f"{phase}.trained",),
+            lambda trained: are_names(trained, GROUPS, also="all"),
+            f"must be `all`, or one or more of {', '.join(GROUPS)}, each once, with blanks between them",
+        )
+        for phase in PHASES
     ),
     *(
         Check(

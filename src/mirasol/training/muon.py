@@ -1,0 +1,79 @@
+"""Muon: matrices move along the nearest orthogonal matrix to their momentum; all other parameters by AdamW.
+
+K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), with the scale of J. Liu et al.,
+"Muon is scalable for LLM training" (2025), by which one learning rate suits both kinds of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOMENTUM = 0.95
+ITERATIONS = 5
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: singular values come near 1 fastest
+SCALE = 0.2  # root mean square of an update, as AdamW's
+STACK = 1 << 26  # elements orthogonalised at a time: bounds the memory of large models
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW whose groups with ``matrices`` of 1 or more are updated by Muon.
+
+    ``matrices`` is the number of matrices that lie one above the other in each parameter of the group.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all groups."""
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group["matrices"]]
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        self._move([group for group in groups if group["matrices"]])
+        return loss
+
+    def _move(self, groups: list[dict[str, Any]]) -> None:
+        waiting: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = {}  # by shape: weight, direction, rate
+        for group in groups:
+            rate, decay = group["lr"], 1.0 - group["lr"] * group["weight_decay"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                momentum = state["momentum_buffer"].mul_(MOMENTUM).add_(parameter.grad)
+                direction = parameter.grad.add(momentum, alpha=MOMENTUM)  # Nesterov's
+                parameter.mul_(decay)
+                for weight, part in zip(
+                    parameter.chunk(group["matrices"]), direction.chunk(group["matrices"]), strict=True
+                ):
+                    wide = part.shape[0] <= part.shape[1]
+                    weight, part = (weight, part) if wide else (weight.T, part.T)
+                    waiting.setdefault(tuple(part.shape), []).append((weight, part, rate))
+        for shape, entries in waiting.items():
+            count = max(1, STACK // (shape[0] * shape[1]))
+            for low in range(0, len(entries), count):
+                chosen = entries[low : low + count]
+                updates = orthogonal(torch.stack([part for _, part, _ in chosen]))
+                for (weight, _, rate), update in zip(chosen, updates.unbind(), strict=True):
+                    weight.sub_(update.to(weight.dtype), alpha=rate * SCALE * shape[1] ** 0.5)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices [k, a, b] with a <= b to nearly orthogonal ones: their singular values become about 1.
+
+    Newton-Schulz iterations, in bf16 on a GPU.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
