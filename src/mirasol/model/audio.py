@@ -40,11 +40,9 @@ class Audio(nn.Module):
         self.grid = audio_grid(config)
         self.project = nn.Linear(columns * mels, config.vit.width)
         self.blocks = nn.ModuleList(Block(config.vit, config.dropout) for _ in range(config.audio_layers))
-        axes = [
-            (torch.arange(n, dtype=torch.float32) + 0.5) * extent / whole
-            for n, extent, whole in zip(self.grid, self.patch, (config.seen_columns, config.mels), strict=True)
-        ]
-        table = lattice_positions(torch.cartesian_prod(*axes), self.grid, config.vit.width)
+        extents = torch.tensor(self.patch) / torch.tensor([config.seen_columns, config.mels])
+        axes = ((torch.arange(n) + 0.5) * extent for n, extent in zip(self.grid, extents, strict=True))
+        table = lattice_positions(torch.cartesian_prod(*axes), extents, config.vit.width)
         self.register_buffer("positions", table, persistent=False)
 
     @property

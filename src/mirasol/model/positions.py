@@ -6,33 +6,35 @@ Nothing here depends on T: 512 frames need no more parameters than 128, and a st
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 CHUNK_BASE = 100.0  # slowest rotary angle of chunk indices: they stay small, so the angles may differ quickly
 TOKEN_BASE = 10000.0  # the usual one, for text
+# Fast enough to tell the neighbours of a 28 x 28 grid apart (cosine 0.97), slow enough that the token nearest to one of
+# a 6 x 6 grid on a 12 x 12 grid, half a token away on both axes, has cosine 0.9 (docs/decisions/0065)
+TOP = 5.0
 
 
-def lattice_positions(centres: Tensor, counts: Sequence[int], width: int) -> Tensor:
-    """Fixed sin/cos embedding [n, width] of tokens at ``centres`` [n, axes], fractions of the whole in 0..1.
+def lattice_positions(centres: Tensor, extents: Tensor, width: int) -> Tensor:
+    """Fixed sin/cos embedding [n, width] of tokens: boxes at ``centres`` [n, axes] of ``extents`` [axes].
 
-    Every axis along which tokens differ (``counts``, positions along each axis) gets an equal share of the width, in
-    waves from a quarter of a cycle to half a cycle per token. The mean over tokens is subtracted: with it, and with
-    the slow waves of text positions, most of the embedding is the same for all tokens, and a small model learns
-    positions very late (docs/decisions/0007).
+    Both are fractions of the whole. Each axis gets an equal share of the width, in waves from a quarter of a cycle to
+    ``TOP`` half cycles over the whole: the number of tokens changes no wave, so a place keeps its embedding at any
+    resolution. A token takes the mean of each wave over its box, minus that over the whole: it equals the mean of the
+    finer tokens that tile its box, and an axis that a token spans adds nothing. Without the mean, most of the
+    embedding would be the same for all tokens, and a small model learns positions very late (docs/decisions/0007).
     """
-    axes = [(axis, n) for axis, n in zip(centres.float().unbind(dim=1), counts, strict=True) if n > 1]
-    if not axes:
-        return torch.zeros(centres.shape[0], width)
-    pairs = width // (2 * len(axes))
+    pairs = width // (2 * centres.shape[1])
+    rates = torch.linspace(0.5, TOP, pairs, dtype=torch.float64) / 2  # cycles over the whole
     parts = []
-    for axis, n in axes:
-        angles = axis[:, None] * math.pi * torch.linspace(0.5, max(6.0, float(n)), pairs)
-        parts += [angles.sin(), angles.cos()]
-    table = torch.cat(parts, dim=-1)
-    return torch.nn.functional.pad(table - table.mean(dim=0), (0, width - table.shape[1]))
+    for axis, extent in zip(centres.double().unbind(dim=1), extents.double(), strict=True):
+        angles, middle = 2 * math.pi * axis[:, None] * rates, math.pi * rates
+        shrunk, whole = torch.sinc(extent * rates), torch.sinc(rates)  # mean of a wave over a box, by its centre's
+        parts += [angles.sin() * shrunk - middle.sin() * whole, angles.cos() * shrunk - middle.cos() * whole]
+    table = math.sqrt(2) * torch.cat(parts, dim=-1).float()  # waves of variance 1
+    return torch.nn.functional.pad(table, (0, width - table.shape[1]))
 
 
 def sincos(coordinates: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
 from mirasol.model.layers import Block, projection
-from mirasol.model.positions import lattice_positions
 from mirasol.model.tubes import Lattice
 
 
@@ -26,8 +25,7 @@ class Reconstruction(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes, config.dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.pixels = nn.Linear(sizes.width, channels * t * h * w)
-        table = lattice_positions(lattice.centres(whole), lattice.counts, sizes.width)
-        self.register_buffer("positions", table, persistent=False)
+        self.register_buffer("positions", lattice.positions(whole, sizes.width), persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:
         """h [S, m, d] -> pieces of the next chunk [S, pieces, values]."""

@@ -47,10 +47,6 @@ class Lattice:
         """Number of tubes."""
         return self.counts[0] * self.counts[1] * self.counts[2]
 
-    def positions(self, axis: int) -> set[float]:
-        """Centres of the tubes along an axis, in frames or pixels."""
-        return {index * self.stride[axis] + self.shape[axis] / 2 for index in range(self.counts[axis])}
-
     def halved(self) -> Lattice:
         """The same tubes on the planes of chroma.
 
@@ -66,6 +62,10 @@ class Lattice:
         """[tokens, 3]: time, height, width as fractions of the chunk."""
         spec = zip(self.counts, self.stride, self.shape, whole, strict=True)
         return torch.cartesian_prod(*((torch.arange(n) * s + e / 2) / w for n, s, e, w in spec))
+
+    def positions(self, whole: Extent, width: int) -> Tensor:
+        """[tokens, width], fixed: see :func:`mirasol.model.positions.lattice_positions`."""
+        return lattice_positions(self.centres(whole), torch.tensor(self.shape) / torch.tensor(whole), width)
 
     def cut(self, x: Tensor) -> Tensor:
         """[..., c, K, H, W] -> [..., tokens, c*frames*height*width]: the columns of a strided convolution.
@@ -114,8 +114,8 @@ class VideoTubes(nn.Module):
         self.projections: Any = nn.ModuleList(projections)
         centres = torch.cat([lattice.centres(whole) for lattice in self.lattices])
         self.token_positions = centres[:, 1:]  # [f, 2], row and column of each centre as fractions of the frame
-        counts = [len(set().union(*(lattice.positions(axis) for lattice in self.lattices))) for axis in range(3)]
-        self.register_buffer("positions", lattice_positions(centres, counts, config.vit.width), persistent=False)
+        table = torch.cat([lattice.positions(whole, config.vit.width) for lattice in self.lattices])
+        self.register_buffer("positions", table, persistent=False)
 
     @property
     def tokens(self) -> int:
