@@ -40,6 +40,7 @@ def tiny_config(**changes: object) -> ModelConfig:
         "ttm_sizes": TINY,
         "ttm_memory": 5,
         "ttm_read": 6,
+        "ttm_encoder": changes.get("combiner") == "ttm",
         "reconstruction_size": 4,
         "reconstruction_tube": (2, 2, 2),
         "num_queries": 3,

@@ -107,6 +107,7 @@ class ModelConfig:
     cross_hidden: int = 0  # hidden width of cross-attention's own MLP, 0 for none
     overlap: int = 0  # frames of the chunk before that a chunk also sees
     audio_reconstruction: bool = False
+    ttm_encoder: bool = False  # TTM's Process has learned positions and a final norm
 
     @property
     def seen_frames(self) -> int:

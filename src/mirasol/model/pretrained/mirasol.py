@@ -87,7 +87,7 @@ def _shape(config: ModelConfig, size: str) -> Sizes:
 def _other_kinds(old: ModelConfig, new: ModelConfig) -> dict[str, str]:
     """Parts that are another function by choice, and why their weights are of no use."""
     parts = {}
-    for part, choices in (("combiner", ("combiner", "queries")), ("latent", ("latent",))):
+    for part, choices in (("combiner", ("ttm_encoder", "queries", "combiner")), ("latent", ("latent",))):
         for choice in choices:
             before, now = getattr(old, choice), getattr(new, choice)
             if before != now:

@@ -159,14 +159,14 @@ def _combiner(config: ModelConfig, chunks: int, features: int) -> int:
             tokens = features if name == "transformer" and not pooled else features + m
             return total + _chunk_transformer(sizes, chunks, window, tokens, m, resample=name == "perceiver")
         case "ttm":
-            return total + chunks * _turn(config, features)
+            return total + _turns(config, chunks, features)
         case "concat":
             return total
     raise ValueError(f"combiner {name!r} is not counted")
 
 
-def _turn(config: ModelConfig, features: int) -> int:
-    """One turn of the Token Turing Machine (eqs. 3 to 6)."""
+def _turns(config: ModelConfig, chunks: int, features: int) -> int:
+    """The turns of the Token Turing Machine (eqs. 3 to 6); the last one writes nothing."""
     width, memory, read = config.combiner_sizes.width, config.ttm_memory, config.ttm_read
 
     def learner(tokens: int, outputs: int) -> int:
@@ -174,8 +174,8 @@ def _turn(config: ModelConfig, features: int) -> int:
         return scores + _linear(outputs, tokens, width)
 
     process = config.ttm_sizes.layers * _block(config.ttm_sizes, read)
-    whole = memory + read + features
-    return learner(memory + features, read) + process + learner(whole, memory) + learner(read, config.num_queries)
+    turn = learner(memory + features, read) + process + learner(read, config.num_queries)
+    return chunks * turn + (chunks - 1) * learner(memory + read + features, memory)
 
 
 def _latent(config: ModelConfig, chunks: int) -> int:

@@ -125,4 +125,5 @@ def build_config(
         audio_columns=audio_columns,
         vocabulary=vocabulary,
         max_text=max_text,
+        ttm_encoder=spec.combiner == "ttm",
     )
