@@ -93,14 +93,12 @@ class Mirasol(nn.Module):
 
     def video_features(self, batch: Batch) -> Tensor:
         """v_t, [B, T, f, d] (P 3.1); they do not depend on the sound."""
-        video, _, _ = self.overlap(batch.video, batch.audio, batch.video_present, batch.audio_present)
-        v: Tensor = self.vit(self.video_tubes(video))
+        v: Tensor = self.vit(self.video_tubes(self.overlap.video(batch.video, batch.video_present)))
         return v
 
     def audio_features(self, batch: Batch) -> Tensor:
         """a_t, [B, T, s, d] (P 3.1); they do not depend on the picture."""
-        _, audio, _ = self.overlap(batch.video, batch.audio, batch.video_present, batch.audio_present)
-        a: Tensor = self.vit(self.audio(audio))
+        a: Tensor = self.vit(self.audio(self.overlap.audio(batch.audio, batch.audio_present)))
         return a
 
     def join(self, v: Tensor, a: Tensor, batch: Batch) -> Encoded:

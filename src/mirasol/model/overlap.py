@@ -7,6 +7,8 @@ the modality, the picture is black and the sound is silence.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -47,28 +49,36 @@ class Overlap:
         )
         return dict(zip(STATES, ends, strict=True))
 
-    def __call__(
-        self,
-        video: Tensor,
-        audio: Tensor,
-        video_present: Tensor,
-        audio_present: Tensor,
-        state: StreamState | None = None,
-    ) -> tuple[Tensor, Tensor, StreamState]:
-        """Video [B, T, K, H*3/2, W] -> [B, T, K+o, H*3/2, W] and audio [B, T, A, M] -> [B, T, A+o*A/K, M].
+    def video(self, video: Tensor, present: Tensor, state: StreamState | None = None) -> Tensor:
+        """[B, T, K, H*3/2, W] -> [B, T, K+o, H*3/2, W]; ``present`` bool [B, T].
 
-        The presence is bool [B, T]. With the ``state`` of the chunk before T is 1 and the next state comes out.
+        With the ``state`` of the chunk before, T is 1.
         """
         if not self.frames:
-            return video, audio, {}
-        ends = (video[:, :, -self.frames :], video_present, audio[:, :, -self.columns :], audio_present)
-        if state is None:
-            picture, seen, sound, heard = (torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1) for x in ends)
-        else:
-            picture, seen, sound, heard = (state[name][:, None] for name in STATES)
-        black = torch.full(self.video_shape[1:], BLACK_UV, dtype=torch.uint8, device=video.device)
-        black[: self.luma_rows] = BLACK_Y
-        picture = torch.where(seen[..., None, None, None], picture, black)
-        sound = torch.where(heard[..., None, None], sound, torch.full_like(sound, SILENCE))
-        after = {} if state is None else {name: end[:, 0].clone() for name, end in zip(STATES, ends, strict=True)}
-        return torch.cat([picture, video], dim=2), torch.cat([sound, audio], dim=2), after
+            return video
+        end, seen = _before(video[:, :, -self.frames :], present, state, STATES[:2])
+        row = torch.arange(video.shape[-2], device=video.device)[:, None]
+        black = torch.where(row < self.luma_rows, BLACK_Y, BLACK_UV).to(video.dtype)
+        return torch.cat([torch.where(seen[..., None, None, None], end, black), video], dim=2)
+
+    def audio(self, audio: Tensor, present: Tensor, state: StreamState | None = None) -> Tensor:
+        """[B, T, A, M] -> [B, T, A+o*A/K, M]; as of :meth:`video`."""
+        if not self.frames:
+            return audio
+        end, heard = _before(audio[:, :, -self.columns :], present, state, STATES[2:])
+        return torch.cat([torch.where(heard[..., None, None], end, SILENCE), audio], dim=2)
+
+    def after(self, video: Tensor, audio: Tensor, video_present: Tensor, audio_present: Tensor) -> StreamState:
+        """The state after a clip's last chunk."""
+        if not self.frames:
+            return {}
+        ends = (video[:, -1, -self.frames :], video_present[:, -1], audio[:, -1, -self.columns :], audio_present[:, -1])
+        return {name: end.clone() for name, end in zip(STATES, ends, strict=True)}
+
+
+def _before(end: Tensor, present: Tensor, state: StreamState | None, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The ``end`` [B, T, ...] and presence [B, T] of the chunk before each; with a state, its ``names``."""
+    if state is not None:
+        return state[names[0]][:, None], state[names[1]][:, None]
+    ends, seen = (torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1) for x in (end, present))
+    return ends, seen

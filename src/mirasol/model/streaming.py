@@ -75,8 +75,9 @@ class EncoderCombiner(nn.Module):
         for name, (tensor, _, dtype) in inputs.items():
             check_kind(name, tensor, dtype, like.device)
         video, audio, video_present, audio_present = (x[:, None] for x, _, _ in inputs.values())  # a clip of one chunk
-        video, audio, ends = self.overlap(video, audio, video_present, audio_present, state)
-        u = torch.cat([self.vit(self.video_tubes(video)), self.vit(self.audio(audio))], dim=2)
+        ends = self.overlap.after(video, audio, video_present, audio_present)
+        v = self.vit(self.video_tubes(self.overlap.video(video, video_present, state)))
+        u = torch.cat([v, self.vit(self.audio(self.overlap.audio(audio, audio_present, state)))], dim=2)
         valid = join_presence(video_present, audio_present, self.video_tubes.tokens, self.audio.tokens)
         x, after = self.combiner(u, valid, state)
         return x.squeeze(1), {**after, **ends}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
 from mirasol.model.positions import lattice_positions
-from mirasol.model.yuv import chroma_matrix, planes
+from mirasol.model.yuv import BLUE_U, GREEN_U, GREEN_V, RED_V, planes
 
 Extent = tuple[int, int, int]  # frames, height, width
 
@@ -139,6 +139,8 @@ def fold(weight: Tensor, shape: Extent) -> Tensor:
     """
     t, h, w = shape
     rgb = weight.view(-1, 3, t * h * w)
-    luma = rgb.sum(dim=1)
-    chroma = (chroma_matrix(weight).T @ rgb).view(-1, 2, t, h // 2, 2, w // 2, 2).sum(dim=(4, 6))
-    return torch.cat([luma, chroma.flatten(1)], dim=1)
+    red, green, blue = rgb.unbind(1)
+    pixels = torch.stack([green * GREEN_U + blue * BLUE_U, red * RED_V + green * GREEN_V], dim=1)
+    left, right = pixels.view(-1, 2, t, h // 2, 2, w // 2, 2).unbind(-1)  # a sum over two axes is three times slower
+    upper, lower = (left + right).unbind(-2)
+    return torch.cat([rgb.sum(dim=1), (upper + lower).flatten(1)], dim=1)

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 # BT.601, limited range: Y is 16..235, U and V are 16..240 around 128; RGB in -1..1, (value / 255 - 0.5) / 0.5.
+# Plain numbers: a tensor of them would be copied from the host in every forward pass.
 LUMA = 2.0 / 219.0
-CHROMA = (  # rows R, G, B; columns U, V
-    (0.0, 1.402 * 2.0 / 224.0),
-    (-0.344136 * 2.0 / 224.0, -0.714136 * 2.0 / 224.0),
-    (1.772 * 2.0 / 224.0, 0.0),
-)
+RED_V = 1.402 * 2.0 / 224.0
+GREEN_U, GREEN_V = -0.344136 * 2.0 / 224.0, -0.714136 * 2.0 / 224.0
+BLUE_U = 1.772 * 2.0 / 224.0
 
 
 def planes(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """uint8 [..., K, H*3/2, W] -> luma [..., 1, K, H, W] and chroma [..., 2, K, H/2, W/2].
 
-    A pixel's normalised RGB is its luma plus :func:`chroma_matrix` times its chroma.
+    A pixel's normalised RGB is its luma plus :func:`colour` of its chroma.
 
     Raises:
         ValueError: not uint8, or a shape that is not planar YUV 4:2:0.
@@ -32,9 +31,10 @@ def planes(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (luma - 16.0) * LUMA - 1.0, chroma - 128.0
 
 
-def chroma_matrix(like: Tensor) -> Tensor:
-    """[3, 2]: the shares of U and V in R, G and B; device and type of ``like``."""
-    return torch.tensor(CHROMA, dtype=like.dtype, device=like.device)
+def colour(chroma: Tensor) -> Tensor:
+    """U and V [..., 2, K, H, W] as their shares in R, G and B [..., 3, K, H, W]."""
+    u, v = chroma.unbind(-4)
+    return torch.stack([v * RED_V, u * GREEN_U + v * GREEN_V, u * BLUE_U], dim=-4)
 
 
 def downsample(video: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -44,8 +44,7 @@ def downsample(video: Tensor, size: int, dtype: torch.dtype) -> Tensor:
         ValueError: not planar YUV 4:2:0, or ``size`` does not divide half the side of the frames.
     """
     luma, chroma = (_block_mean(plane, size) for plane in _split(video, dtype))
-    colour = torch.einsum("cp,...pkhw->...ckhw", chroma_matrix(chroma), chroma - 128.0)
-    return (luma - 16.0) * LUMA - 1.0 + colour
+    return (luma - 16.0) * LUMA - 1.0 + colour(chroma - 128.0)
 
 
 def _split(video: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

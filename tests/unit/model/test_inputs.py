@@ -8,14 +8,13 @@ from support.model import random_batch, tiny_config, tiny_model
 
 from mirasol.model.audio import Audio
 from mirasol.model.tubes import Lattice, VideoTubes
-from mirasol.model.yuv import chroma_matrix, downsample, planes
+from mirasol.model.yuv import colour, downsample, planes
 
 
 def to_rgb(video):
     """The picture that the tubes never make: uint8 [..., K, H*3/2, W] -> [..., 3, K, H, W] in -1..1."""
     luma, chroma = planes(video, torch.float32)
-    colour = torch.einsum("cp,...pkhw->...ckhw", chroma_matrix(chroma), chroma)
-    return luma + colour.repeat_interleave(2, -2).repeat_interleave(2, -1)
+    return luma + colour(chroma).repeat_interleave(2, -2).repeat_interleave(2, -1)
 
 
 def yuv(y, u, v, size=8):

@@ -16,7 +16,8 @@ from mirasol.model.streaming import EncoderCombiner, reset
 
 
 def seen(config, batch):
-    return Overlap(config)(batch.video, batch.audio, batch.video_present, batch.audio_present)[:2]
+    overlap = Overlap(config)
+    return overlap.video(batch.video, batch.video_present), overlap.audio(batch.audio, batch.audio_present)
 
 
 def test_a_chunk_sees_the_end_of_the_one_before():

@@ -43,11 +43,9 @@ def counted(run):
 
 
 def encoding(model, batch):
-    """Operations of the parts that encode a clip, without the folding of colour into the tubes' weights."""
+    """Operations of the parts that encode a clip."""
     model.requires_grad_(False)  # the counter stumbles over parameters that a module hands on under no_grad
-    whole = counted(lambda: model.encode(batch))
-    fold = sum(4 * project.weight.numel() for project in model.video_tubes.projections)  # [2, 3] @ [d, 3, thw]
-    return whole - fold
+    return counted(lambda: model.encode(batch))
 
 
 def reckoned(config, *parts):
