@@ -101,6 +101,7 @@ class LiveLogger(Logger):
 def _wandb(run: PhaseRun, start: int) -> Logger:
     """Offline unless ``WANDB_MODE`` says otherwise. A resumed run goes on in its run, which takes no step twice."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    importlib.import_module("wandb").finish()  # the run of an earlier phase in this process, which would go on
     folder = run.paths.runs
     number = _kept(folder / "wandb-run", start) or secrets.token_hex(4)
     _keep(folder / "wandb-run", number)

@@ -30,7 +30,7 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.training.callbacks import Recorder
 from mirasol.training.checkpoint import CHECKPOINT, AtomicCheckpointIO, fingerprint, resumable_step
 from mirasol.training.config import PhaseRun, TrainingConfig
-from mirasol.training.curves import CURVES, read_lines
+from mirasol.training.curves import CURVES, read_lines, write_plots
 from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.loggers import make_logger
 from mirasol.training.module import PhaseModule
@@ -125,6 +125,7 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         with atomic_write(paths.out / CURVES) as file:
             file.write((paths.runs / CURVES).read_bytes())
+        write_plots(paths.out, lines)
         save_weights(paths.out, network)
     trainer.strategy.barrier("weights are written")
     extra = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
