@@ -44,7 +44,7 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def outputs(project: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (project / "build" / "finetune").iterdir()}
+    return {p.name: p.read_bytes() for p in (project / "build" / "finetune").rglob("*") if p.is_file()}
 
 
 def stop_at_step(world: Path, project: Path, step: int, sign: signal.Signals) -> int:

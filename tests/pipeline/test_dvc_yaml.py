@@ -29,6 +29,7 @@ NO_STAGE_NEEDS = {
     "shards.executor",
     "shards.workers",
     "training.attention",
+    "training.logger",
     "training.max_damaged",
     "training.workers",
 }

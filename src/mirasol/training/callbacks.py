@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +17,7 @@ from mirasol.training.config import PhaseRun
 from mirasol.training.curves import CURVES, SPEED, CurveFile
 from mirasol.training.module import PhaseModule
 from mirasol.training.optim import learning_rate
+from mirasol.training.speed import Stopwatch, peak_memory, step_flops
 from mirasol.training.validation import Validation, flat
 
 LOG_EVERY = 10  # steps of a curve's line: their mean
@@ -98,7 +98,7 @@ class Recorder(pl.Callback):
         self.curves, self.speed = CurveFile(folder / CURVES), CurveFile(folder / SPEED)
         self.window = Window(watched)
         self.restored: dict[str, Any] | None = None
-        self.began = 0.0  # when the steps since the last line began
+        self.watch: Stopwatch | None = None  # from the start of training on
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -117,38 +117,61 @@ class Recorder(pl.Callback):
         if trainer.is_global_zero:
             self.curves.start(self.start)
             self.speed.start(self.start)
-        self.began = time.monotonic()
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        self.watch = Stopwatch(pl_module.device)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: list[Batch], batch_idx: int
+    ) -> None:
+        assert self.watch is not None
+        self.watch.step_begins()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, PhaseModule)
+        assert isinstance(pl_module, PhaseModule) and self.watch is not None
         step, config = trainer.global_step, pl_module.config
         self.window.add(step, [key for part in batch for key in part.keys], pl_module.figures)
+        self.watch.step_ends()
         milestone = step % config.checkpoint_every == 0 or step == config.steps
-        shown: dict[str, float] = {}
+        shown: dict[str, float | str] = {}
         if milestone or step % LOG_EVERY == 0:
-            line = self._log(trainer, pl_module, step, evaluate=milestone)
-            shown = {name: line[name] for name in ("loss", "text") if line[name] is not None}
-            shown |= {"val": line["val"]["exact_match"]} if milestone else {}
+            shown = self._log(trainer, pl_module, batch, evaluate=milestone)
         # On SIGTERM one process saves its progress. Several would have to agree on the step, and Lightning stops them
         # at different ones: they resume from the last checkpoint.
         if milestone or (trainer.received_sigterm and trainer.world_size == 1):
             self.window.check(self.phase)
             trainer.save_checkpoint(self.checkpoint)
         self.progress.advance(config.batch_size, **shown)
+        if self.window.count == 0:  # after a line
+            self.watch.resume()
 
-    def _log(self, trainer: pl.Trainer, module: PhaseModule, step: int, *, evaluate: bool) -> dict[str, Any]:
-        steps = self.window.count
+    def _log(self, trainer: pl.Trainer, module: PhaseModule, batch: list[Batch], *, evaluate: bool) -> dict[str, float | str]:
+        """Write the line of this step; returns the figures for the progress bar."""
+        step = trainer.global_step
         self.window.check(self.phase)
         line: dict[str, Any] = self.window.means(trainer) | {"step": step, "lr": learning_rate(step - 1, module.config)}
-        rate = steps * module.config.batch_size / max(time.monotonic() - self.began, 1e-9)
+        speed = self._measure(trainer, module, batch)
         if evaluate:
             line["val"] = self.validation.run(trainer, module)
         if trainer.is_global_zero:
             self.curves.append(line, sync=evaluate)  # the checkpoint comes next
-            self.speed.append({"step": step, "clips_per_second": round(rate, 2)}, sync=False)
+            self.speed.append({"step": step} | speed, sync=False)
         for logger in trainer.loggers:
-            logger.log_metrics({**flat(line), "clips_per_second": rate}, step)
-        self.began = time.monotonic()
-        return line
+            logger.log_metrics({**flat(line), **speed}, step)
+        shown = {name: line[name] for name in ("loss", "text") if line[name] is not None}
+        if evaluate:
+            shown["val"] = line["val"]["exact_match"]
+        return shown | {"waits": f"{speed['wait_share']:.0%}"}
+
+    def _measure(self, trainer: pl.Trainer, module: PhaseModule, batch: list[Batch]) -> dict[str, float]:
+        """The speed of the steps since the last line, over all processes."""
+        assert self.watch is not None
+        seconds, waits = self.watch.read()
+        mine = torch.tensor([seconds, waits, peak_memory(module.device) / 2**30], device=module.device)
+        every = trainer.strategy.all_gather(mine)
+        config = module.config
+        reconstruct = bool(config.video_weight or config.audio_weight)
+        flops = step_flops(module.model, batch, reconstruct=reconstruct) if self.watch.peak else 0
+        return self.watch.line(every, config.batch_size, flops)

@@ -111,6 +111,11 @@ class TrainingConfig:
         "loop elsewhere",
         choices=("auto", "dense", "loop", "flex"),
     )
+    logger: str = param(
+        "tensorboard",
+        "what shows the curves while training, besides `curves.jsonl`; all but `tensorboard` and `none` are extras",
+        choices=("tensorboard", "dvclive", "wandb", "mlflow", "none"),
+    )
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mirasol.core.files import atomic_write, disk_error
+from mirasol.core.files import atomic_write, disk_error, write_json
 
 CURVES = "curves.jsonl"
 SPEED = "speed.jsonl"  # in a separate file, as no two runs agree on it
+PLOTS = "plots"  # folder of the two tables that `dvc plots` draws: it reads no JSON lines, and pairs tables by row
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -54,6 +56,29 @@ class CurveFile:
                     os.fsync(file.fileno())
         except OSError as error:
             raise disk_error(error, self.path) or error from error
+
+
+def write_plots(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Write ``plots/train.json`` and ``plots/val.json`` in ``folder``: rows with equal keys for `dvc plots`.
+
+    Args:
+        folder: the output of a phase.
+        lines: those of its curves. Figures of a line go to the first table; of its evaluation the exact match of all
+            answers and of each family goes to the second. ``None`` where a line lacks a figure.
+
+    Raises:
+        MirasolError: the folder cannot be written.
+    """
+    train = [{name: value for name, value in line.items() if not isinstance(value, Mapping)} for line in lines]
+    val = [{"step": line["step"]} | _exact_match(line["val"]) for line in lines if "val" in line]
+    for name, rows in (("train", train), ("val", val)):
+        keys = sorted({key for row in rows for key in row})
+        write_json(folder / PLOTS / f"{name}.json", [{key: row.get(key) for key in keys} for row in rows])
+
+
+def _exact_match(val: Mapping[str, Any]) -> dict[str, Any]:
+    families = {name: family["exact_match"] for name, family in val.get("families", {}).items()}
+    return {"all": val["exact_match"]} | families
 
 
 def _encode(line: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -31,8 +30,9 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.training.callbacks import Recorder
 from mirasol.training.checkpoint import CHECKPOINT, AtomicCheckpointIO, fingerprint, resumable_step
 from mirasol.training.config import PhaseRun, TrainingConfig
-from mirasol.training.curves import CURVES, read_lines
+from mirasol.training.curves import CURVES, read_lines, write_plots
 from mirasol.training.data_module import PhaseDataModule
+from mirasol.training.loggers import make_logger
 from mirasol.training.module import PhaseModule
 from mirasol.training.phases import freeze
 from mirasol.training.validation import Validation, forgotten
@@ -40,7 +40,7 @@ from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
 # Settings of `training` that a resumed run may change: where, by how many processes and kernels it runs, when it gives
 # up; and `init`, whose weights are among the hashes of the inputs.
-FREE = ("workers", "micro_batch", "max_damaged", "devices", "nodes", "accelerator", "attention", "init")
+FREE = ("workers", "micro_batch", "max_damaged", "devices", "nodes", "accelerator", "attention", "init", "logger")
 
 
 @contextlib.contextmanager
@@ -126,6 +126,7 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         with atomic_write(paths.out / CURVES) as file:
             file.write((paths.runs / CURVES).read_bytes())
+        write_plots(paths.out, lines)
         save_weights(paths.out, network)
     trainer.strategy.barrier("weights are written")
     extra = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
@@ -214,20 +215,19 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
     """A trainer that leaves curves, checkpoints and the progress bar to :class:`Recorder`.
 
     Raises:
-        MirasolError: this machine lacks the requested devices.
+        MirasolError: this machine lacks the requested devices or the package of the logger.
     """
     training, runs = run.training, run.paths.runs
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Its own requeueing would resume from a checkpoint that has no fingerprint and knows no sample count.
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    # purge_step: TensorBoard drops its events after the checkpoint
-    board = TensorBoardLogger(runs, name="", version="tensorboard", purge_step=start + 1)
+    logger = make_logger(run, start)
     try:
         return pl.Trainer(
             accelerator=training.accelerator, devices=training.devices, num_nodes=training.nodes,
             precision=training.precision,  # type: ignore[arg-type]
-            max_steps=run.config.steps, max_epochs=-1, logger=board, callbacks=[recorder], plugins=plugins,
+            max_steps=run.config.steps, max_epochs=-1, logger=logger, callbacks=[recorder], plugins=plugins,
             default_root_dir=runs, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             use_distributed_sampler=False, limit_val_batches=0, num_sanity_val_steps=0,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,7 @@ def test_a_phase_changes_only_what_it_trains(world: Path, tmp_path: Path) -> Non
 def test_a_finished_run_is_not_run_again(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first = train(world, tmp_path)
     before = outputs(tmp_path)
-    for path in (tmp_path / "build" / "finetune").iterdir():
-        path.unlink()
+    shutil.rmtree(tmp_path / "build" / "finetune")
     assert train(world, tmp_path) == first
     assert outputs(tmp_path) == before
     assert "resumes at step 4 of 4" in capfd.readouterr().err

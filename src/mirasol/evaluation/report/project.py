@@ -67,9 +67,8 @@ def _reports(folder: Path) -> dict[str, Any]:
 
 def _curves(folder: Path, phase: str) -> list[dict[str, Any]]:
     """The logged lines of a phase, each with the speed of its steps if `runs/` still has it."""
-    speed = {row.get("step"): row.get("clips_per_second") for row in _lines(folder / "runs" / phase / SPEED)}
-    rows = _lines(folder / "build" / phase / CURVES)
-    return [{**row, "clips_per_second": speed[row["step"]]} if row.get("step") in speed else row for row in rows]
+    speed = {row.get("step"): row for row in _lines(folder / "runs" / phase / SPEED)}
+    return [{**speed.get(row.get("step"), {}), **row} for row in _lines(folder / "build" / phase / CURVES)]
 
 
 def _is_prediction(row: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ SHARD_WORDS = {
 }
 LOSSES = ("text", "latent", "video", "audio")  # P 3.5; unweighted; audio if the model reconstructs it
 SPREAD = {"x_std_time": "over time", "x_std_batch": "over clips"}  # near 0: the latent has collapsed
+SHARES = {"wait_share": "waiting for data", "mfu": "MFU"}
 SMOOTH = 5  # logged lines that a point of a loss curve averages
 LOWEST = 3  # families named in a chart of accuracies; the others are thin lines
 
@@ -111,11 +112,13 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     accuracy += [series(name, name.split(".")[2].replace("_", " "), tone) for tone, name in enumerate(lowest, 1)]
     accuracy += [series(name, "", 7) for name in last if name not in lowest]
     spread = [series(name, label, tone, SMOOTH) for tone, (name, label) in enumerate(SPREAD.items())]
+    shares = [series(name, label, tone, SMOOTH) for tone, (name, label) in enumerate(SHARES.items())]
     return [
         line_chart("loss", losses, end=end),
         line_chart("accuracy", accuracy, end=end, percent=True),
         line_chart("spread of x", spread, end=end),
         line_chart("clips per second", [series("clips_per_second", "clips/s", 0, SMOOTH)], end=end),
+        line_chart("share of a step", shares, end=end, percent=True),
     ]
 
 

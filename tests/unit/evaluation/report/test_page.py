@@ -64,6 +64,16 @@ def test_what_needs_what_is_shown_for_each_family_and_condition(finished: Path) 
     assert {words: table.count(words) for words in set(found)} == {words: found.count(words) for words in set(found)}
 
 
+def test_speed_is_drawn_where_the_run_is_still_there(finished: Path) -> None:
+    before, _ = page_of(finished)
+    lines = [{"step": step, "clips_per_second": 30.0, "wait_share": 0.25} for step in range(10, 100, 10)]
+    (finished / "runs/finetune").mkdir(parents=True, exist_ok=True)
+    (finished / "runs/finetune/speed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    after, _ = page_of(finished)
+    assert "waiting for data" not in before.text
+    assert "waiting for data" in after.text and "clips per second" in after.text
+
+
 def test_texts_are_escaped(finished: Path) -> None:
     page, text = page_of(finished)
     assert "nonsense <b>" in page.text
