@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -98,18 +97,24 @@ def gathered(model: nn.Module, function: Callable[..., T], *arguments: Any) -> T
     return result
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` is true in any process; all have to ask, and wait for each other."""
+    found = torch.tensor(int(flag), device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
+
+
 @contextlib.contextmanager
-def last_backward_only(model: nn.Module, *, last: bool) -> Iterator[None]:
+def last_backward_only(wrapped: nn.Module | None, model: nn.Module, *, last: bool) -> Iterator[None]:
     """Add up gradients without the other processes in all micro-batches of a step but its ``last``.
 
     Shards are summed within a node each time, since whole gradients would fill the memory that sharding frees; only
-    copies of shards (HSDP) wait for the last one.
+    copies of shards (HSDP) wait for the last one. ``wrapped``: ``model`` as its strategy runs it.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_all_reduce(last)
-        yield
-        return
-    with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext():
+    silent = isinstance(wrapped, DistributedDataParallel) and not last
+    with wrapped.no_sync() if silent else contextlib.nullcontext():
         yield
 
 
@@ -124,13 +129,6 @@ def whole(tensor: Tensor) -> Tensor:
     """All of a tensor; every process of a sharded one has to ask for it."""
     tensor = tensor.detach()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """``tensor``, the same in all processes, sharded as ``model`` is; each process keeps its part."""
-    if not isinstance(model, DTensor):
-        return tensor
-    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
 
 
 def compile_blocks(model: nn.Module) -> None:
