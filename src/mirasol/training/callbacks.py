@@ -147,12 +147,12 @@ class Recorder(pl.Callback):
         if self.window.count == 0:  # after a line
             self.watch.resume()
 
-    def _log(self, trainer: pl.Trainer, module: PhaseModule, batch: list[Batch], *, evaluate: bool) -> dict[str, float | str]:
+    def _log(self, trainer: pl.Trainer, module: PhaseModule, parts: list[Batch], *, evaluate: bool) -> dict[str, Any]:
         """Write the line of this step; returns the figures for the progress bar."""
         step = trainer.global_step
         self.window.check(self.phase)
         line: dict[str, Any] = self.window.means(trainer) | {"step": step, "lr": learning_rate(step - 1, module.config)}
-        speed = self._measure(trainer, module, batch)
+        speed = self._measure(trainer, module, parts)
         if evaluate:
             line["val"] = self.validation.run(trainer, module)
         if trainer.is_global_zero:
@@ -165,7 +165,7 @@ class Recorder(pl.Callback):
             shown["val"] = line["val"]["exact_match"]
         return shown | {"waits": f"{speed['wait_share']:.0%}"}
 
-    def _measure(self, trainer: pl.Trainer, module: PhaseModule, batch: list[Batch]) -> dict[str, float]:
+    def _measure(self, trainer: pl.Trainer, module: PhaseModule, parts: list[Batch]) -> dict[str, float]:
         """The speed of the steps since the last line, over all processes."""
         assert self.watch is not None
         seconds, waits = self.watch.read()
@@ -173,5 +173,5 @@ class Recorder(pl.Callback):
         every = trainer.strategy.all_gather(mine)
         config = module.config
         reconstruct = bool(config.video_weight or config.audio_weight)
-        flops = step_flops(module.model, batch, reconstruct=reconstruct) if self.watch.peak else 0
+        flops = sum(step_flops(module.model, part, reconstruct=reconstruct) for part in parts) if self.watch.peak else 0
         return self.watch.line(every, config.batch_size, flops)

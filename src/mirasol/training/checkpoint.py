@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from mirasol.core.code import CHECKPOINT as DECIDING
 from mirasol.core.code import code_hash
 from mirasol.core.files import atomic_write
+from mirasol.training.shards import FOLDER, Rows, folders_of, put_shards
 
 CHECKPOINT = "last.ckpt"
 FINGERPRINT = "mirasol_fingerprint"  # key in the checkpoint
@@ -30,9 +32,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Tensors and plain values only: a checkpoint from elsewhere cannot run code."""
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return loaded
+        """Tensors and plain values only; those of a sharded run whole."""
+        return put_shards(read_checkpoint(path), Path(path), lambda name: None)
+
+
+def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
+    """What one file holds, tensors on the CPU: a checkpoint from elsewhere cannot run code."""
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    return found
 
 
 def fingerprint(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
@@ -68,8 +75,11 @@ def resumable_step(path: Path, expected: dict[str, Any]) -> tuple[int | None, li
         return None, []
     try:
         # mmap: two values are needed, not the weights of 3 B parameters
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = read_checkpoint(path, mapped=True)
         step, made_by = int(found["global_step"]), found[FINGERPRINT]
+        with contextlib.ExitStack() as stack:
+            if FOLDER in found:
+                Rows(folders_of(path) / found[FOLDER], stack)
     except Exception as error:  # a foreign or damaged file fails in many ways: start from step 0
         words = str(error).splitlines()
         return None, [f"it cannot be read ({type(error).__name__}{': ' + words[0][:80] if words else ''})"]

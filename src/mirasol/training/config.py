@@ -72,6 +72,13 @@ class PhaseConfig:
     jitter: int = param(0, "chunks at most that a clip begins later; what comes before is not seen", ge=0)
     checkpoint_every: int = param(200, "steps between evaluations on the val split and checkpoints in runs/", ge=1)
     val_clips: int = param(256, "clips of the val split that each evaluation scores", ge=1)
+    ema: float = param(
+        0.0,
+        "share of itself that a moving average of the weights keeps in a step, such as 0.999; the average is "
+        "evaluated and exported; 0: none",
+        ge=0,
+        lt=1,
+    )
     mix: str = param(
         "",
         "data sets and their shares of the training clips, as in `msrvtt-qa:3 vggsound:1`: exactly 3 and 1 in any 4; "
@@ -111,6 +118,19 @@ class TrainingConfig:
         "loop elsewhere",
         choices=("auto", "dense", "loop", "flex"),
     )
+    sharding: str = param(
+        "none",
+        "what several processes hold: `none` the whole model each (DDP), `full` a part of it (FSDP2), `hybrid` a part "
+        "within each node and copies on the others; not part of the result",
+        choices=("none", "full", "hybrid"),
+    )
+    recompute: str = param(
+        "none",
+        "what the backward pass computes again to save memory: `selective` all but products and attention, `full` all "
+        "of a block; not part of the result",
+        choices=("none", "selective", "full"),
+    )
+    compile: bool = param(False, "compile each block (torch.compile); a result may round differently")
     logger: str = param(
         "tensorboard",
         "what shows the curves while training, besides `curves.jsonl`; all but `tensorboard` and `none` are extras",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel as DDP
 
 from mirasol.model.batch import Batch
 from mirasol.model.losses import LOSSES, Objective, loss_counts
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import PhaseConfig
+from mirasol.training.ema import Ema
 from mirasol.training.optim import build_optimizer, learning_rate
+from mirasol.training.parallel import clip_gradients, last_backward_only, shard
+from mirasol.training.strategy import ShardedStrategy
 
 
 def step_seed(seed: int, step: int, rank: int, part: int) -> int:
@@ -54,6 +57,7 @@ class PhaseModule(pl.LightningModule):
             audio=config.audio_weight, label_smoothing=config.label_smoothing,
         )  # fmt: skip
         self.figures: dict[str, Tensor] = {}
+        self.ema = Ema(model, config.ema) if config.ema else None
 
     def training_step(self, parts: list[Batch], batch_idx: int) -> None:
         """One optimiser step on the micro-batches ``parts`` of this process."""
@@ -66,13 +70,15 @@ class PhaseModule(pl.LightningModule):
         found = []
         for number, part in enumerate(parts):
             reseed(step_seed(self.seed, self.global_step, self.global_rank, number), self.device)
-            with self._gathering(last=number == len(parts) - 1):
+            with last_backward_only(self.trainer.strategy.model, self.model, last=number == len(parts) - 1):
                 found.append(self._backward(part, totals))
         self.figures = {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
         for name in self.figures.keys() - {"loss", *LOSSES}:
             self.figures[name] /= len(parts)
         optimizer.step()
         optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update(self.global_step - 1)
 
     def _backward(self, part: Batch, totals: Tensor) -> dict[str, Tensor]:
         """Add the gradient of one micro-batch; returns its figures."""
@@ -84,22 +90,40 @@ class PhaseModule(pl.LightningModule):
         figures = {name: value.detach() for name, value in outputs.items() if value.ndim == 0}
         return {"loss": loss.detach(), **{n: v * world if n in LOSSES else v for n, v in figures.items()}}
 
-    def _gathering(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Gradients of several processes are averaged once, after the last micro-batch."""
-        wrapped = self.trainer.strategy.model
-        return contextlib.nullcontext() if last or not isinstance(wrapped, DDP) else wrapped.no_sync()
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale the gradient down to ``clip_norm``, and keep its norm before that for the curves."""
-        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        bound = self.config.clip_norm or float("inf")
-        self.figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, bound).detach()
+        learning = [p for group in optimizer.param_groups for p in group["params"]]
+        self.figures["grad_norm"] = clip_gradients(learning, self.config.clip_norm)
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Set the rate of this step: a function of the step, so checkpoints need no scheduler state."""
         rate = learning_rate(self.global_step, self.config)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
+
+    def configure_model(self) -> None:
+        """Shard the model, once the processes know each other."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            assert strategy.mesh is not None
+            shard(self.model, strategy.mesh, str(self.trainer.precision))
+
+    def evaluated(self) -> contextlib.AbstractContextManager[None]:
+        """The model has the weights to evaluate and to export meanwhile."""
+        return contextlib.nullcontext() if self.ema is None else self.ema.applied()
+
+    def finish(self) -> None:
+        """After the last step: the model's weights are those to export."""
+        if self.ema is not None:
+            self.ema.swap()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.ema is not None:
+            checkpoint["ema"] = self.ema.state("model.")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.ema is not None:
+            self.ema.restore(checkpoint["ema"], "model.")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, self.config, fused=self.fused)

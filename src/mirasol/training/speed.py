@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, text_targets
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.accounting import forward_flops
 from mirasol.model.sizes.cards import peak_tflops
@@ -39,14 +39,13 @@ def step_flops(model: Mirasol, batch: Batch, *, reconstruct: bool = True) -> int
 
     Args:
         model: gives the sizes, and by ``requires_grad`` what learns.
-        batch: B clips of T chunks with Q texts of L tokens, of which the last enters no decoder.
+        batch: B clips of T chunks with Q texts, as if these were of equal length.
         reconstruct: whether the reconstruction losses are computed.
     """
     clips, chunks = batch.video_present.shape
-    _, texts, length = batch.tokens.shape
-    most = texts * (length - 1)
-    predicted = most if batch.targets is None else min(most, batch.targets.positions.shape[1])
-    parts = forward_flops(model.config, chunks, [length - 1] * texts, predicted)
+    targets = batch.targets or text_targets(batch.tokens, batch.answer_mask)
+    texts, row = batch.tokens.shape[1], targets.packed.shape[1]
+    parts = forward_flops(model.config, chunks, [-(-row // texts)] * texts, targets.positions.shape[1])
     if not reconstruct:
         del parts["reconstruction"]
     learning = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}

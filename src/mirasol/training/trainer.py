@@ -34,13 +34,19 @@ from mirasol.training.curves import CURVES, read_lines, write_plots
 from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.loggers import make_logger
 from mirasol.training.module import PhaseModule
+from mirasol.training.parallel import compile_blocks
 from mirasol.training.phases import freeze
+from mirasol.training.recompute import apply_recompute
+from mirasol.training.strategy import build_strategy, check_sharding
 from mirasol.training.validation import Validation, forgotten
 from mirasol.training.weights import WEIGHTS, load_model, save_weights
 
 # Settings of `training` that a resumed run may change: where, by how many processes and kernels it runs, when it gives
 # up; and `init`, whose weights are among the hashes of the inputs.
-FREE = ("workers", "micro_batch", "max_damaged", "devices", "nodes", "accelerator", "attention", "init", "logger")
+FREE = (
+    "workers", "max_damaged", "devices", "nodes", "accelerator", "attention", "init", "micro_batch", "sharding",
+    "recompute", "compile", "logger",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -117,7 +123,7 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     paths = run.paths
     check_devices(run)
     data = PhaseDataModule(run)
-    network = initial_model(model, paths.init, run.training.seed)
+    network = start(run, model)
     if not run.required and not data.has_examples:
         return _hand_on(run, network)
     freeze(network, run.config)
@@ -127,7 +133,7 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
         with atomic_write(paths.out / CURVES) as file:
             file.write((paths.runs / CURVES).read_bytes())
         write_plots(paths.out, lines)
-        save_weights(paths.out, network)
+    save_weights(paths.out, network, leader=trainer.is_global_zero)
     trainer.strategy.barrier("weights are written")
     extra = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
     found = summary(lines)
@@ -140,6 +146,19 @@ def _before(run: PhaseRun) -> dict[str, Any]:
     lines = read_lines(run.paths.init / CURVES) if run.paths.init is not None else []
     found: dict[str, Any] = lines[-1].get("val", {}) if lines else {}
     return found
+
+
+def start(run: PhaseRun, model: ModelConfig) -> Mirasol:
+    """The model that this process begins with: of a sharded one, only the first process holds the weights."""
+    if run.training.sharding == "none" or is_leader():
+        return initial_model(model, run.paths.init, run.training.seed)
+    with torch.device("meta"):
+        return Mirasol(model)
+
+
+def is_leader() -> bool:
+    """Whether this is the first process of all; known before Lightning starts the others."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def check_devices(run: PhaseRun) -> None:
@@ -156,6 +175,7 @@ def check_devices(run: PhaseRun) -> None:
             f"training.micro_batch is {micro}; it does not divide the {share} clips that a device takes of "
             f"{run.name}.batch_size {batch_size}: choose a divisor of {share}, or 0 for all of them at once"
         )
+    check_sharding(run)
 
 
 def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[str, Any]) -> pl.Trainer:
@@ -163,7 +183,10 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
     name, config, training, runs = run.name, run.config, run.training, run.paths.runs
     _quieten()
     use_backend(network, training.attention)
-    leader = getattr(rank_zero_only, "rank", 0) == 0  # known before Lightning starts its processes
+    apply_recompute(network, training.recompute)
+    if training.compile:
+        compile_blocks(network)
+    leader = is_leader()
     checkpoint = runs / CHECKPOINT
     step, reasons = resumable_step(checkpoint, made_by)
     start = step or 0
@@ -185,6 +208,7 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
         try:
             network.log_mel = data.front_end(trainer.strategy.root_device)
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint if start else None, weights_only=True)
+            module.finish()
         except SIGTERMException:
             # Lightning leaves with status 0, which a pipeline would take for success.
             print(f"[{name}] stopped by SIGTERM: run again to resume from the last checkpoint", file=sys.stderr)
@@ -226,7 +250,7 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
     try:
         return pl.Trainer(
             accelerator=training.accelerator, devices=training.devices, num_nodes=training.nodes,
-            precision=training.precision,  # type: ignore[arg-type]
+            precision=training.precision, strategy=build_strategy(run),  # type: ignore[arg-type]
             max_steps=run.config.steps, max_epochs=-1, logger=logger, callbacks=[recorder], plugins=plugins,
             default_root_dir=runs, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             use_distributed_sampler=False, limit_val_batches=0, num_sanity_val_steps=0,
@@ -244,7 +268,7 @@ def _hand_on(run: PhaseRun, network: Mirasol) -> dict[str, Any]:
     print(f"[{run.name}] {reason}: the weights stay unchanged", file=sys.stderr)
     with atomic_write(run.paths.out / CURVES):
         pass
-    save_weights(run.paths.out, network)
+    save_weights(run.paths.out, network, leader=is_leader())
     return {"steps": 0, "skipped": reason}
 
 
@@ -260,5 +284,8 @@ def _quieten() -> None:
     """Suppress Lightning's remarks about the machine and about deliberate choices."""
     for logger in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*ModelCheckpoint.*", ".*no `val_dataloader`.*", ".*LeafSpec.*"):
+    for message in (
+        ".*does not have many workers.*", ".*ModelCheckpoint.*", ".*no `val_dataloader`.*", ".*LeafSpec.*",
+        ".*FSDP2-wrapped module .* returned a view.*",  # blocks change nothing in place
+    ):  # fmt: skip
         warnings.filterwarnings("ignore", message)

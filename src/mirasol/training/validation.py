@@ -5,16 +5,19 @@ One modality can starve the other without a trace in the loss; a family at chanc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from mirasol.model.batch import Batch
 from mirasol.model.losses import text_loss
 from mirasol.model.mirasol import Mirasol
+from mirasol.training.module import PhaseModule
+from mirasol.training.parallel import any_process, gathered
 
 NOTHING: dict[str, str] = {}
 
@@ -53,21 +56,36 @@ class Validation:
         self.rows = {name: row for row, name in enumerate(sorted(set(self.families.values())))}
         self.own = {self.rows[name] for name in families.values()}
 
-    def run(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    def run(self, trainer: pl.Trainer, module: PhaseModule) -> dict[str, Any]:
         """Exact match, mean text loss and number of texts, of the phase's own tasks and of each family."""
         model = module.model
-        assert isinstance(model, Mirasol)
         table = torch.zeros(len(self.rows), 3, dtype=torch.float64)  # texts, right ones, sum of losses
         model.eval()
         try:
-            with torch.no_grad(), trainer.precision_plugin.val_step_context():
-                for batch in self.batches(trainer.global_rank, trainer.world_size):
-                    self._count(table, batch, *score_texts(model, batch.to(module.device)))
+            with torch.no_grad(), trainer.precision_plugin.val_step_context(), module.evaluated():
+                for batch, new in self._in_step(trainer, sharded=isinstance(model, FSDPModule)):
+                    scores = gathered(model, score_texts, batch.to(module.device))
+                    if new:
+                        self._count(table, batch, *scores)
         finally:
             model.train()
         summed = trainer.strategy.reduce(table.to(module.device), reduce_op="sum")
         assert isinstance(summed, Tensor)
         return self._figures(summed.tolist())
+
+    def _in_step(self, trainer: pl.Trainer, *, sharded: bool) -> Iterator[tuple[Batch, bool]]:
+        """This process' batches, and that they are new.
+
+        The processes of a sharded model compute together: one without more batches repeats one until all are done.
+        """
+        rank, world = trainer.global_rank, trainer.world_size
+        batches, last = iter(self.batches(rank, world)), None
+        while True:
+            batch = next(batches, None)
+            if not (any_process(batch is not None, trainer.strategy.root_device) if sharded else batch is not None):
+                return
+            last = batch or last or next(iter(self.batches(0, world)))
+            yield last, batch is not None
 
     def _count(self, table: Tensor, batch: Batch, losses: Tensor, right: Tensor) -> None:
         for ids, *rows in zip(batch.example_ids, losses.tolist(), right.tolist(), strict=True):

@@ -7,26 +7,36 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file, write_json
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import INIT
+from mirasol.training.parallel import whole
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 MAPPED_BYTES = 1 << 30  # from here on weights are not copied into memory (decision 0057)
 
 
-def save_weights(folder: str | Path, model: Mirasol) -> None:
+def save_weights(folder: str | Path, model: Mirasol, *, leader: bool = True) -> None:
     """Write ``model`` into ``folder``, each file whole or not at all; equal weights give equal bytes.
+
+    The processes of a sharded model all call it: the ``leader`` alone gets the whole weights, and writes.
 
     Raises:
         MirasolError: the folder cannot be written or the disk is full.
     """
     folder = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        gathered = whole(tensor)
+        if leader:
+            tensors[name] = gathered.cpu().contiguous()
+    if not leader:
+        return
     write_json(folder / CONFIG, model.config.to_dict())
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(tensors))

@@ -1,0 +1,139 @@
+"""How one model is trained by many processes: copies (DDP), or shards (FSDP2). See docs/decisions/0068."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from mirasol.model.layers import Block
+from mirasol.model.text import CrossAttention, TextBlock
+
+T = TypeVar("T")
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, precision: str) -> None:
+    """Spread the parameters of ``model`` over the processes of ``mesh`` (FSDP2), in place.
+
+    Process 0 holds the model's values; the others may hold it on the meta device. So a model starts with the same
+    values however many processes train it, and needs the memory of a whole one in one process alone. Weights stay in
+    fp32; under ``bf16-mixed`` blocks gather them in bf16, and gradients are summed in fp32.
+
+    Args:
+        mesh: of one axis, or of two: copies of the shards on the first, the shards on the second (HSDP).
+        precision: Lightning's.
+    """
+    values = None if dist.get_rank() else _values(model)
+    model.to("meta")
+    low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    policy = low if precision == "bf16-mixed" else MixedPrecisionPolicy()
+    for unit in _units(model):
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh)  # the rest: embeddings, norms, start vectors, all used outside of blocks
+    model.to_empty(device=mesh.device_type if mesh.device_type == "cpu" else torch.cuda.current_device())
+    for name, target in _targets(model).items():
+        _spread(target, None if values is None else values.pop(name))
+    model.call = MethodType(_call, model)  # type: ignore[assignment]
+    register_fsdp_forward_method(model, "call")
+
+
+def _units(model: nn.Module) -> Iterator[nn.Module]:
+    """The parts that are gathered one at a time, inner ones first.
+
+    A cross-attention's ``kv`` reads the memory before the block's turn, so that it is a part of its own.
+    """
+    for module in model.modules():
+        if isinstance(module, CrossAttention):
+            yield module.kv
+    for module in model.modules():
+        if isinstance(module, Block | TextBlock):
+            yield module
+
+
+def _targets(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in _targets(model).items()}
+
+
+@torch.no_grad()
+def _spread(target: Tensor, value: Tensor | None) -> None:
+    """Fill ``target``, sharded or whole, with the ``value`` of process 0."""
+    local = target.to_local() if isinstance(target, DTensor) else target
+    whole = torch.empty(target.shape, dtype=target.dtype, device=local.device)
+    if value is not None:
+        whole.copy_(value)
+    if isinstance(target, DTensor):
+        local.copy_(distribute_tensor(whole, target.device_mesh, target.placements).to_local())
+    else:
+        dist.broadcast(whole, 0)
+        target.copy_(whole)
+
+
+def _call(model: nn.Module, function: Callable[..., T], *arguments: Any) -> T:
+    return function(model, *arguments)
+
+
+def gathered(model: nn.Module, function: Callable[..., T], *arguments: Any) -> T:
+    """``function(model, *arguments)`` for a function that calls parts of ``model`` and not its ``forward``.
+
+    Every process of a sharded model has to call it as often as the others.
+    """
+    if not isinstance(model, FSDPModule):
+        return function(model, *arguments)
+    result: T = model.call(function, *arguments)
+    model.reshard()  # without a backward pass the root's weights stay gathered, and would miss their next change
+    return result
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` is true in any process; all have to ask, and wait for each other."""
+    found = torch.tensor(int(flag), device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
+
+
+@contextlib.contextmanager
+def last_backward_only(wrapped: nn.Module | None, model: nn.Module, *, last: bool) -> Iterator[None]:
+    """Add up gradients without the other processes in all micro-batches of a step but its ``last``.
+
+    Shards are summed within a node each time, since whole gradients would fill the memory that sharding frees; only
+    copies of shards (HSDP) wait for the last one. ``wrapped``: ``model`` as its strategy runs it.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_all_reduce(last)
+    silent = isinstance(wrapped, DistributedDataParallel) and not last
+    with wrapped.no_sync() if silent else contextlib.nullcontext():
+        yield
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], bound: float) -> Tensor:
+    """Scale the gradients of all processes down to the norm ``bound`` (0: never); their norm before that, 0-dim."""
+    learning = [p for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(learning, bound or float("inf")).detach()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; every process of a sharded one has to ask for it."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile each block for the shapes that it meets: equal blocks share their kernels (torch.compile)."""
+    torch._dynamo.config.recompile_limit = 64  # of one function: blocks of all parts, widths and shapes
+    for module in model.modules():
+        if isinstance(module, Block | TextBlock):
+            module.forward = torch.compile(module.forward, dynamic=False)  # type: ignore[method-assign]

@@ -1,0 +1,118 @@
+"""Lightning's strategies by the settings: one process, copies (DDP), shards (FSDP2), copies of shards (HSDP)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from mirasol.core.errors import MirasolError
+from mirasol.training.checkpoint import read_checkpoint
+from mirasol.training.config import PhaseRun
+from mirasol.training.shards import FOLDER, folders_of, new_folder, put_shards, remove_others, take_shards, write_shards
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, with HSDP and with checkpoints that are written whole or not at all.
+
+    ``nodes`` above 1: each node holds all shards, and the nodes hold copies of them.
+    """
+
+    def __init__(self, processes: int, nodes: int) -> None:
+        super().__init__(data_parallel_size=processes, tensor_parallel_size=1)
+        self.copies = nodes
+        self.mesh: DeviceMesh | None = None  # of one axis, or copies and shards
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        kind, copies = self.root_device.type, self.copies
+        shape = (copies, self.world_size // copies) if copies > 1 else (self.world_size,)
+        names = ("copies", "shards")[-len(shape) :]
+        self.mesh = init_device_mesh(kind, shape, mesh_dim_names=names)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return self.lightning_module.state_dict()
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        Strategy.load_model_state_dict(self, checkpoint, strict)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return Strategy.optimizer_state(self, optimizer)
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        Strategy.load_optimizer_state_dict(self, checkpoint)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write the rows of all processes, then the file that names them; afterwards the rows from before go."""
+        path = Path(filepath)
+        folder = self.broadcast(new_folder(path) if self.is_global_zero else "")
+        shards: dict[str, Any] = {}
+        rest = take_shards(checkpoint, shards)
+        write_shards(folders_of(path) / folder, shards)
+        self.barrier("the rows are written")
+        Strategy.save_checkpoint(self, rest | {FOLDER: folder}, path)
+        if self.is_global_zero:
+            remove_others(path, folder)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = True) -> dict[str, Any]:
+        """The checkpoint of any strategy and number of processes; each process reads its own rows."""
+        path, sharded = Path(checkpoint_path), self._parameters()
+        return put_shards(
+            read_checkpoint(path), path, lambda name: sharded.get(name, sharded.get(name.rpartition("/")[0]))
+        )
+
+    def _parameters(self) -> dict[str, Tensor]:
+        """The parameter that each tensor of a checkpoint goes with, by its name there."""
+        assert self.lightning_module is not None
+        parameters = dict(self.lightning_module.named_parameters())
+        found: dict[str, Tensor] = {f"state_dict/{name}": p for name, p in parameters.items()}
+        found |= {f"ema/{name}": p for name, p in parameters.items()}
+        for number, optimizer in enumerate(self.optimizers):
+            members = [p for group in optimizer.param_groups for p in group["params"]]
+            found |= {f"optimizer_states/{number}/state/{key}": p for key, p in enumerate(members)}
+        return found
+
+
+def build_strategy(run: PhaseRun) -> Strategy | str:
+    """The strategy that ``training.sharding`` names, for Lightning's trainer.
+
+    Raises:
+        MirasolError: the processes, nodes or the precision do not go with it.
+    """
+    training = run.training
+    world = training.devices * training.nodes
+    if training.sharding == "none":
+        weights = (run.config.text_weight, run.config.video_weight, run.config.audio_weight)
+        # a loss of weight 0 is not computed: what it alone would train has no gradient
+        return DDPStrategy(find_unused_parameters=0 in weights, gradient_as_bucket_view=True) if world > 1 else "auto"
+    check_sharding(run)
+    return ShardedStrategy(world, training.nodes if training.sharding == "hybrid" else 1)
+
+
+def check_sharding(run: PhaseRun) -> None:
+    """Raise ``MirasolError`` where ``training.sharding`` cannot be."""
+    training = run.training
+    if training.sharding == "hybrid" and training.nodes == 1:
+        raise MirasolError(
+            "training.sharding is hybrid, shards within a node and copies of them on others, but training.nodes is 1: "
+            "set training.sharding to full"
+        )
+    if training.sharding != "none" and training.devices * training.nodes == 1:
+        raise MirasolError(
+            f"training.sharding is {training.sharding}, but one process trains (training.devices x training.nodes): "
+            "set training.sharding to none, or start more processes"
+        )
+    if training.sharding != "none" and training.precision == "16-mixed":
+        raise MirasolError(
+            f"training.precision is 16-mixed, which training.sharding {training.sharding} cannot do: "
+            "set training.precision to bf16-mixed"
+        )
