@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,6 +68,10 @@ class SelfAttention(nn.Module):
         return x + self.dropout(self.out(mixed))
 
 
+# x [B, tokens, w] -> attended [B, tokens, heads*head], and the layer's keys and values
+Attention = Callable[[SelfAttention, Tensor], tuple[Tensor, Pair]]
+
+
 class CrossAttention(nn.Module):
     """Pre-norm attention to the memory, then its own MLP unless ``hidden`` is 0."""
 
@@ -104,13 +110,25 @@ class TextBlock(nn.Module):
             self.cross_attention = CrossAttention(sizes, config.latent_sizes.width, config.cross_hidden, dropout)
         self.mlp = MLP(sizes, dropout)
 
-    def finish(self, x: Tensor, mixed: Tensor, keys_values: Pair | None, valid: Tensor) -> Tensor:
-        """The residual stream [B, tokens, w] after self-attention ``mixed``, cross-attention and MLP."""
+    def forward(
+        self, x: Tensor, attention: Attention, cross: Pair | None, valid: Tensor, picked: Tensor | None = None
+    ) -> tuple[Tensor, Pair]:
+        """The residual stream after the block, and the keys and values of its self-attention.
+
+        Args:
+            x: [B, tokens, w].
+            attention: what the tokens see of each other.
+            cross: keys and values of the memory, ``None`` without cross-attention.
+            valid: bool [B, R*m], of the memory.
+            picked: int64 [B, S], the only tokens to go on with after self-attention; ``None`` for all.
+        """
+        mixed, keys_values = attention(self.self_attention, x)
+        if picked is not None:
+            x, mixed = (y.gather(1, picked[..., None].expand(-1, -1, y.shape[-1])) for y in (x, mixed))
         x = self.self_attention.add(x, mixed)
-        if self.cross_attention is not None and keys_values is not None:
-            x = self.cross_attention(x, keys_values, valid)
-        out: Tensor = self.mlp(x)
-        return out
+        if self.cross_attention is not None and cross is not None:
+            x = self.cross_attention(x, cross, valid)
+        return self.mlp(x), keys_values
 
 
 class TextDecoder(nn.Module):
@@ -189,7 +207,7 @@ class TextDecoder(nn.Module):
         Raises:
             ValueError: the texts are longer than the cache.
         """
-        clips, texts, length = tokens.shape
+        texts, length = tokens.shape[1:]
         if past is None and length > self.max_text:
             raise ValueError(f"texts of {length} tokens, the text cache holds {self.max_text}")
         x = (self.embedding(tokens) * math.sqrt(self.sizes.width)).flatten(1, 2)  # [B, Q*L, w], unit variance
@@ -197,18 +215,12 @@ class TextDecoder(nn.Module):
         if past is not None:
             index = past.positions.flatten(0, 1).clamp(max=self.max_text - 1)
             angles = angles[0][index], angles[1][index]  # [B*Q, C, 1, head/2]
-        seen = None if past is None else past.seen[:, None]
         cache = []
         for layer, (block, cross) in enumerate(zip(self.blocks, memory.keys_values, strict=True)):
-            q, k, v = block.self_attention.qkv_of(x.view(clips * texts, length, -1), angles)
-            if past is not None:
-                k, v = past.extend(layer, k, v)
-            # texts are padded on the right: being causal, they need no mask
-            mixed = attend(q, k, v, seen, causal=past is None).reshape(clips, texts * length, -1)
-            if picked is not None and layer == self.sizes.layers - 1:
-                x, mixed = (y.gather(1, picked[..., None].expand(-1, -1, y.shape[-1])) for y in (x, mixed))
-            x = block.finish(x, mixed, cross, memory.valid)
-            cache.append((k, v))
+            attention = partial(_attend_texts, texts=texts, angles=angles, past=past, number=layer)
+            chosen = picked if layer == self.sizes.layers - 1 else None
+            x, keys_values = block(x, attention, cross, memory.valid, chosen)
+            cache.append(keys_values)
         return (x if picked is not None else x.unflatten(1, (texts, length))), cache
 
     def _angles(self, length: int, x: Tensor) -> Pair:
@@ -216,3 +228,16 @@ class TextDecoder(nn.Module):
         positions = torch.arange(length, device=x.device)
         cos, sin = rotary_angles(positions, self.sizes.head, TOKEN_BASE, x.dtype)
         return cos[:, None], sin[:, None]
+
+
+def _attend_texts(
+    layer: SelfAttention, x: Tensor, *, texts: int, angles: Pair, past: Past | None, number: int
+) -> tuple[Tensor, Pair]:
+    """Self-attention of each of the Q texts in x [B, Q*L, w]; ``number`` is the layer's in ``past``."""
+    clips, tokens = x.shape[:2]
+    q, k, v = layer.qkv_of(x.view(clips * texts, tokens // texts, -1), angles)
+    if past is not None:
+        k, v = past.extend(number, k, v)
+    # texts are padded on the right: being causal, they need no mask
+    seen = None if past is None else past.seen[:, None]
+    return attend(q, k, v, seen, causal=past is None).reshape(clips, tokens, -1), (k, v)
