@@ -53,7 +53,18 @@ def apply_recompute(model: nn.Module, mode: str) -> None:
 def _again(function: Callable[..., Any], options: dict[str, Any], *given: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():  # nothing is kept; a stream's attention must not run twice either
         return function(*given, **named)
-    return checkpoint(function, *given, **options, **named)
+    with _without_cache(given[0].device.type):
+        return checkpoint(function, *given, **options, **named)
+
+
+def _without_cache(device: str) -> torch.autocast:
+    """Autocast as it is, but every use of a weight casts it anew.
+
+    A cast kept from the ViT's first use would be missing when its second use is computed again, and all casts together
+    would stay until the end of the forward pass: 2 bytes for each weight.
+    """
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 def _policy(context: Any, operator: Any, *given: Any, **named: Any) -> CheckpointPolicy:

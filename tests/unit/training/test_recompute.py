@@ -28,6 +28,15 @@ def test_the_gradient_stays_the_same(mode: str, changes: dict[str, object]) -> N
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_mixed_precision_computes_again_the_casts_of_shared_weights(mode: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = gradients("none"), gradients(mode)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=0.1, atol=0.02 * gradient.abs().max().item(), msg=name)
+
+
 def test_names_stay() -> None:
     model, plain = tiny_model(), tiny_model()
     apply_recompute(model, "full")
