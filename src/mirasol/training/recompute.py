@@ -44,10 +44,8 @@ def apply_recompute(model: nn.Module, mode: str) -> None:
     if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     for block in model.modules():
-        if isinstance(block, Block):
+        if isinstance(block, Block | TextBlock):
             block.forward = partial(_again, block.forward, options)  # type: ignore[method-assign]
-        elif isinstance(block, TextBlock):
-            block.finish = partial(_again, block.finish, options)  # type: ignore[method-assign]
 
 
 def _again(function: Callable[..., Any], options: dict[str, Any], *given: Any, **named: Any) -> Any:
