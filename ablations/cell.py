@@ -39,7 +39,8 @@ from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingCon
 from mirasol.training.curves import CURVES
 from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.phases import freeze
-from mirasol.training.trainer import describe, fit, initial_model
+from mirasol.training.start import initial_model
+from mirasol.training.trainer import describe, fit
 from mirasol.training.validation import score_texts
 
 MARKS = "marks.jsonl"
@@ -181,7 +182,9 @@ def main(params: Params) -> None:
     names = ("pretrain", "finetune") if switches["pretrain"] else ("finetune",)
     phases = [(name, getattr(params, name)) for name in names]
     paths = RunPaths(SHARDS, TOKENIZER, RUNS / "cell" / "cache", RUNS / "cell", BUILD / "cell")
-    cell = CellRun(phases, params.training, params.clip, model_config(params), paths, switches["permute"])
+    cell = CellRun(
+        phases, params.training, params.clip, model_config(params, phases[-1][1]), paths, switches["permute"]
+    )
     write_json(REPORTS / "cell.json", run_cell(cell, params.evaluate))
 
 

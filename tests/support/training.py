@@ -35,7 +35,7 @@ def small_model(world: Path) -> ModelConfig:
     """The demo's model, one layer a part, for the world in ``world``."""
     tokenizer = Tokenizer.load(world / "tokenizer.json")
     config = build_config(
-        ModelSpec(dropout=0.1),
+        ModelSpec(),
         size=48,
         frames_per_chunk=4,
         mels=32,
@@ -45,7 +45,7 @@ def small_model(world: Path) -> ModelConfig:
     )
     parts = ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text")
     small = {part: dataclasses.replace(getattr(config, part), layers=1, width=32, hidden=32, head=8) for part in parts}
-    return dataclasses.replace(config, **small)
+    return dataclasses.replace(config, dropout=0.1, **small)
 
 
 def train(

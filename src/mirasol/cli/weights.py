@@ -62,7 +62,7 @@ def import_(given: Weights) -> None:
         earlier=given.earlier, vision=given.vision, text=given.text, pixels=given.pixels, pieces=given.pieces
     )
     try:
-        config = model_config(settings)
+        config = model_config(settings, settings.pretrain)
         report = import_weights(config, Tokenizer.load(TOKENIZER), settings.training.seed, sources, given.out)
     except ValueError as error:
         raise MirasolError(f"{given.params}: the sections clip and model do not fit together: {error}") from error

@@ -34,6 +34,7 @@ SAMPLES = (
     "data/loading/mixing.py",
     "data/loading/samples.py",
     "data/loading/texts.py",
+    "data/loading/view.py",
     "data/loading/waveform.py",
     "data/shards/chunk_codec.py",
     "media/log_mel.py",
@@ -63,6 +64,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "export": (
         "data/conditions.py",
         "data/loading/dataset.py",
+        "data/loading/view.py",
         "data/loading/waveform.py",
         "data/shards/chunk_codec.py",
         "export/audio.py",
@@ -75,6 +77,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "export/quantize.py",
         "export/quantize_check.py",
         "media/log_mel.py",
+        "media/yuv.py",
         "model",
         "runtime",
         "tasks/scoring/normalise.py",

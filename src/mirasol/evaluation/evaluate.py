@@ -16,6 +16,7 @@ from mirasol.core.progress import Progress
 from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.loader import eval_loader
+from mirasol.data.loading.view import view_of
 from mirasol.data.manifest import Clip, Example, clips_of, read_manifest
 from mirasol.data.shards.format import DamagedClip, read_index
 from mirasol.evaluation.generate import Answers, answer, answer_all, score_answers, score_options
@@ -71,6 +72,7 @@ class Evaluator:
                 f"{model.config.vocabulary}: they are not of one training; run `dvc repro finetune`, or name the "
                 "weights of the tokenizer's training with --weights"
             )
+        self.words.max_text = model.config.max_text  # a phase may have another than the tokenizer's
         return model
 
     def evaluate(self, data: Path, out: Path) -> dict[str, Any]:
@@ -168,7 +170,8 @@ class Evaluator:
         self, clips: Sequence[Clip], answers_of: Callable[[Batch, Batch | None], dict[str, Found]], swap: bool = False
     ) -> tuple[dict[str, Found], Missing]:
         """``answers_of`` each batch, by question; ``swap`` adds the same clips with another clip's sound."""
-        shard_set = ShardDataset(self.shards, clips[0].examples[0].split, cache=self.cache, any_size=True)
+        view, split = view_of(self.model.config), clips[0].examples[0].split
+        shard_set = ShardDataset(self.shards, split, cache=self.cache, any_size=True, view=view)
         damaged = find_damaged(shard_set, self.training.max_damaged)
         found: dict[str, Found] = {}
         with (

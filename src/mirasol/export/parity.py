@@ -17,6 +17,7 @@ from mirasol.core.progress import Progress
 from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
+from mirasol.data.loading.view import view_of
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import SILENCE, black_frame
@@ -108,7 +109,7 @@ def check_parity(
     """
     model.eval()
     comparison = Comparison(model, Engine(bundle), max_answer)
-    clips = ShardDataset(shards, split)
+    clips = ShardDataset(shards, split, view=view_of(model.config))
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
     with torch_threads(1), Progress("parity", len(numbers), "clips") as progress:
         for order, number in enumerate(numbers):

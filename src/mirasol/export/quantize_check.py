@@ -22,6 +22,7 @@ from mirasol.export.config import ExportSpec
 from mirasol.export.model_card import model_card
 from mirasol.export.parity import chunk_inputs, clip_batch
 from mirasol.export.quantize import Feeds, lower, precisions_of
+from mirasol.media.clip import View
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.contract import AUDIO, CONTRACT_FILE, ENCODER_COMBINER, GRAPHS, LATENT, TEXT, Contract
 from mirasol.runtime.engine import Engine
@@ -69,8 +70,12 @@ def export_precisions(
     if not names:
         return {}
     full = Engine(bundle, threads=1)
-    clips = _asked(ShardDataset(shards, split), spec.clips)
-    feeds = _calibration(full, ShardDataset(shards, "train")) if "qdq" in names else {graph: [] for graph in GRAPHS}
+    clip = full.contract.clip
+    view = View(clip.size, clip.chunks, clip.frames_per_chunk)
+    clips = _asked(ShardDataset(shards, split, view=view), spec.clips)
+    feeds: dict[str, Feeds] = {graph: [] for graph in GRAPHS}
+    if "qdq" in names:
+        feeds = _calibration(full, ShardDataset(shards, "train", view=view))
     expected = _answers(full, clips)
     report = {"float32": _score(expected, expected, clips, correct) | {"bytes": _bytes(full.contract, bundle)}}
     with Progress("precisions", len(names), "bundles") as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mirasol.core.fields import param
 
@@ -45,3 +45,34 @@ class ClipSpec:
     def chunk_seconds(self) -> float:
         """Length of a chunk under `rate`, and of a live stream's chunk."""
         return self.frames_per_chunk / self.fps
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model sees of clips at rest: fewer pixels, chunks, or frames of a chunk; 0 for as many as they have."""
+
+    size: int = 0
+    chunks: int = 0  # the first ones
+    frames_per_chunk: int = 0  # evenly spaced, from a chunk's first frame on
+
+    def of(self, clip: ClipSpec) -> ClipSpec:
+        """How the clips of ``clip`` are cut once seen like this; a chunk lasts as long as before.
+
+        Raises:
+            ValueError: the view has more than the clip, or no whole share of it.
+        """
+        size, chunks = self.size or clip.size, self.chunks or clip.chunks
+        frames = self.frames_per_chunk or clip.frames_per_chunk
+        wrong = []
+        if clip.size % size or size % 2:
+            wrong.append(f"size {size}: expected {clip.size} divided by a whole number, and even")
+        if chunks > clip.chunks:
+            wrong.append(f"chunks {chunks}: expected at most {clip.chunks}")
+        if chunks < clip.chunks and clip.sampling == "spread":
+            wrong.append(f"chunks {chunks} of {clip.chunks} spread over the clip: expected all of them")
+        if clip.frames_per_chunk % frames:
+            wrong.append(f"frames_per_chunk {frames}: expected {clip.frames_per_chunk} divided by a whole number")
+        if wrong:
+            raise ValueError(f"a view of clips: {'; '.join(wrong)}")
+        fps = clip.fps * frames / clip.frames_per_chunk
+        return replace(clip, size=size, chunks=chunks, frames_per_chunk=frames, fps=fps)

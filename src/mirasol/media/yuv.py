@@ -1,4 +1,4 @@
-"""Crop and mirror planar YUV 4:2:0 frames, all frames of a clip alike. In integers: the same on any machine."""
+"""Crop, mirror and shrink planar YUV 4:2:0 frames, all frames of a clip alike. In integers: the same on any machine."""
 
 from __future__ import annotations
 
@@ -53,6 +53,34 @@ def zoomed(frames: Frames, box: Box) -> Frames:
 def mirrored(frames: Frames) -> Frames:
     """Frames [..., S*3/2, S] with left and right exchanged."""
     return _join([plane[..., ::-1] for plane in _planes(frames)], frames.shape)
+
+
+def shrunk(frames: Frames, size: int) -> Frames:
+    """Frames [..., S*3/2, S] as [..., size*3/2, size], each pixel the rounded mean of a square (half up).
+
+    Raises:
+        ValueError: ``size`` is odd, or does not divide S.
+    """
+    whole = frames.shape[-1]
+    if size < 2 or size % 2 or whole % size:
+        raise ValueError(f"{size} of {whole} pixels: expected {whole} divided by a whole number, and even")
+    side = whole // size
+    if side == 1:
+        return frames
+    return _join([_pooled(plane, side) for plane in _planes(frames)], (*frames.shape[:-2], size * 3 // 2, size))
+
+
+def _pooled(plane: Frames, side: int) -> Frames:
+    kind = np.uint16 if side <= 16 else np.uint32  # 255 * 16 * 16 fits 16 bits
+    rows = plane.reshape(len(plane), plane.shape[1] // side, side, plane.shape[2])
+    lines = rows[:, :, 0].astype(kind)
+    for i in range(1, side):
+        lines += rows[:, :, i]
+    sums = lines[..., ::side].copy()
+    for i in range(1, side):
+        sums += lines[..., i::side]
+    sums += kind(side * side // 2)
+    return (sums // kind(side * side)).astype(np.uint8)
 
 
 def _even(side: float, size: int) -> int:

@@ -47,7 +47,6 @@ class ModelSpec:
         choices=QUERIES,
     )
     max_chunks: int = param(16, "chunks of the past that a stream remembers", ge=1, le=65536)
-    dropout: float = param(0.0, "dropout rate, training only", ge=0, lt=1)
     overlap: int = param(
         0, "frames of the chunk before, with their sound, that a chunk also sees (P 3.3: none)", ge=0, le=255
     )
@@ -99,7 +98,6 @@ class ModelConfig:
     num_queries: int
     queries: str
     max_chunks: int
-    dropout: float
     max_text: int  # L, longest text in tokens
     # with defaults, so that weights saved before they existed can still be read
     cross_every: int = 1  # every how many text layers have cross-attention
@@ -107,6 +105,8 @@ class ModelConfig:
     overlap: int = 0  # frames of the chunk before that a chunk also sees
     audio_reconstruction: bool = False
     ttm_encoder: bool = False  # TTM's Process has learned positions and a final norm
+    chunks: int = 0  # T of the clips that it was trained on, the first of those at rest; 0 for all
+    dropout: float = 0.0  # in training
 
     @property
     def seen_frames(self) -> int:

@@ -6,6 +6,7 @@ without torch starts without it.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING
 from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import write_json
 from mirasol.pipeline import paths
-from mirasol.pipeline.params.schema import PHASES, Params
+from mirasol.pipeline.params.checks import PHASES
+from mirasol.pipeline.params.schema import Params
 
 if TYPE_CHECKING:
     from mirasol.model.config import ModelConfig
+    from mirasol.training.config import PhaseConfig
 
 
 def tokenizer(params: Params) -> None:
@@ -71,6 +74,7 @@ def evaluate(params: Params) -> None:
 
 def export(params: Params) -> None:
     """The finetuned model -> ONNX graphs in build/bundle, compared with torch in reports/parity.json."""
+    from mirasol.data.loading.view import view_of
     from mirasol.export.bundle import TrainedModel, export_bundle
     from mirasol.export.parity import check_parity, require_parity
     from mirasol.export.quantize import precisions_of
@@ -81,7 +85,7 @@ def export(params: Params) -> None:
     precisions_of(params.export)  # refuse a wrong name before hours of export
     model, limit, split = load_model(paths.FINETUNE), params.evaluate.max_answer, params.evaluate.split
     scores = paths.REPORTS / "eval.json"
-    trained = TrainedModel(model, params.clip, paths.TOKENIZER, limit)
+    trained = TrainedModel(model, view_of(model.config).of(params.clip), paths.TOKENIZER, limit)
     export_bundle(trained, paths.BUNDLE, params.export, evaluation=scores)
     report = check_parity(model, paths.BUNDLE, paths.SHARDS, params.export, split=split, max_answer=limit)
     write_json(paths.REPORTS / "parity.json", report)
@@ -115,20 +119,23 @@ STAGES: dict[str, Callable[[Params], None]] = {
 }
 
 
-def model_config(params: Params) -> ModelConfig:
-    """The sizes of the model that ``params`` and the trained vocabulary ask for."""
+def model_config(params: Params, phase: PhaseConfig) -> ModelConfig:
+    """The sizes of the model that ``params``, the settings of ``phase`` and the trained vocabulary ask for."""
     from mirasol.model.sizes.presets import build_config
     from mirasol.tokenizer import Tokenizer
 
-    return build_config(
+    clip = phase.view.of(params.clip)
+    config = build_config(
         params.model,
-        size=params.clip.size,
-        frames_per_chunk=params.clip.frames_per_chunk,
-        mels=params.clip.mels,
-        audio_columns=params.clip.audio_columns,
+        size=clip.size,
+        frames_per_chunk=clip.frames_per_chunk,
+        mels=clip.mels,
+        audio_columns=clip.audio_columns,
         vocabulary=Tokenizer.load(paths.TOKENIZER).vocabulary,
-        max_text=params.tokenizer.max_text,
+        max_text=phase.max_text or params.tokenizer.max_text,
     )
+    max_chunks = phase.max_chunks or config.max_chunks
+    return dataclasses.replace(config, chunks=phase.chunks, max_chunks=max_chunks, dropout=phase.dropout)
 
 
 def check_mixes(params: Params) -> None:
@@ -156,8 +163,7 @@ def train_phase(name: str, params: Params, init: Path | None) -> None:
     from mirasol.training.trainer import run_phase
 
     places = RunPaths(paths.SHARDS, paths.TOKENIZER, paths.CACHE, paths.RUNS / name, paths.BUILD / name, init)
-    before = [task for phase in PHASES[: PHASES.index(name)] for task in getattr(params, phase).tasks.split()]
-    run = PhaseRun(
-        name, getattr(params, name), params.training, params.clip, places, before=tuple(dict.fromkeys(before))
-    )
-    write_json(paths.REPORTS / f"{name}.json", run_phase(run, model_config(params)))
+    before = [task for earlier in PHASES[: PHASES.index(name)] for task in getattr(params, earlier).tasks.split()]
+    phase: PhaseConfig = getattr(params, name)
+    run = PhaseRun(name, phase, params.training, params.clip, places, before=tuple(dict.fromkeys(before)))
+    write_json(paths.REPORTS / f"{name}.json", run_phase(run, model_config(params, phase)))

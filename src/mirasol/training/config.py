@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirasol.core.fields import param
-from mirasol.media.clip import ClipSpec
+from mirasol.media.clip import ClipSpec, View
 
 TASKS = ("caption", "audio_class", "qa")
 GROUPS = (
@@ -31,7 +31,7 @@ class PhaseConfig:
 
     tasks: str = param("qa", f"tasks of the examples to learn from, of {', '.join(TASKS)}")
     trained: str = param("all", f"parts that learn, `all` or some of {', '.join(GROUPS)}; others are frozen (S 4)")
-    steps: int = param(1000, "optimiser steps", ge=1)
+    steps: int = param(1000, "optimiser steps; 0: by `epochs`", ge=0)
     batch_size: int = param(16, "clips per step", ge=1)
     optimizer: str = param(
         "adamw",
@@ -41,6 +41,7 @@ class PhaseConfig:
     )
     lr: float = param(1e-3, "peak learning rate", gt=0)
     warmup: int = param(100, "steps of linear warm-up", ge=0)
+    epochs: int = param(0, "passes over its clips; 0: by `steps`", ge=0)
     weight_decay: float = param(0.01, "weight decay of matrices", ge=0)
     clip_norm: float = param(1.0, "gradients are scaled down to this norm, 0 for never", ge=0)
     text_weight: float = param(1.0, "weight of the text loss (P 3.5)", ge=0)
@@ -79,11 +80,22 @@ class PhaseConfig:
         ge=0,
         lt=1,
     )
+    size: int = param(0, "pixels that it sees of a frame; 0: `clip.size`", ge=0)
+    chunks: int = param(0, "first chunks of a clip that it sees; 0: all", ge=0)
+    frames_per_chunk: int = param(0, "frames that it sees of a chunk; 0: all", ge=0)
+    max_text: int = param(0, "as in `tokenizer`; 0: that", ge=0, le=8192)
+    max_chunks: int = param(0, "as in `model`; 0: that", ge=0, le=65536)
+    dropout: float = param(0.0, "dropout rate", ge=0, lt=1)
     mix: str = param(
         "",
         "data sets and their shares of the training clips, as in `msrvtt-qa:3 vggsound:1`: exactly 3 and 1 in any 4; "
         "empty: all clips alike",
     )
+
+    @property
+    def view(self) -> View:
+        """What the phase sees of clips at rest."""
+        return View(self.size, self.chunks, self.frames_per_chunk)
 
 
 @dataclass(frozen=True)

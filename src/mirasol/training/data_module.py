@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer
-from mirasol.training.config import PhaseRun, parse_mix
+from mirasol.training.config import PhaseConfig, PhaseRun, parse_mix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,20 +44,24 @@ class PhaseDataModule(pl.LightningDataModule):
     """The data of one phase, from training sample ``start`` on.
 
     Raises:
-        MirasolError: the shards or the tokenizer are missing, or the shards were made with another ``run.clip``.
+        MirasolError: the shards or the tokenizer are missing, the shards were made with another ``run.clip``, the
+            phase's view does not fit them, or its ``epochs`` make no more steps than its warm-up.
     """
 
     def __init__(self, run: PhaseRun, start: int = 0) -> None:
         super().__init__()
         paths, config = run.paths, run.config
-        self.run, self.start = run, start
+        self.start = start
         self.num_queries = 0  # m of the model, whose features are masked in training
         self.tokenizer = Tokenizer.load(paths.tokenizer)
-        self.train = ShardDataset(paths.shards, "train", cache=paths.cache, any_size=True)
-        self.val = ShardDataset(paths.shards, "val", cache=paths.cache, any_size=True)
-        if self.train.spec != run.clip:
+        self.tokenizer.max_text = config.max_text or self.tokenizer.max_text
+        self.train, self.val = (
+            ShardDataset(paths.shards, split, cache=paths.cache, any_size=True, view=config.view)
+            for split in ("train", "val")
+        )
+        if self.train.stored != run.clip:
             raise MirasolError(
-                f"{paths.shards}: made with other settings of `clip` than these ({self.train.spec}, now {run.clip}): "
+                f"{paths.shards}: made with other settings of `clip` than these ({self.train.stored}, now {run.clip}): "
                 "make the shards again with `dvc repro shards`"
             )
         self.settings = SampleSettings(
@@ -65,11 +70,34 @@ class PhaseDataModule(pl.LightningDataModule):
             parse_mix(config.mix), config.feature_mask,
         )  # fmt: skip
         self._val: tuple[EvaluationSamples, Failures] | None = None
+        self.run = dataclasses.replace(run, config=self._counted(run.name, config))  # with its steps
+
+    def _counted(self, name: str, config: PhaseConfig) -> PhaseConfig:
+        """``config`` with the steps of its epochs: each step takes ``batch_size`` clips, the last may begin another."""
+        if not config.epochs:
+            return config
+        steps = max(1, -(-config.epochs * self.clips // config.batch_size))
+        if config.warmup >= steps and self.clips:
+            raise MirasolError(
+                f"{name}.warmup is {config.warmup}, expected less than {steps}: the steps of {name}.epochs = "
+                f"{config.epochs} over {self.clips:,} clips in batches of {config.batch_size}"
+            )
+        return dataclasses.replace(config, steps=steps)
+
+    @functools.cached_property
+    def clips(self) -> int:
+        """Clips of the train split with an example of the phase's tasks; under ``mix`` once for each of its sets."""
+        mix, tasks = self.settings.mix, self.settings.tasks
+        count = 0
+        for rows in _examples(self.train):
+            asked = {row.get("set", "") for row in rows if row["task"] in tasks}
+            count += len(asked & set(mix)) if mix else bool(asked)
+        return count
 
     @property
     def has_examples(self) -> bool:
         """Whether the train split has any example of the phase's tasks."""
-        return any(row["task"] in self.settings.tasks for row in _rows(self.train))
+        return any(row["task"] in self.settings.tasks for rows in _examples(self.train) for row in rows)
 
     def sets(self) -> dict[str, int]:
         """Training samples of the whole run from each data set of ``mix``; empty without one."""
@@ -126,7 +154,7 @@ class PhaseDataModule(pl.LightningDataModule):
             MirasolError: the val split has no example of the phase's own tasks.
         """
         own, earlier = dict[str, str](), dict[str, str]()
-        for row in _rows(self.val):
+        for row in (row for rows in _examples(self.val) for row in rows):
             if row["task"] in self.scored:
                 found = own if row["task"] in self.run.tasks else earlier
                 found[row["id"]] = row["family"] or row["task"]
@@ -169,11 +197,11 @@ class PhaseDataModule(pl.LightningDataModule):
                 yield collate(intact, form)
 
 
-def _rows(shard_set: ShardDataset) -> Iterator[dict[str, Any]]:
-    """Examples of all clips; without those of damaged clips, which are recorded when batches are made."""
+def _examples(shard_set: ShardDataset) -> Iterator[list[dict[str, Any]]]:
+    """The examples of each clip; without damaged clips, which are recorded when batches are made."""
     for number in range(len(shard_set)):
         with contextlib.suppress(DamagedClip):
-            yield from shard_set.meta(number)["examples"]
+            yield shard_set.meta(number)["examples"]
 
 
 def takes_waveforms(device: torch.device, clip: ClipSpec) -> bool:

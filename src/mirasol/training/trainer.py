@@ -37,9 +37,10 @@ from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import compile_blocks
 from mirasol.training.phases import freeze
 from mirasol.training.recompute import apply_recompute
+from mirasol.training.start import initial_model
 from mirasol.training.strategy import build_strategy, check_sharding
 from mirasol.training.validation import Validation, forgotten
-from mirasol.training.weights import WEIGHTS, load_model, save_weights
+from mirasol.training.weights import WEIGHTS, save_weights
 
 # Settings of `training` that a resumed run may change: where, by how many processes and kernels it runs, when it gives
 # up; and `init`, whose weights are among the hashes of the inputs.
@@ -69,26 +70,6 @@ def reproducible(training: TrainingConfig, *, cpu: bool) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
         memory.fill_uninitialized_memory = fill
-
-
-def initial_model(model: ModelConfig, init: Path | None, seed: int) -> Mirasol:
-    """The weights that a phase starts from: those in ``init``, or random ones by the seed.
-
-    Raises:
-        MirasolError: ``init`` holds no model or one of other sizes than ``model``, or the sizes do not fit together.
-    """
-    if init is None:
-        torch.manual_seed(seed)
-        try:
-            return Mirasol(model)
-        except ValueError as error:
-            raise MirasolError(f"the parameters make no model: {error}") from error
-    network = load_model(init)
-    if network.config != model:
-        old, new = network.config.to_dict(), model.to_dict()
-        changed = [f"{name} ({old[name]}, now {new[name]})" for name in old if old[name] != new[name]]
-        raise MirasolError(f"{init}: its model differs from the parameters in {'; '.join(changed)}: train it again")
-    return network
 
 
 def describe(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
@@ -123,6 +104,7 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     paths = run.paths
     check_devices(run)
     data = PhaseDataModule(run)
+    run = data.run  # with its steps
     network = start(run, model)
     if not run.required and not data.has_examples:
         return _hand_on(run, network)

@@ -57,8 +57,8 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise MirasolError(f"{path}: not the sizes of a model of this version ({error}); train it again") from error
 
 
-def load_model(folder: str | Path) -> Mirasol:
-    """The model in ``folder``, on the CPU and in training mode.
+def load_model(folder: str | Path, config: ModelConfig | None = None) -> Mirasol:
+    """The model in ``folder``, on the CPU and in training mode; with ``config`` in place of its own settings.
 
     Weights of 1 GiB or more stay mapped from their file until they change: the system may drop and reread them.
 
@@ -66,7 +66,7 @@ def load_model(folder: str | Path) -> Mirasol:
         MirasolError: a file is missing, damaged, or the weights do not fit ``config.json``.
     """
     path = Path(folder) / WEIGHTS
-    model = Mirasol(read_config(folder))
+    model = Mirasol(config or read_config(folder))
     try:
         model.load_state_dict(load_file(path), assign=path.stat().st_size >= MAPPED_BYTES)
     except FileNotFoundError:

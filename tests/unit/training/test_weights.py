@@ -11,7 +11,7 @@ from support.model import tiny_config, tiny_model
 
 from mirasol.core.errors import MirasolError
 from mirasol.training import weights
-from mirasol.training.trainer import initial_model
+from mirasol.training.start import initial_model
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model, save_weights
 
 

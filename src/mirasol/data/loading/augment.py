@@ -17,7 +17,7 @@ from mirasol.data.conditions import Condition
 from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.data.loading.texts import Text
 from mirasol.data.loading.waveform import Box
-from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE, black_frame
+from mirasol.media.log_mel import BLACK_UV, BLACK_Y, SILENCE
 from mirasol.media.yuv import blend, draw_box, mirrored, zoomed
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Streams of random numbers that do not overlap: switching one augmentation off leaves the draws of the others alone.
 ORDER, SAMPLE, SWAP, REPLACE, CHANGE, MIX, SETS, HIDE = range(8)
 NUMBERS = 10  # uniform numbers that augment a clip, however much of it is on
+UNCHANGED = np.zeros(NUMBERS)
 
 C = TypeVar("C", "Decoded", "Batch")
 
@@ -72,9 +73,13 @@ def draw_missing(mute: float, blank: float, draws: np.random.Generator) -> Condi
     return Condition.muted if number < mute else Condition.blanked if number < mute + blank else Condition.unchanged
 
 
+def draw_start(how: Augmentation, numbers: NDArray[np.float64]) -> int:
+    """How many chunks later the clip begins, by the first of ``NUMBERS`` uniform numbers of [0, 1)."""
+    return int(numbers[0] * (how.jitter + 1))
+
+
 def augmented(clip: Decoded, how: Augmentation, numbers: NDArray[np.float64]) -> Decoded:
-    """The clip jittered, cropped, mirrored and masked by ``NUMBERS`` uniform numbers of [0, 1)."""
-    clip = starting_later(clip, int(numbers[0] * (how.jitter + 1)))
+    """The clip cropped, mirrored and masked by ``NUMBERS`` uniform numbers of [0, 1)."""
     video, audio, waveform = clip.video, clip.audio, clip.waveform
     if video is not None and how.crop < 1.0:
         video = zoomed(video, draw_box(video.shape[-1], how.crop, numbers[1:5]))
@@ -85,27 +90,6 @@ def augmented(clip: Decoded, how: Augmentation, numbers: NDArray[np.float64]) ->
     if waveform is not None and clip.audio_present.any() and (how.spec_time or how.spec_mel):
         waveform = waveform.masked(mask_box(waveform.grid, how, numbers[6:10]))
     return replace(clip, video=video, audio=audio, waveform=waveform)
-
-
-def starting_later(clip: Decoded, chunks: int) -> Decoded:
-    """The clip without its first ``chunks`` chunks, and as many absent ones at its end (chunk-aligned jitter).
-
-    Sound and picture stay together, and each keeps at least one of its chunks.
-    """
-    counts = [int(p.sum()) for p in (clip.video_present, clip.audio_present) if p.any()]
-    by = max(0, min([chunks, *(n - 1 for n in counts)]))
-    if not by:
-        return clip
-    video, audio = clip.video, clip.audio
-    waveform = clip.waveform.later(by) if clip.waveform is not None else None
-    if video is not None:
-        black = np.broadcast_to(black_frame(video.shape[-1]), video[:by].shape)
-        video = np.concatenate([video[by:], black])
-    if audio is not None:
-        audio = np.concatenate([audio[by:], np.full_like(audio[:by], SILENCE)])
-    absent = np.zeros(by, bool)
-    video_present, audio_present = (np.concatenate([p[by:], absent]) for p in (clip.video_present, clip.audio_present))
-    return Decoded(video, audio, video_present, audio_present, waveform)
 
 
 def masked(

@@ -15,15 +15,17 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.loading.decoded_cache import Decoded, DecodedCache, audio_shape, video_shape
 from mirasol.data.loading.reader import ShardReader
+from mirasol.data.loading.view import starting_later, viewed
 from mirasol.data.loading.waveform import cut
 from mirasol.data.shards.chunk_codec import as_floats, unpack_chunk, unpack_samples, unpack_video
 from mirasol.data.shards.format import INDEX, DamagedClip, Entry, read_index
-from mirasol.media.clip import ClipSpec
+from mirasol.media.clip import ClipSpec, View
 from mirasol.media.container import UNUSABLE, reason
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
 
 UNHASHED = "the bytes do not match their hash"
 NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
+WHOLE = View()
 CACHE_BYTES = 4 << 30  # a larger split is decoded every time
 
 
@@ -48,19 +50,26 @@ class ShardDataset:
         cache: Path | None = None,
         cache_bytes: int = CACHE_BYTES,
         any_size: bool = False,
+        view: View = WHOLE,
     ) -> None:
         """Open ``folder``.
 
         Args:
             cache: folder for decoded clips and for copies of tars behind a URL; without it those are read by range.
             any_size: accept a tar of another size, with a warning: its lost clips are damaged when read.
+            view: what to see of each clip; ``spec`` describes it, ``stored`` the clips at rest.
 
         Raises:
-            MirasolError: the shards are unfinished, the split has no clip, or the store of the tars is unreachable.
+            MirasolError: the shards are unfinished, the split has no clip, the view does not fit the clips, or the
+                store of the tars is unreachable.
         """
         self.folder, self.split = Path(folder), split
         index = read_index(self.folder)
-        self.spec = ClipSpec(**index["clip"])
+        self.stored = ClipSpec(**index["clip"])
+        try:
+            self.spec = view.of(self.stored)
+        except ValueError as error:
+            raise MirasolError(f"{self.folder}: {error}") from error
         self._tars = ShardReader(self.folder, index, split, copies=cache, any_size=any_size)
         self._places: list[tuple[int, Entry]] = list(self._tars.clips())  # number of the tar, entry in its index
         self.keys = [entry.key for _, entry in self._places]
@@ -71,8 +80,8 @@ class ShardDataset:
         self._caches: dict[bool, DecodedCache] = {}  # of clips with features, and with waveforms
         if cache is not None:
             identity = sha256_file(self.folder / INDEX)
-            for waveform in (False, True) if self.spec.sampling == "rate" else (False,):
-                kept = DecodedCache(cache, identity, split, self.spec, len(self.keys), waveform=waveform)
+            for waveform in (False, True) if self.stored.sampling == "rate" else (False,):
+                kept = DecodedCache(cache, identity, split, self.stored, len(self.keys), waveform=waveform)
                 if kept.bytes <= cache_bytes:
                     self._caches[waveform] = kept
 
@@ -107,16 +116,27 @@ class ShardDataset:
         """Frames and features of clip ``index``, and its JSON."""
         return ClipArrays(**vars(self.arrays(index)), meta=self.meta(index))
 
-    def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
+    def arrays(
+        self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None, later: int = 0
+    ) -> Decoded:
         """Frames and features of clip ``index``, or with ``waveform`` frames and sound; from the cache if possible.
 
-        Decoded frames lie in ``into``, contiguous [T, K, size*3/2, size], if given.
+        Args:
+            index: number of the clip.
+            waveform: sound in place of features.
+            into: contiguous [T, K, size*3/2, size], where frames that need no more work than decoding come to lie.
+            later: chunks at its beginning that are left out.
 
         Raises:
             ValueError: ``waveform`` under ``clip.sampling: spread``, where chunks of each clip have their own length.
         """
         if waveform and self.spec.sampling != "rate":
             raise ValueError(f"waveforms make a batch under clip.sampling rate alone, this is {self.spec.sampling}")
+        clip = self._whole(index, waveform, into if self.spec == self.stored else None)
+        return viewed(starting_later(clip, later), self.stored, self.spec)
+
+    def _whole(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:
+        """Clip ``index`` as it is at rest."""
         cache = self._caches.get(waveform)
         kept = cache.read(index) if cache is not None else None
         if kept is not None:
@@ -137,9 +157,12 @@ class ShardDataset:
                     raise self._damaged(index, kind, error) from error
 
     def chunk(self, index: int, chunk: int) -> NDArray[np.uint8]:
-        """The K frames [K, size*3/2, size] of one chunk of clip ``index``, decoded alone; no such chunk is damage."""
+        """The K frames [K, size*3/2, size] of one chunk of clip ``index`` at rest, decoded alone.
+
+        A chunk that is not there is damage.
+        """
         try:
-            return unpack_chunk(self._hashed(index, "mp4", self.meta(index)), chunk, self.spec)
+            return unpack_chunk(self._hashed(index, "mp4", self.meta(index)), chunk, self.stored)
         except UNUSABLE as error:
             raise self._damaged(index, "mp4", error) from error
 
@@ -157,7 +180,7 @@ class ShardDataset:
             raise self._damaged(index, "flac", error) from error
 
     def _decode(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:
-        spec, meta = self.spec, self.meta(index)
+        spec, meta = self.stored, self.meta(index)
         video_chunks, audio_chunks = int(meta["video_chunks"]), int(meta["audio_chunks"])
         video = audio = sound = None
         if meta["has_video"]:

@@ -122,9 +122,11 @@ class Clips:
     def key(self, index: int) -> str:
         return self.shard_set.keys[self.numbers[index]]
 
-    def arrays(self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None) -> Decoded:
+    def arrays(
+        self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None, later: int = 0
+    ) -> Decoded:
         """As :meth:`ShardDataset.arrays`."""
-        return self.shard_set.arrays(self.numbers[index], waveform=waveform, into=into)
+        return self.shard_set.arrays(self.numbers[index], waveform=waveform, into=into, later=later)
 
 
 def _by_set(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -163,11 +165,14 @@ class TrainingSamples(Dataset[Sample]):
         """Sample number ``sample``; frames that need no more work than decoding lie in ``into``."""
         settings = self.settings
         draws = augment.draws_of(settings.seed, augment.SAMPLE, sample)
-        index, clip, damage = self._read(self.order.index(sample), sample, into)
-        texts = self._texts(index, draws)
-        if settings.augmentation != OFF:
+        how, numbers = settings.augmentation, augment.UNCHANGED
+        if how != OFF:
             numbers = augment.draws_of(settings.seed, augment.CHANGE, sample).random(augment.NUMBERS)
-            clip = augment.augmented(clip, settings.augmentation, numbers)
+        later = augment.draw_start(how, numbers)
+        index, clip, damage = self._read(self.order.index(sample), sample, into, later=later)
+        texts = self._texts(index, draws)
+        if how != OFF:
+            clip = augment.augmented(clip, how, numbers)
         found = Sample(self.clips.key(index), clip, texts, damage=damage)
         if settings.augmentation.mixup and len(self.order.peers(sample)) > 1:
             found = self._mixed(found, index, sample)
@@ -199,7 +204,7 @@ class TrainingSamples(Dataset[Sample]):
         share = augment.draw_share(how.mixup, draws)
         partner = self.partner(index, sample, draws)
         numbers = draws.random(augment.NUMBERS)
-        partner, other, damage = self._read(partner, sample)
+        partner, other, damage = self._read(partner, sample, later=augment.draw_start(how, numbers))
         other = augment.augmented(other, how, numbers)
         damage = [*found.damage, *damage]
         if not augment.mixable(found.clip, other):
@@ -210,7 +215,7 @@ class TrainingSamples(Dataset[Sample]):
         return Sample(found.key, clip, [*found.texts, *texts], shares, damage)
 
     def _read(
-        self, index: int, sample: int, into: NDArray[np.uint8] | None = None
+        self, index: int, sample: int, into: NDArray[np.uint8] | None = None, *, later: int = 0
     ) -> tuple[int, Decoded, list[Damage]]:
         """Clip ``index``, or the first intact one of those that seed and ``sample`` choose; and the damaged ones.
 
@@ -221,7 +226,7 @@ class TrainingSamples(Dataset[Sample]):
         errors: list[DamagedClip] = []
         while True:
             try:
-                clip = self.clips.arrays(index, waveform=self.waveform, into=into)
+                clip = self.clips.arrays(index, waveform=self.waveform, into=into, later=later)
             except DamagedClip as error:
                 errors.append(error)
                 if not self.replace or len(errors) > TRIES:

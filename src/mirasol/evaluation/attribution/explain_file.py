@@ -10,12 +10,13 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
+from mirasol.data.loading.view import view_of
 from mirasol.evaluation.attribution.attribute import Attribution, attribute
 from mirasol.evaluation.attribution.draw import draw
 from mirasol.evaluation.evaluate import Evaluator
 from mirasol.evaluation.pictures import data_uri
 from mirasol.evaluation.report.html import render
-from mirasol.media.clip import ClipSpec
+from mirasol.media.clip import ClipSpec, View
 from mirasol.media.container import MediaError
 from mirasol.media.decode import decode_clip
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
@@ -40,8 +41,13 @@ def explain(evaluator: Evaluator, clip: str, question: str, spec: ClipSpec, out:
         raise MirasolError(f"--out {out}: expected a name that ends in .png or .html")
     if not question.strip():
         raise MirasolError("the question is empty: ask, for example, 'Classify the video audio clip.'")
-    shown = _read(clip, evaluator.shards, spec)
     model, words = evaluator.model, evaluator.words
+    view = view_of(model.config)
+    try:
+        spec = view.of(spec)
+    except ValueError as error:
+        raise MirasolError(f"{evaluator.weights}: the model does not fit the section clip: {error}") from error
+    shown = _read(clip, evaluator.shards, spec, view)
     try:
         found = attribute(model, words, shown, spec, question, evaluator.spec.max_answer)
     except ValueError as error:
@@ -54,7 +60,7 @@ def explain(evaluator: Evaluator, clip: str, question: str, spec: ClipSpec, out:
     return found
 
 
-def _read(clip: str, shards: Path, spec: ClipSpec) -> Decoded:
+def _read(clip: str, shards: Path, spec: ClipSpec, view: View) -> Decoded:
     """A media file, or a clip of the shards."""
     if Path(clip).is_file():
         try:
@@ -64,7 +70,7 @@ def _read(clip: str, shards: Path, spec: ClipSpec) -> Decoded:
     if shards.is_dir():
         for split in SPLITS:
             try:
-                found = ShardDataset(shards, split)
+                found = ShardDataset(shards, split, view=view)
             except MirasolError:  # a split without clips
                 continue
             if clip in found.keys:

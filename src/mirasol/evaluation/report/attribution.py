@@ -8,6 +8,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.view import view_of
 from mirasol.evaluation.attribution.attribute import Attribution, attribute
 from mirasol.model.threads import torch_threads
 from mirasol.tokenizer import Tokenizer
@@ -28,6 +29,7 @@ def looks(
         if (size := (weights / WEIGHTS).stat().st_size) > LARGEST:
             return {}, f"{size >> 20:,} MiB of weights are too many to look back through here"
         model = load_model(weights).eval()
+        shards = ShardDataset(shards.folder, shards.split, view=view_of(model.config))
         words = Tokenizer.load(folder / "build" / "tokenizer" / "tokenizer.json")
     except (MirasolError, OSError):
         return {}, "the weights are not here"

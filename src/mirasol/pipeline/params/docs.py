@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mirasol.pipeline.params.schema import CHECKS, OWN, PHASES, SHARED, Key, sections
+from mirasol.pipeline.params.checks import CHECKS, PHASES
+from mirasol.pipeline.params.schema import OWN, SHARED, Key, sections
 
 HEAD = f"""# Parameters
 
@@ -37,7 +38,9 @@ def render() -> str:
     parts.append("## Checks across keys\n")
     rules: dict[str, list[str]] = {}
     for check in CHECKS:
-        rules.setdefault(check.rule, []).append(f"`{check.paths[0]}`")
+        section, _, key = check.paths[0].partition(".")
+        if section not in PHASES[1:]:  # a rule of one phase is a rule of each
+            rules.setdefault(check.rule, []).append(f"a phase's `{key}`" if section in PHASES else f"`{section}.{key}`")
     parts.append("\n".join(f"- {', '.join(paths)}: {rule}" for rule, paths in rules.items()) + "\n")
     return "\n".join(parts)
 

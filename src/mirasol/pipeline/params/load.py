@@ -8,8 +8,9 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.model.config import RENAMED
+from mirasol.pipeline.params.checks import CHECKS, PHASES
 from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
-from mirasol.pipeline.params.schema import CHECKS, OWN, PHASES, SHARED, Key, Params, Section, sections
+from mirasol.pipeline.params.schema import OWN, SHARED, Key, Params, Section, sections
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

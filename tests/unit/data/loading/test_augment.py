@@ -13,12 +13,13 @@ from mirasol.data.loading.augment import (
     Augmentation,
     augmented,
     draw_share,
+    draw_start,
     masked,
     mixable,
     mixed,
-    starting_later,
 )
 from mirasol.data.loading.decoded_cache import Decoded
+from mirasol.data.loading.view import starting_later
 from mirasol.media.log_mel import BLACK_Y, SILENCE
 
 T, K, S, A, M = 4, 2, 16, 6, 8
@@ -78,7 +79,7 @@ def test_jitter_leaves_a_chunk_of_all_that_is_there(seen: int, heard: int, by: i
 
 def test_jitter_takes_every_number_of_chunks_alike() -> None:
     how = Augmentation(jitter=2)
-    left = [int(augmented(clip(), how, numbers(n)).video_present.sum()) for n in range(300)]
+    left = [int(starting_later(clip(), draw_start(how, numbers(n))).video_present.sum()) for n in range(300)]
     counts = [left.count(T - by) for by in range(3)]
     assert sum(counts) == 300 and min(counts) > 70
 

@@ -16,9 +16,10 @@ from mirasol.export.config import ExportSpec
 from mirasol.model.config import PRESETS, ModelSpec
 from mirasol.model.sizes.accounting import chunk_tokens
 from mirasol.model.sizes.presets import build_config
+from mirasol.pipeline.params.checks import PHASES, chunk_features
 from mirasol.pipeline.params.errors import ParamsError, nearest
 from mirasol.pipeline.params.load import check_value, load_params
-from mirasol.pipeline.params.schema import OWN, PHASES, SHARED, Params, chunk_features, keys, sections
+from mirasol.pipeline.params.schema import OWN, SHARED, Params, keys, sections
 from mirasol.training.config import PhaseConfig
 
 ROOT = Path(__file__).parents[4]
