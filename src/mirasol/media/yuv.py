@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,16 +72,17 @@ def shrunk(frames: Frames, size: int) -> Frames:
 
 
 def _pooled(plane: Frames, side: int) -> Frames:
+    """Rows first, then columns: whole rows are added fast."""
     kind = np.uint16 if side <= 16 else np.uint32  # 255 * 16 * 16 fits 16 bits
     rows = plane.reshape(len(plane), plane.shape[1] // side, side, plane.shape[2])
-    lines = rows[:, :, 0].astype(kind)
+    lines: Any = rows[:, :, 0].astype(kind)
     for i in range(1, side):
         lines += rows[:, :, i]
-    sums = lines[..., ::side].copy()
+    sums: Any = lines[..., ::side] + kind(side * side // 2)
     for i in range(1, side):
         sums += lines[..., i::side]
-    sums += kind(side * side // 2)
-    return (sums // kind(side * side)).astype(np.uint8)
+    means: Frames = (sums // kind(side * side)).astype(np.uint8)
+    return means
 
 
 def _even(side: float, size: int) -> int:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
+from mirasol.core.files import atomic_write
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import CommandError, git, mirasol
 from mirasol.pipeline.dvc.lock import hold
+from mirasol.pipeline.params.load import of_set
 from mirasol.tasks.registry import ADAPTERS
 
 WORKSPACES = Path("runs", "workspaces")
@@ -73,7 +75,8 @@ def make_workspace(
 
     Args:
         root: the project's folder.
-        params: a complete params file (recipes/*.yaml); the project's committed one if ``None``.
+        params: a complete params file (recipes/*.yaml), of whose `sets` the adapter's counts; the project's committed
+            one if ``None``.
         fill: puts data and pipeline into the folder, and its new files into git's index, in place of ``data``.
 
     Returns:
@@ -98,7 +101,8 @@ def make_workspace(
             # results of the project's own data and parameters; stages that are the same come from the run cache
             git(folder, "rm", "-q", "--ignore-unmatch", "dvc.lock", "reports/*.json")
         if recipe:
-            shutil.copyfile(recipe, folder / "params.yaml")
+            with atomic_write(folder / "params.yaml", "w") as file:
+                file.write(of_set(recipe, data.adapter))
             git(folder, "add", "params.yaml")
         if words:
             mirasol(folder, *words, on_line=say)

@@ -46,6 +46,7 @@ class PhaseConfig:
     clip_norm: float = param(1.0, "gradients are scaled down to this norm, 0 for never", ge=0)
     text_weight: float = param(1.0, "weight of the text loss (P 3.5)", ge=0)
     latent_weight: float = param(0.03, "weight of the latent loss (P 3.5)", ge=0)
+    latent_target_gradient: bool = param(False, "whether the latent loss moves x_{t+1}, its target, too (P 3.3)")
     video_weight: float = param(0.03, "weight of the video reconstruction loss (P 3.5)", ge=0)
     audio_weight: float = param(
         0.03, "weight of the audio reconstruction loss (P 3.5); no effect without `model.audio_reconstruction`", ge=0

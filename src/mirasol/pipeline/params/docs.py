@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mirasol.pipeline.params.checks import CHECKS, PHASES
-from mirasol.pipeline.params.schema import OWN, SHARED, Key, sections
+from mirasol.pipeline.params.schema import OWN, SETS, SETS_DOC, SHARED, Key, sections
 
 HEAD = f"""# Parameters
 
@@ -17,7 +17,7 @@ shows the resolved file. Each entry shows the suggested value of a missing key, 
 
 The phases share the section `{SHARED}`: a phase takes from it every key that it does not state itself. Each phase
 states {", ".join(f"`{key}`" for key in OWN)}, so that `dvc exp run -S finetune.lr=1e-4` works; a shared key is
-changed for one phase by `-S +finetune.mute=0.1`.
+changed for one phase by `-S +finetune.mute=0.1`. A recipe may also have the section `{SETS}`: {SETS_DOC}.
 """
 TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
@@ -38,9 +38,9 @@ def render() -> str:
     parts.append("## Checks across keys\n")
     rules: dict[str, list[str]] = {}
     for check in CHECKS:
-        section, _, key = check.paths[0].partition(".")
-        if section not in PHASES[1:]:  # a rule of one phase is a rule of each
-            rules.setdefault(check.rule, []).append(f"a phase's `{key}`" if section in PHASES else f"`{section}.{key}`")
+        owner, _, key = check.paths[0].partition(".")
+        if owner not in PHASES[1:]:  # a rule of one phase is a rule of each
+            rules.setdefault(check.rule, []).append(f"a phase's `{key}`" if owner in PHASES else f"`{owner}.{key}`")
     parts.append("\n".join(f"- {', '.join(paths)}: {rule}" for rule, paths in rules.items()) + "\n")
     return "\n".join(parts)
 
@@ -70,12 +70,15 @@ def json_schema() -> dict[str, Any]:
         }
         for name, section in known.items()
     }
+    phase = {name: {"$ref": f"#/definitions/{name}"} for name in known[PHASES[0]].keys}
+    of_a_set = {"type": "object", "properties": phase, "additionalProperties": False}
+    properties[SETS] = {"type": "object", "description": SETS_DOC, "additionalProperties": of_a_set}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "params.yaml of mirasol",
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": list(known),
         "additionalProperties": False,
         "definitions": {key.name: _json_type(key) for key in known[PHASES[0]].keys.values()},
     }

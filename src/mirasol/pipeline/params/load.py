@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from mirasol.core.errors import MirasolError
 from mirasol.model.config import RENAMED
 from mirasol.pipeline.params.checks import CHECKS, PHASES
 from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
-from mirasol.pipeline.params.schema import OWN, SHARED, Key, Params, Section, sections
+from mirasol.pipeline.params.schema import OWN, SETS, SHARED, Key, Params, Section, sections
+from mirasol.tasks.registry import ADAPTERS
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -23,12 +26,45 @@ def load_params(path: str | Path = "params.yaml") -> Params:
             the value got, the values allowed, and for a misspelt key the nearest name.
         MirasolError: the file cannot be read.
     """
+    return read_params(path).params
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A valid params file, and where it states each value."""
+
+    params: Params
+    stated: dict[str, str]  # `section.key` of params -> the path in the file
+    sets: dict[str, dict[str, Any]]  # data set -> the keys of `finetune` that it changes
+
+
+def read_params(path: str | Path) -> Resolved:
+    """As :func:`load_params`, with the places of the values and the section `sets`."""
     path = Path(path)
     reader = _Reader(_parse(path))
     values = reader.read()
     if reader.problems:
         raise ParamsError(path, reader.problems)
-    return Params(**{name: known.kind(**values[name]) for name, known in sections().items() if name != SHARED})
+    params = Params(**{name: known.kind(**values[name]) for name, known in sections().items() if name != SHARED})
+    return Resolved(params, {key: written for key, (_, written) in reader.stated.items()}, reader.sets)
+
+
+def of_set(path: Path, name: str) -> str:
+    """The text of a params file for one data set: without `sets`, its entry ``name`` written into `finetune`.
+
+    Raises:
+        ParamsError: the file is not valid.
+    """
+    from ruamel.yaml import YAML
+
+    document = _parse(path)
+    if SETS not in document:
+        return path.read_text(encoding="utf-8")
+    document["finetune"].update(read_params(path).sets.get(name, {}))
+    del document[SETS]
+    text = io.StringIO()
+    YAML(typ="rt").dump(document, text)
+    return text.getvalue()
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -67,11 +103,12 @@ class _Reader:
         self.stated: dict[str, tuple[int, str]] = {}  # resolved path of a valid key -> its line and path in the file
         self.values: dict[str, dict[str, Any]] = {}
         self.shared: set[str] = set()  # keys that the phases need not state
+        self.sets: dict[str, dict[str, Any]] = {}
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The valid values of each section, those of the phases resolved."""
         known = sections()
-        suspects = self._unknown(self.document, known, "", 1)
+        suspects = self._unknown(self.document, {**known, SETS: None}, "", 1)
         for name, section in known.items():
             written = name if name in self.document else suspects.get(name, "")
             line, content = _line(self.document, written, 1), self.document.get(written)
@@ -88,13 +125,46 @@ class _Reader:
             self.problems.add(Problem(line, written or name, wrong))
             if name == SHARED:
                 self.shared = set(section.keys)  # one problem, not one for each key
-        for check in CHECKS:
-            if all(path in self.stated for path in check.paths):
-                got = [self.values[path.split(".")[0]][path.split(".")[1]] for path in check.paths]
-                if not check.holds(*got):
-                    (line, path), *_ = stated = [self.stated[path] for path in check.paths]
-                    self.problems.add(Problem(line, path, check.message([path for _, path in stated], got)))
+        self._check({}, self.stated)
+        if SETS in self.document:
+            self._sets(known["finetune"])
         return self.values
+
+    def _check(self, changed: dict[str, Any], stated: dict[str, tuple[int, str]], only: str = "") -> None:
+        """The conditions on several keys, with ``changed`` values; only those that name a key of section ``only``."""
+        for check in CHECKS:
+            if all(path in stated for path in check.paths) and any(path.startswith(only) for path in check.paths):
+                got = [changed.get(path, self._value(path)) for path in check.paths]
+                if not check.holds(*got):
+                    (line, path), *_ = found = [stated[path] for path in check.paths]
+                    self.problems.add(Problem(line, path, check.message([path for _, path in found], got)))
+
+    def _value(self, path: str) -> Any:
+        section, _, key = path.partition(".")
+        return self.values[section].get(key)
+
+    def _sets(self, finetune: Section) -> None:
+        """The optional section `sets`: for each data set the keys of `finetune` that it changes."""
+        content, line = self.document[SETS], _line(self.document, SETS, 1)
+        if not isinstance(content, dict):
+            self.problems.add(Problem(line, SETS, f"got {show(content)}, expected data sets with keys of `finetune`"))
+            return
+        self._unknown(content, dict.fromkeys(ADAPTERS), f"{SETS}.", line)
+        for name, entry in content.items():
+            at, begin = f"{SETS}.{name}", _line(content, name, line)
+            if not isinstance(entry, dict):
+                self.problems.add(Problem(begin, at, f"got {show(entry)}, expected keys of `finetune`"))
+                continue
+            self._unknown(entry, finetune.keys, f"{at}.", begin)
+            found, stated = self.sets.setdefault(str(name), {}), dict(self.stated)
+            for key in (finetune.keys[key] for key in entry if key in finetune.keys):
+                here = _line(entry, key.name, begin)
+                value, wrong = check_value(entry[key.name], key)
+                if wrong:
+                    self.problems.add(Problem(here, f"{at}.{key.name}", wrong))
+                else:
+                    found[key.name], stated[f"finetune.{key.name}"] = value, (here, f"{at}.{key.name}")
+            self._check({f"finetune.{key}": value for key, value in found.items()}, stated, "finetune.")
 
     def _how_to_move(self) -> str:
         """Advice for a file of the older form, in which each phase states every key."""
@@ -160,7 +230,7 @@ class _Reader:
             else:
                 owners = [s for s, section in sections().items() if prefix != f"{s}." and name in section.keys]
                 hint = f"it belongs to {', '.join(owners)}" if owners else f"expected one of {', '.join(known)}"
-            what = "key" if prefix else "section"
+            what = "data set" if prefix == f"{SETS}." else "key" if prefix else "section"
             self.problems.add(Problem(_line(mapping, name, line), f"{prefix}{name}", f"unknown {what}: {hint}"))
         return suspects
 

@@ -18,6 +18,8 @@ from mirasol.training.config import PhaseConfig, TrainingConfig
 T = TypeVar("T")
 
 SHARED = "phases"
+SETS = "sets"  # optional: data set -> keys of `finetune` that it changes
+SETS_DOC = "keys of `finetune` for a data set, which `mirasol workspace --adapter NAME` writes there"
 SHARED_DOC = "settings of the three phases, stated once; a key that a phase states itself takes precedence there"
 OWN = (
     "tasks",
