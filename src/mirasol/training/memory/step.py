@@ -115,9 +115,7 @@ def _clips(config: ModelConfig, load: Load) -> Batch:
     tokens = torch.zeros(clips, texts, config.max_text, dtype=torch.int64)
     answers = torch.ones_like(tokens, dtype=torch.bool)
     return Batch(
-        video=torch.zeros(
-            clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size, dtype=torch.uint8
-        ),
+        video=torch.zeros(clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size, dtype=torch.uint8),
         audio=torch.zeros(clips, chunks, config.audio_columns, config.mels),
         video_present=torch.ones(clips, chunks, dtype=torch.bool),
         audio_present=torch.ones(clips, chunks, dtype=torch.bool),
