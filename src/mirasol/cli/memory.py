@@ -59,15 +59,14 @@ def memory(given: MemoryOptions) -> None:
     """
     from mirasol.cli.preset import chosen_config
     from mirasol.core.errors import MirasolError
+    from mirasol.training.config import PhaseConfig
     from mirasol.training.memory.predict import GIB, Job, check_fits, predict, search
 
+    setting = _setting(given)
     try:
         name, chunks, config = chosen_config(given.preset, given.file, given.frames, given.size, given.combiner)
-        job = Job(
-            name, config, chunks, given.batch, gpus=given.gpus, nodes=given.nodes, texts=given.texts,
-            optimizer=given.optimizer,
-        )  # fmt: skip
-        setting = _setting(given)
+        phase = PhaseConfig(optimizer=given.optimizer)
+        job = Job(name, config, chunks, given.batch, given.gpus, given.nodes, given.texts, phase)
         tried = [predict(job, setting)] if setting else list(search(job, given.memory * GIB))
     except ValueError as error:
         raise MirasolError(f"no such model: {error}") from error
@@ -83,10 +82,15 @@ def memory(given: MemoryOptions) -> None:
 def _setting(given: MemoryOptions) -> Setting | None:
     """The setting that the options name; ``None``: look for one."""
     from mirasol.core.errors import MirasolError
+    from mirasol.training.config import OPTIMIZERS
     from mirasol.training.memory.predict import SHARDINGS, Setting
     from mirasol.training.recompute import MODES
 
-    for name, value, known in (("sharding", given.sharding, SHARDINGS), ("recompute", given.recompute, MODES)):
+    for name, value, known in (
+        ("sharding", given.sharding, SHARDINGS),
+        ("recompute", given.recompute, MODES),
+        ("optimizer", given.optimizer, OPTIMIZERS),
+    ):
         if value is not None and value not in known:
             raise MirasolError(f"--{name} {value}: expected one of {', '.join(known)}")
     if given.sharding is None and given.recompute is None and given.micro_batch is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirasol.core.errors import MirasolError
 from mirasol.model.config import ModelConfig
+from mirasol.training.config import PhaseConfig
 from mirasol.training.memory.step import Load, StepMemory, step_memory
 from mirasol.training.recompute import MODES
 
@@ -30,14 +31,13 @@ class Job:
     gpus: int = 1
     nodes: int = 1
     texts: int = 1  # of a clip, each of the longest length
-    optimizer: str = "adamw"
+    phase: PhaseConfig = field(
+        default_factory=PhaseConfig
+    )  # of it: optimiser, moving average, parts that learn, losses
     mixed: bool = True  # bf16-mixed, else fp32
-    ema: bool = False
     cuda: bool = True  # else the kernels of a CPU
 
     def __post_init__(self) -> None:
-        if self.optimizer not in MOMENTS:
-            raise MirasolError(f"optimizer {self.optimizer}: expected one of {', '.join(MOMENTS)}")
         if self.gpus % self.nodes:
             raise MirasolError(f"{self.gpus} GPUs on {self.nodes} nodes: expected the same number on each")
         if self.batch % self.gpus:
@@ -100,6 +100,7 @@ def predict(job: Job, setting: Setting) -> Prediction:
         clips=clips,
         chunks=job.chunks,
         texts=job.texts,
+        phase=job.phase,
         recompute=setting.recompute,
         mixed=job.mixed,
         accumulated=clips < job.share or (setting.sharding == "none" and job.gpus > 1),  # DDP's buckets always exist
@@ -109,11 +110,11 @@ def predict(job: Job, setting: Setting) -> Prediction:
     shards = {"none": 1, "full": job.gpus, "hybrid": job.gpus // job.nodes}[setting.sharding]
     shares = {} if setting.sharding == "none" else {"casts": 0.0, "gradients": 1 / shards}
     peak = step.peak(shares)
-    moments = MOMENTS[job.optimizer] * step.matrices + 8 * (step.parameters - step.matrices)
+    moments = MOMENTS[job.phase.optimizer] * step.matrices + 8 * (step.learning - step.matrices)
     parts = {
         "weights": 4 * step.parameters / shards + step.buffers,
         "optimizer": moments / shards,
-        "average": 4 * step.parameters / shards if job.ema else 0.0,
+        "average": 4 * step.parameters / shards if job.phase.ema else 0.0,
         "gradients": peak["gradients"] + peak["root_gradients"],
         "casts": peak["casts"] + peak["root_casts"],
         "gathered": 0.0 if setting.sharding == "none" else _gathered(step, job.mixed),
