@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirasol.cli.console import Json, print_json, table
+from mirasol.cli.console import Json, print_json, table, takes
+from mirasol.cli.memory import MemoryOptions, memory
+from mirasol.cli.preset import chosen_config
 
 if TYPE_CHECKING:
-    from mirasol.model.config import ModelConfig
     from mirasol.model.mirasol import Mirasol
 
 app = typer.Typer(no_args_is_help=True, help="Look at the model: parameters, tokens, operations, memory.")
+app.command()(takes(MemoryOptions)(memory))
 
 UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -41,10 +43,7 @@ def show(
     from mirasol.model.mirasol import Mirasol
 
     try:
-        name, chunks, config = _config(preset, file, frames, size, combiner)
-        if config.size % (2 * config.reconstruction_size):
-            expected = f"a multiple of {2 * config.reconstruction_size}, twice the side of the picture reconstructed"
-            raise ValueError(f"frames of {config.size} pixels, expected {expected}")
+        name, chunks, config = chosen_config(preset, file, frames, size, combiner)
         with torch.device("meta"):
             model = Mirasol(config)
     except ValueError as error:
@@ -104,51 +103,6 @@ def _figures(preset: str, chunks: int, model: Mirasol) -> dict[str, Any]:
         if config.latent == "bidirectional"
         else {str(dtype)[6:]: state_bytes(model, dtype) for dtype in (torch.float32, torch.bfloat16)},
     }
-
-
-def _config(
-    preset: str | None, file: Path, frames: int | None, size: int | None, combiner: str | None
-) -> tuple[str, int, ModelConfig]:
-    """Name of the preset, T, and the sizes."""
-    import dataclasses
-
-    from mirasol.core.errors import MirasolError
-    from mirasol.model.config import COMBINERS, POOLED_COMBINERS, PRESETS
-    from mirasol.model.sizes.paper import PARAMETERS, PaperInputs, paper_config
-    from mirasol.model.sizes.presets import build_config
-    from mirasol.pipeline.params.load import load_params
-
-    if preset is not None and preset not in PRESETS:
-        raise MirasolError(f"unknown preset `{preset}`: expected one of {', '.join(PRESETS)}")
-    if combiner is not None and combiner not in COMBINERS:
-        raise MirasolError(f"unknown combiner `{combiner}`: expected one of {', '.join(COMBINERS)}")
-    if frames is not None and frames < 1:
-        raise MirasolError(f"{frames} frames, expected at least 1")
-    if preset is not None and preset in PARAMETERS:
-        paper = PaperInputs()
-        config = paper_config(
-            preset, frames=frames or paper.frames, size=size or paper.size, combiner=combiner or "transformer"
-        )
-        return preset, paper.chunks, config
-    params = load_params(file)
-    clip = params.clip
-    if frames is not None and frames % clip.chunks:
-        raise MirasolError(f"{frames} frames in {clip.chunks} chunks: expected a multiple of {clip.chunks}")
-    clip = dataclasses.replace(clip, frames_per_chunk=(frames or clip.frames) // clip.chunks, size=size or clip.size)
-    spec = dataclasses.replace(params.model, preset=preset or params.model.preset)
-    if combiner is not None:
-        queries = spec.queries if combiner in POOLED_COMBINERS else "last"
-        spec = dataclasses.replace(spec, combiner=combiner, queries=queries)
-    config = build_config(
-        spec,
-        size=clip.size,
-        frames_per_chunk=clip.frames_per_chunk,
-        mels=clip.mels,
-        audio_columns=clip.audio_columns,
-        vocabulary=params.tokenizer.vocabulary,
-        max_text=params.tokenizer.max_text,
-    )
-    return spec.preset, clip.chunks, config
 
 
 def _print(figures: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str) -> None:
     model.to("meta")
     low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     policy = low if precision == "bf16-mixed" else MixedPrecisionPolicy()
-    for unit in _units(model):
+    for unit in units(model):
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)  # the rest: embeddings, norms, start vectors, all used outside of blocks
     model.to_empty(device=mesh.device_type if mesh.device_type == "cpu" else torch.cuda.current_device())
@@ -46,7 +46,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str) -> None:
     register_fsdp_forward_method(model, "call")
 
 
-def _units(model: nn.Module) -> Iterator[nn.Module]:
+def units(model: nn.Module) -> Iterator[nn.Module]:
     """The parts that are gathered one at a time, inner ones first.
 
     A cross-attention's ``kv`` reads the memory before the block's turn, so that it is a part of its own.

@@ -34,7 +34,8 @@ class LiveBytes(TorchDispatchMode):
             key = _key(parameter)
             self._known[key] = (-1, 0)
             self._root[key] = root
-            parameter.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[attr-defined]
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[attr-defined]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

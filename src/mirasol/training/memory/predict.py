@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirasol.core.errors import MirasolError
 from mirasol.model.config import ModelConfig
+from mirasol.training.config import PhaseConfig
 from mirasol.training.memory.step import Load, StepMemory, step_memory
 from mirasol.training.recompute import MODES
 
 GIB = 2**30
 FREE = 1 / 8  # of the memory, left for CUDA's context, NCCL's buffers and the allocator's gaps, which are not counted
 MOMENTS = {"adamw": 8, "adam": 8, "muon": 4}  # bytes for each parameter that is a matrix; 8 for all others
+SHARDINGS = ("none", "full", "hybrid")
 FULL_RECOMPUTE = 4 / 3  # work of a step, where a forward pass is a third of it
 
 
@@ -29,9 +31,10 @@ class Job:
     gpus: int = 1
     nodes: int = 1
     texts: int = 1  # of a clip, each of the longest length
-    optimizer: str = "adamw"
+    phase: PhaseConfig = field(
+        default_factory=PhaseConfig
+    )  # of it: optimiser, moving average, parts that learn, losses
     mixed: bool = True  # bf16-mixed, else fp32
-    ema: bool = False
     cuda: bool = True  # else the kernels of a CPU
 
     def __post_init__(self) -> None:
@@ -39,7 +42,8 @@ class Job:
             raise MirasolError(f"{self.gpus} GPUs on {self.nodes} nodes: expected the same number on each")
         if self.batch % self.gpus:
             raise MirasolError(
-                f"a batch of {self.batch} clips does not divide among {self.gpus} GPUs: choose a multiple of {self.gpus}"
+                f"a batch of {self.batch} clips does not divide among {self.gpus} GPUs: choose a multiple of "
+                f"{self.gpus}"
             )
 
     @property
@@ -96,6 +100,7 @@ def predict(job: Job, setting: Setting) -> Prediction:
         clips=clips,
         chunks=job.chunks,
         texts=job.texts,
+        phase=job.phase,
         recompute=setting.recompute,
         mixed=job.mixed,
         accumulated=clips < job.share or (setting.sharding == "none" and job.gpus > 1),  # DDP's buckets always exist
@@ -105,11 +110,11 @@ def predict(job: Job, setting: Setting) -> Prediction:
     shards = {"none": 1, "full": job.gpus, "hybrid": job.gpus // job.nodes}[setting.sharding]
     shares = {} if setting.sharding == "none" else {"casts": 0.0, "gradients": 1 / shards}
     peak = step.peak(shares)
-    moments = MOMENTS[job.optimizer] * step.matrices + 8 * (step.parameters - step.matrices)
+    moments = MOMENTS[job.phase.optimizer] * step.matrices + 8 * (step.learning - step.matrices)
     parts = {
         "weights": 4 * step.parameters / shards + step.buffers,
         "optimizer": moments / shards,
-        "average": 4 * step.parameters / shards if job.ema else 0.0,
+        "average": 4 * step.parameters / shards if job.phase.ema else 0.0,
         "gradients": peak["gradients"] + peak["root_gradients"],
         "casts": peak["casts"] + peak["root_casts"],
         "gathered": 0.0 if setting.sharding == "none" else _gathered(step, job.mixed),
@@ -143,25 +148,29 @@ def settings(job: Job) -> Iterator[Setting]:
             yield Setting(sharding, mode, 0 if clips == job.share else clips)
 
 
-def cheapest(job: Job, memory: float) -> Prediction:
-    """The prediction of the first of :func:`settings` that leaves an eighth of ``memory`` bytes free.
-
-    Raises:
-        MirasolError: none does.
-    """
-    least: Prediction | None = None
+def search(job: Job, memory: float) -> Iterator[Prediction]:
+    """Predictions for :func:`settings`, up to the first that leaves an eighth of ``memory`` bytes free."""
     for setting in settings(job):
         found = predict(job, setting)
-        if found.total <= memory * (1 - FREE):
-            return found
-        least = found if least is None or found.total < least.total else least
-    assert least is not None
-    config = job.model
+        yield found
+        if found.total <= usable(memory):
+            return
+
+
+def usable(memory: float) -> float:
+    """Bytes of a GPU of ``memory`` bytes that a step may take."""
+    return memory * (1 - FREE)
+
+
+def check_fits(job: Job, found: Prediction, memory: float) -> None:
+    """Raise :class:`MirasolError` unless ``found`` leaves an eighth of ``memory`` bytes free."""
+    if found.total <= usable(memory):
+        return
+    clip = f"{job.chunks} chunks of {job.model.frames_per_chunk} frames of {job.model.size} px"
     raise MirasolError(
-        f"{job.name}, {job.chunks} chunks of {config.frames_per_chunk} frames of {config.size} px, batch {job.batch} on "
-        f"{job.gpus} GPUs: {least.total / GIB:.1f} GiB on each with {describe(least.setting)}, expected at most "
-        f"{memory * (1 - FREE) / GIB:.1f} (an eighth of {memory / GIB:.0f} stays free): take more GPUs, fewer frames or "
-        "a smaller model"
+        f"{job.name}, {clip}, batch {job.batch} on {job.gpus} GPU(s): {found.total / GIB:.1f} GiB on each with "
+        f"{describe(found.setting)}, expected at most {usable(memory) / GIB:.1f} (an eighth of {memory / GIB:.0f} "
+        "stays free): take more GPUs, fewer frames or a smaller model"
     )
 
 

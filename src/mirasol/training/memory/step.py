@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -15,14 +15,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mirasol.model import chunk_transformer
 from mirasol.model.batch import Batch, TextTargets, text_targets
 from mirasol.model.config import ModelConfig
-from mirasol.model.layers import Block
+from mirasol.model.losses import LOSSES, Objective
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.text import CrossAttention, TextBlock
+from mirasol.training.config import PhaseConfig
 from mirasol.training.memory.live import KINDS, LiveBytes
 from mirasol.training.optim import decayed_names
+from mirasol.training.parallel import units
+from mirasol.training.phases import freeze
 from mirasol.training.recompute import apply_recompute
 
-LOSSES = ("text", "latent", "video", "audio")
 T = TypeVar("T", bound=Batch | TextTargets)
 
 
@@ -33,6 +34,7 @@ class Load:
     clips: int
     chunks: int
     texts: int = 1  # of each clip, all of the longest length
+    phase: PhaseConfig = field(default_factory=PhaseConfig)  # of it: the parts that learn, and the losses
     recompute: str = "none"
     mixed: bool = True  # bf16 autocast
     accumulated: bool = False  # gradients of other micro-batches exist before
@@ -49,7 +51,8 @@ class StepMemory:
     buffers: int  # tables of the model
     root: int  # parameters (not bytes) outside of blocks
     units: tuple[int, ...]  # parameters of each part that FSDP gathers at once
-    matrices: int  # parameters that Muon takes
+    learning: int  # parameters that learn
+    matrices: int  # those of them that Muon takes
 
     @property
     def parameters(self) -> int:
@@ -63,12 +66,6 @@ class StepMemory:
         return dict(zip(KINDS, weighed[int(weighed.sum(dim=1).argmax())].tolist(), strict=True))
 
 
-def units_of(model: nn.Module) -> list[nn.Module]:
-    """The parts that FSDP gathers one at a time, inner ones first (training/parallel.py)."""
-    inner: list[nn.Module] = [m.kv for m in model.modules() if isinstance(m, CrossAttention)]
-    return inner + [m for m in model.modules() if isinstance(m, Block | TextBlock)]
-
-
 def step_memory(config: ModelConfig, load: Load) -> StepMemory:
     """Run forward and backward pass of a model of these sizes without data, and count.
 
@@ -77,28 +74,28 @@ def step_memory(config: ModelConfig, load: Load) -> StepMemory:
     """
     fake = FakeTensorMode()
     batch = _fake(_clips(config, load), fake)
+    objective = Objective(*(getattr(load.phase, f"{name}_weight") for name in LOSSES))
     with fake, contextlib.ExitStack() as stack:
         model = Mirasol(config).train()
+        freeze(model, load.phase)
         apply_recompute(model, load.recompute)
-        units = _parameters_of_units(model)
-        inside = {name for names in units for name in names}
+        groups = _parameters_of_units(model)
+        inside = {name for names in groups for name in names}
         named = dict(model.named_parameters())
         live = LiveBytes((parameter, name not in inside) for name, parameter in named.items())
         if load.cuda:
             stack.enter_context(_kernels_of_cuda())
             _normalise_in_fp32(model)
         if load.accumulated:
-            for parameter in named.values():
+            for parameter in (p for p in named.values() if p.requires_grad):
                 parameter.grad = torch.empty_like(parameter)
                 live.known_gradient(parameter)
         stack.enter_context(live)
         with torch.autocast("cpu", torch.bfloat16, enabled=load.mixed):
-            losses = model(batch)
-            loss = sum((losses[name] for name in LOSSES if name in losses), start=torch.zeros(()))
-            del losses
+            loss = objective.weighted(model(batch, objective))
         kept = live.live["activations"]
         loss.backward()
-    sizes = tuple(sum(named[name].numel() for name in names) for names in units)
+    sizes = tuple(sum(named[name].numel() for name in names) for names in groups)
     return StepMemory(
         rows=torch.tensor(live.rows),
         kept=kept,
@@ -106,7 +103,8 @@ def step_memory(config: ModelConfig, load: Load) -> StepMemory:
         buffers=sum(_bytes(buffer) for buffer in model.buffers()),
         root=sum(p.numel() for p in named.values()) - sum(sizes),
         units=sizes,
-        matrices=sum(named[name].numel() for name in decayed_names(model)),
+        learning=sum(p.numel() for p in named.values() if p.requires_grad),
+        matrices=sum(named[name].numel() for name in decayed_names(model) if named[name].requires_grad),
     )
 
 
@@ -115,9 +113,7 @@ def _clips(config: ModelConfig, load: Load) -> Batch:
     tokens = torch.zeros(clips, texts, config.max_text, dtype=torch.int64)
     answers = torch.ones_like(tokens, dtype=torch.bool)
     return Batch(
-        video=torch.zeros(
-            clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size, dtype=torch.uint8
-        ),
+        video=torch.zeros(clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size, dtype=torch.uint8),
         audio=torch.zeros(clips, chunks, config.audio_columns, config.mels),
         video_present=torch.ones(clips, chunks, dtype=torch.bool),
         audio_present=torch.ones(clips, chunks, dtype=torch.bool),
@@ -153,7 +149,7 @@ def _parameters_of_units(model: nn.Module) -> list[set[str]]:
     prefixes = {module: name for name, module in model.named_modules()}
     found: list[set[str]] = []
     taken: set[str] = set()
-    for unit in units_of(model):
+    for unit in units(model):
         names = {f"{prefixes[unit]}.{name}" for name, _ in unit.named_parameters()} - taken
         taken |= names
         found.append(names)
