@@ -9,11 +9,13 @@ import torch
 from support.model import random_batch, tiny_model
 from support.training import train
 
+from mirasol.model.batch import Batch, text_targets
 from mirasol.model.sizes.accounting import forward_flops, training_flops
 from mirasol.model.sizes.cards import peak_tflops
 from mirasol.training import speed
+from mirasol.training.config import PhaseConfig
 from mirasol.training.curves import read_lines
-from mirasol.training.phases import find_phase, freeze
+from mirasol.training.phases import freeze
 from mirasol.training.speed import Stopwatch, peak_memory, step_flops
 
 CPU = torch.device("cpu")
@@ -72,18 +74,22 @@ def test_cards_are_known_by_a_part_of_their_name() -> None:
 def test_the_work_of_a_step_is_three_passes_where_all_learn() -> None:
     model = tiny_model()
     batch = random_batch(model.config)
-    batch.targets = None
-    (clips, chunks), (_, texts, length) = batch.video_present.shape, batch.tokens.shape
-    assert step_flops(model, batch) == clips * training_flops(model.config, chunks, [length - 1] * texts)
+    clips, chunks = batch.video_present.shape
+    assert step_flops(model, batch) == clips * training_flops(model.config, chunks, *texts_of(batch))
+
+
+def texts_of(batch: Batch) -> tuple[list[int], int]:
+    """Lengths of a clip's texts, as if they were equal, and the tokens that they predict."""
+    targets, texts = text_targets(batch.tokens, batch.answer_mask), batch.tokens.shape[1]
+    return [-(-targets.packed.shape[1] // texts)] * texts, targets.positions.shape[1]
 
 
 def test_frozen_parts_count_as_they_train() -> None:
     model = tiny_model()
     batch = random_batch(model.config)
-    batch.targets = None
-    freeze(model, find_phase("audio_pretrain"))
-    (clips, chunks), (_, texts, length) = batch.video_present.shape, batch.tokens.shape
-    parts = forward_flops(model.config, chunks, [length - 1] * texts)
+    freeze(model, PhaseConfig(trained="audio"))
+    clips, chunks = batch.video_present.shape
+    parts = forward_flops(model.config, chunks, *texts_of(batch))
     behind = sum(parts[part] for part in ("combiner", "latent", "text"))
     expected = parts["tubes"] + parts["video ViT"] + 3 * parts["audio"] + 2 * behind
     assert step_flops(model, batch, reconstruct=False) == clips * expected
