@@ -26,6 +26,7 @@ class Objective:
     latent: float = 1.0
     video: float = 1.0
     audio: float = 1.0
+    latent_target_gradient: bool = False  # whether the latent loss moves x_{t+1} too, not h_t alone
     label_smoothing: float = 0.0  # share of the text loss's target that is spread over the vocabulary
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
@@ -72,10 +73,10 @@ def cosine_loss(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """1 - cosine (L2 normalisation, then a dot product: P 3.5), a mean over n vectors, then a sum over valid rows.
 
     Args:
-        predicted: [..., n, d]; target: the same shape, taken as it is, without a gradient.
+        predicted: [..., n, d]; target: the same shape.
         valid: bool [...].
     """
-    distance = 1.0 - F.cosine_similarity(_precise(predicted), _precise(target.detach()), dim=-1, eps=1e-6)
+    distance = 1.0 - F.cosine_similarity(_precise(predicted), _precise(target), dim=-1, eps=1e-6)
     return (distance.mean(dim=-1) * valid).sum()
 
 

@@ -72,7 +72,7 @@ class Mirasol(nn.Module):
         if objective.text:
             sums["text"], found["text_each"] = self._text_loss(batch, encoded, objective.label_smoothing)
         if objective.latent:
-            sums["latent"] = self._latent_loss(encoded)
+            sums["latent"] = self._latent_loss(encoded, objective.latent_target_gradient)
         if objective.video:
             sums["video"] = self._video_loss(batch, encoded)
         if objective.audio and self.audio_reconstruction is not None:
@@ -166,12 +166,13 @@ class Mirasol(nn.Module):
         logits, targets = self.answers(batch, encoded)
         return text_loss(logits, targets.tokens, targets.texts, batch.text_weight, label_smoothing)
 
-    def _latent_loss(self, encoded: Encoded) -> Tensor:
-        # h_t is to be x_{t+1}; x is a target without gradient, or the combiner would make it easy to predict
+    def _latent_loss(self, encoded: Encoded, target_gradient: bool) -> Tensor:
+        # h_t is to be x_{t+1}: with a gradient of its own, the combiner could make it easy to predict
         if not self.latent.predicts:  # h is x itself: trained towards x_{t+1} it could only become constant
             return encoded.x.new_zeros(())
         pair = encoded.present[:, :-1] & encoded.present[:, 1:]
-        return cosine_loss(encoded.h[:, :-1], encoded.x[:, 1:], pair)
+        target = encoded.x[:, 1:] if target_gradient else encoded.x[:, 1:].detach()
+        return cosine_loss(encoded.h[:, :-1], target, pair)
 
     def _video_loss(self, batch: Batch, encoded: Encoded) -> Tensor:
         pair = encoded.present[:, :-1] & batch.video_present[:, 1:]

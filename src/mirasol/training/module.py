@@ -54,7 +54,8 @@ class PhaseModule(pl.LightningModule):
         self.model, self.config, self.seed, self.fused = model, config, seed, fused
         self.objective = Objective(
             text=config.text_weight, latent=config.latent_weight, video=config.video_weight,
-            audio=config.audio_weight, label_smoothing=config.label_smoothing,
+            audio=config.audio_weight, latent_target_gradient=config.latent_target_gradient,
+            label_smoothing=config.label_smoothing,
         )  # fmt: skip
         self.figures: dict[str, Tensor] = {}
         self.ema = Ema(model, config.ema) if config.ema else None
