@@ -47,6 +47,7 @@ class Muon(torch.optim.AdamW):
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
+                    state["step"] = torch.zeros(())  # AdamW looks for one in every state that it loads
                 momentum = state["momentum_buffer"].mul_(MOMENTUM).add_(parameter.grad)
                 direction = parameter.grad.add(momentum, alpha=MOMENTUM)  # Nesterov's
                 parameter.mul_(decay)
@@ -68,12 +69,20 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrices: Tensor) -> Tensor:
     """Matrices [k, a, b] with a <= b to nearly orthogonal ones: their singular values become about 1.
 
-    Newton-Schulz iterations, in bf16 on a GPU.
+    Newton-Schulz iterations, in bf16 on a GPU. Of wide matrices only the Gram matrix [a, a] is iterated, which is less
+    work; the product of its polynomials is applied at the end.
     """
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if x.is_cuda or x.shape[2] < 2 * x.shape[1]:  # in bf16 squares of squares lose too much
+        for _ in range(ITERATIONS):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x
+    gram, whole = x @ x.mT, torch.eye(x.shape[1], dtype=x.dtype).expand(len(x), -1, -1)
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        whole, gram = factor @ whole, factor @ (factor @ gram)  # all of them commute
+    return whole @ x
