@@ -22,6 +22,7 @@ BENCHMARKS = {  # files of that folder, outside the package
     "large": "the export of a large preset: disk, memory and time over its weights",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
+    "seeds": "the accuracy of the whole training over seeds, mean and worst",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",
     "stream": "a bundle on a film, decoding included: real time, evenness, memory, sixteen streams",
     "train": "a training step of a preset on a GPU: clips a second and MFU",
