@@ -96,6 +96,9 @@ class Batch:
     waveform: Waveform | None = None  # the model makes log-mel of it
     targets: TextTargets | None = None  # of `tokens` and `answer_mask`; None: the model makes them
     masked: Tensor | None = None  # bool [B, T, m], features of x that the latent model does not see (P 3.6)
+    # False: no clip of the data set, on any process, has the modality, so that its branch does not run
+    has_video: bool = True
+    has_audio: bool = True
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``.
