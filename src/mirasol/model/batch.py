@@ -7,6 +7,7 @@ m features per chunk.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -95,6 +96,9 @@ class Batch:
     waveform: Waveform | None = None  # the model makes log-mel of it
     targets: TextTargets | None = None  # of `tokens` and `answer_mask`; None: the model makes them
     masked: Tensor | None = None  # bool [B, T, m], features of x that the latent model does not see (P 3.6)
+    # False: no clip of the data set, on any process, has the modality, so that its branch does not run
+    has_video: bool = True
+    has_audio: bool = True
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``.
@@ -104,7 +108,16 @@ class Batch:
         complete = self.complete
         if complete is None and self.video_present.device.type == "cpu":
             complete = bool(self.video_present.all()) and bool(self.audio_present.all())
-        return dataclasses.replace(_moved(self, device), complete=complete)
+        moved = _changed(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return dataclasses.replace(moved, complete=complete)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies while the host goes on; a DataLoader calls it.
+
+        Raises:
+            RuntimeError: this machine has no accelerator.
+        """
+        return _changed(self, Tensor.pin_memory)
 
 
 @dataclass
@@ -119,11 +132,11 @@ class Encoded:
 T = TypeVar("T", bound=Waveform | TextTargets | Batch)
 
 
-def _moved(value: T, device: torch.device | str) -> T:
-    moved: dict[str, Any] = {}
+def _changed(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    changed: dict[str, Any] = {}
     for name, part in vars(value).items():
         if isinstance(part, Tensor):
-            moved[name] = part.to(device, non_blocking=True)
+            changed[name] = change(part)
         elif isinstance(part, Waveform | TextTargets):
-            moved[name] = _moved(part, device)
-    return dataclasses.replace(value, **moved)
+            changed[name] = _changed(part, change)
+    return dataclasses.replace(value, **changed)

@@ -73,9 +73,9 @@ class Mirasol(nn.Module):
             sums["text"], found["text_each"] = self._text_loss(batch, encoded, objective.label_smoothing)
         if objective.latent:
             sums["latent"] = self._latent_loss(encoded, objective.latent_target_gradient)
-        if objective.video:
+        if objective.video and batch.has_video:
             sums["video"] = self._video_loss(batch, encoded)
-        if objective.audio and self.audio_reconstruction is not None:
+        if objective.audio and batch.has_audio and self.audio_reconstruction is not None:
             sums["audio"] = self._audio_loss(self.audio_reconstruction, batch, encoded)
         return {**{name: value * shares[name].to(value.dtype) for name, value in sums.items()}, **found}
 
@@ -92,14 +92,22 @@ class Mirasol(nn.Module):
         return self.join(v, a, batch)
 
     def video_features(self, batch: Batch) -> Tensor:
-        """v_t, [B, T, f, d] (P 3.1); they do not depend on the sound."""
+        """v_t, [B, T, f, d] (P 3.1); they do not depend on the sound. Zero without any picture."""
+        if not batch.has_video:
+            return self._absent(batch, self.video_tubes.tokens)
         v: Tensor = self.vit(self.video_tubes(self.overlap.video(batch.video, batch.video_present)))
         return v
 
     def audio_features(self, batch: Batch) -> Tensor:
-        """a_t, [B, T, s, d] (P 3.1); they do not depend on the picture."""
+        """a_t, [B, T, s, d] (P 3.1); they do not depend on the picture. Zero without any sound."""
+        if not batch.has_audio:
+            return self._absent(batch, self.audio.tokens)
         a: Tensor = self.vit(self.audio(self.overlap.audio(batch.audio, batch.audio_present)))
         return a
+
+    def _absent(self, batch: Batch, tokens: int) -> Tensor:
+        """Features of a modality that no clip has: the combiner masks them whatever they are."""
+        return self.video_tubes.positions.new_zeros(*batch.video_present.shape, tokens, self.config.vit.width)
 
     def join(self, v: Tensor, a: Tensor, batch: Batch) -> Encoded:
         """Features of both modalities to latents; of ``batch`` only the presence is read, and in training the mask."""

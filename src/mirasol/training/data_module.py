@@ -111,9 +111,11 @@ class PhaseDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Steps:
         """The steps of this process: its rank is known once Lightning has started."""
         assert self.trainer is not None
-        waveform = takes_waveforms(self.trainer.strategy.root_device, self.train.spec)
-        world = self.trainer.world_size
-        return Steps(self.train_loader(self.trainer.global_rank, world, waveform=waveform), self.cuts(world))
+        device, world = self.trainer.strategy.root_device, self.trainer.world_size
+        waveform = takes_waveforms(device, self.train.spec)
+        loader = self.train_loader(self.trainer.global_rank, world, waveform=waveform)
+        loader.pin_memory = device.type == "cuda"
+        return Steps(loader, self.cuts(world))
 
     def cuts(self, world: int) -> int:
         """Micro-batches of a step of one of ``world`` processes."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.model import TINY, random_batch, tiny_config, tiny_model
 
+from mirasol.model.batch import Waveform, text_targets
 from mirasol.model.layers import MLP
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.parameter_groups import parameter_groups
@@ -46,3 +47,16 @@ def test_presence_is_looked_up_before_the_batch_moves():
     moved = batch.to("cpu")
     assert moved.complete is False
     assert torch.equal(model.encode(moved).h, model.encode(batch).h)
+
+
+def test_a_batch_is_pinned_with_all_that_it_holds(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    batch = random_batch(tiny_config())
+    sound = Waveform(*(torch.zeros(1) for _ in range(4)))
+    batch = dataclasses.replace(batch, waveform=sound, targets=text_targets(batch.tokens, batch.answer_mask))
+    copied = batch.pin_memory()
+    held = [*vars(batch).values(), *vars(batch.targets).values(), *vars(sound).values()]
+    assert {id(x) for x in pinned} == {id(x) for x in held if isinstance(x, torch.Tensor)}
+    assert copied.keys == batch.keys
+    assert torch.equal(copied.targets.tokens, batch.targets.tokens)

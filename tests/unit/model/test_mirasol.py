@@ -162,3 +162,18 @@ def test_bfloat16_autocast_gives_about_the_same_losses(combiner, presence):
         assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.03)
     sum(rough[name] for name in ("text", "latent", "video")).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("missing", ["video", "audio"])
+@pytest.mark.parametrize("combiner", COMBINERS)
+@torch.no_grad()
+def test_a_branch_that_no_clip_needs_does_not_run(combiner, missing, monkeypatch):
+    model = tiny_model(combiner=combiner, audio_reconstruction=True)
+    batch = random_batch(model.config)
+    getattr(batch, f"{missing}_present").fill_(False)
+    expected = model(batch)
+    branch = model.video_tubes if missing == "video" else model.audio
+    monkeypatch.setattr(branch, "forward", None)
+    found = model(dataclasses.replace(batch, **{f"has_{missing}": False}))
+    assert expected.pop(missing) == 0
+    assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in expected.items()}

@@ -129,6 +129,7 @@ class TrainingLoader:
         self, samples: TrainingSamples, order: GlobalOrder, workers: int, failures: Failures | None = None
     ) -> None:
         self.samples, self.order, self.workers, self.failures = samples, order, workers, failures
+        self.pin_memory = False  # for a GPU: this process copies each batch to memory from which it moves by itself
         clips, settings = samples.clips, samples.settings
         self.form = BatchForm(
             clips.shard_set.spec, clips.max_text, settings.tasks, settings.caption_weight, samples.width,
@@ -146,6 +147,7 @@ class TrainingLoader:
         batches = DataLoader(
             source, batch_size=None, sampler=self.order, collate_fn=_unchanged, num_workers=workers,
             multiprocessing_context=START if workers else None, prefetch_factor=PREFETCH if workers else None,
+            pin_memory=self.pin_memory,
             generator=torch.Generator(),  # else each iterator draws from the generator of the training
         )  # fmt: skip
         for batch, damage in self._alive(iter(batches), source):
