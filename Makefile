@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
+GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # awk: pip's output as one line per twenty packages
@@ -26,7 +27,7 @@ IMPORT ?=
 DRONE ?=
 FSDD ?=
 
-.PHONY: help setup demo real test test-all test-gpu lint types bench report lock
+.PHONY: help setup demo real test test-all test-gpu gpu-check lint types bench report lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +83,10 @@ test-all: setup ## every test that needs no GPU, the slow ones too
 
 test-gpu: setup ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
+
+# From a bare checkout: the machine's torch, pytorch-lightning and numpy, or those of .venv where that exists.
+gpu-check: ## what needs a GPU, in eight minutes -> runs/gpu_check.json; GPU_PYTHON=/path/to/python
+	@PYTHONPATH=src "$(GPU_PYTHON)" benchmarks/gpu_check.py --json runs/gpu_check.json
 
 lint: setup ## ruff: rules and layout
 	@$(BIN)/ruff check .

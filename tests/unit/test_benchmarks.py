@@ -26,6 +26,7 @@ CLAIMS = {
     "export": {
         *("parity_1000", "parity_1000_transformer", "parity_1000_ttm", "ort_vs_eager", "ort_ttm_flat", "bound_vs_run"),
     },
+    "gpu_check": {"graph_breaks", "host_syncs"},  # and those of train: tests/unit/test_gpu_check.py
     "large": {"large_disk", "large_memory"},
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},

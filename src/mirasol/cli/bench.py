@@ -19,6 +19,7 @@ BENCHMARKS = {  # files of that folder, outside the package
     "dvc_layout": "what many media files cost DVC, by how they are kept",
     "export": "a bundle against torch: equal over 1,000 chained steps, and faster than the eager steps",
     "evaluate": "answering and scoring questions in batches, against plain loops of full forwards",
+    "gpu_check": "all that needs a GPU, in eight minutes: kernels, waiting, compilation, speed and memory",
     "large": "the export of a large preset: disk, memory and time over its weights",
     "load": "loading shards against decoding alone",
     "peer": "this model against mirasol-pytorch, where that is installed",
