@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from mirasol.training.parallel import local
 
 
 class Ema:
@@ -27,7 +28,7 @@ class Ema:
         if not self.averages:
             self.averages = {name: p.detach().clone() for name, p in found}
         self.averages = {name: self.averages[name].to(p.device) for name, p in found}
-        return [_local(average) for average in self.averages.values()], [_local(p) for _, p in found]
+        return [local(average) for average in self.averages.values()], [local(p) for _, p in found]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -59,8 +60,3 @@ class Ema:
     def restore(self, state: Mapping[str, Tensor], prefix: str) -> None:
         """Take over what :meth:`state` returned, in processes of any number."""
         self.averages = {name.removeprefix(prefix): average for name, average in state.items()}
-
-
-def _local(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -18,7 +18,6 @@ from mirasol.training.config import PhaseConfig
 from mirasol.training.ema import Ema
 from mirasol.training.optim import build_optimizer, learning_rate
 from mirasol.training.parallel import clip_gradients, last_backward_only, shard
-from mirasol.training.strategy import ShardedStrategy
 
 
 def step_seed(seed: int, step: int, rank: int, part: int) -> int:
@@ -104,10 +103,9 @@ class PhaseModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Shard the model, once the processes know each other."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ShardedStrategy):
-            assert strategy.mesh is not None
-            shard(self.model, strategy.mesh, str(self.trainer.precision))
+        mesh = getattr(self.trainer.strategy, "mesh", None)  # of ShardedStrategy
+        if mesh is not None:
+            shard(self.model, mesh, str(self.trainer.precision))
 
     def evaluated(self) -> contextlib.AbstractContextManager[None]:
         """The model has the weights to evaluate and to export meanwhile."""

@@ -7,10 +7,13 @@ K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (202
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mirasol.training.parallel import local_part, whole
 
 MOMENTUM = 0.95
 ITERATIONS = 5
@@ -38,7 +41,7 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _move(self, groups: list[dict[str, Any]]) -> None:
-        waiting: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = {}  # by shape: weight, direction, rate
+        waiting: dict[tuple[int, ...], list[_Matrix]] = {}  # by shape
         for group in groups:
             rate, decay = group["lr"], 1.0 - group["lr"] * group["weight_decay"]
             for parameter in group["params"]:
@@ -49,21 +52,35 @@ class Muon(torch.optim.AdamW):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                     state["step"] = torch.zeros(())  # AdamW looks for one in every state that it loads
                 momentum = state["momentum_buffer"].mul_(MOMENTUM).add_(parameter.grad)
-                direction = parameter.grad.add(momentum, alpha=MOMENTUM)  # Nesterov's
+                direction = whole(parameter.grad.add(momentum, alpha=MOMENTUM))  # Nesterov's
                 parameter.mul_(decay)
-                for weight, part in zip(
-                    parameter.chunk(group["matrices"]), direction.chunk(group["matrices"]), strict=True
-                ):
-                    wide = part.shape[0] <= part.shape[1]
-                    weight, part = (weight, part) if wide else (weight.T, part.T)
-                    waiting.setdefault(tuple(part.shape), []).append((weight, part, rate))
+                parts = direction.chunk(group["matrices"])
+                for number, part in enumerate(parts):
+                    shape = (min(part.shape), max(part.shape))
+                    waiting.setdefault(shape, []).append(_Matrix(parameter, number * len(parts[0]), part, rate))
         for shape, entries in waiting.items():
             count = max(1, STACK // (shape[0] * shape[1]))
             for low in range(0, len(entries), count):
-                chosen = entries[low : low + count]
-                updates = orthogonal(torch.stack([part for _, part, _ in chosen]))
-                for (weight, _, rate), update in zip(chosen, updates.unbind(), strict=True):
-                    weight.sub_(update.to(weight.dtype), alpha=rate * SCALE * shape[1] ** 0.5)
+                _update(entries[low : low + count])
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """One matrix of a parameter, and where it is to go."""
+
+    parameter: Tensor
+    first: int  # its first row there
+    direction: Tensor
+    rate: float
+
+
+def _update(matrices: list[_Matrix]) -> None:
+    """Move matrices of one shape, or its transpose; each process of a sharded model does it all for its rows."""
+    wide = [m.direction if m.direction.shape[0] <= m.direction.shape[1] else m.direction.T for m in matrices]
+    for matrix, update in zip(matrices, orthogonal(torch.stack(wide)).unbind(), strict=True):
+        update = update if update.shape == matrix.direction.shape else update.T
+        rows, chosen = local_part(matrix.parameter, matrix.first, len(matrix.direction))
+        rows.sub_(update[chosen].to(rows.dtype), alpha=matrix.rate * SCALE * max(update.shape) ** 0.5)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

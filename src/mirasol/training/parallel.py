@@ -131,6 +131,32 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def part_of(mesh: DeviceMesh) -> tuple[int, int]:
+    """Which part of how many this process holds: the last axis of the mesh is that of the shards."""
+    return mesh.get_local_rank(mesh.ndim - 1), mesh.size(mesh.ndim - 1)
+
+
+def rows_of(length: int, mesh: DeviceMesh) -> tuple[int, int]:
+    """First row and end of this process' part of ``length`` rows: equal parts, the last ones shorter or empty."""
+    number, parts = part_of(mesh)
+    each = -(-length // parts)
+    return min(length, number * each), min(length, (number + 1) * each)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process' rows of a tensor, without its gradient's history."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_part(tensor: Tensor, first: int, count: int) -> tuple[Tensor, slice]:
+    """Of ``count`` rows from ``first`` on: those that this process holds of ``tensor``, and which they are."""
+    low, high = rows_of(tensor.shape[0], tensor.device_mesh) if isinstance(tensor, DTensor) else (0, tensor.shape[0])
+    start = min(max(low, first), first + count)
+    end = max(start, min(high, first + count))
+    return local(tensor)[start - low : end - low], slice(start - first, end - first)
+
+
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block for the shapes that it meets: equal blocks share their kernels (torch.compile)."""
     torch._dynamo.config.recompile_limit = 64  # of one function: blocks of all parts, widths and shapes

@@ -20,11 +20,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error
+from mirasol.training.parallel import part_of, rows_of
 
 FOLDER = "mirasol_shards"  # key in the checkpoint: the folder below FOLDERS
 MARK = "mirasol_sharded"  # key of what stands in place of a sharded tensor: its name in the folder
@@ -65,18 +65,6 @@ def take_shards(tree: Any, shards: dict[str, DTensor], name: str = "") -> Any:
     if isinstance(tree, list):
         return [take_shards(value, shards, f"{name}/{number}") for number, value in enumerate(tree)]
     return tree
-
-
-def part_of(mesh: DeviceMesh) -> tuple[int, int]:
-    """Which part of how many this process holds: the last axis of the mesh is that of the shards."""
-    return mesh.get_local_rank(mesh.ndim - 1), mesh.size(mesh.ndim - 1)
-
-
-def rows_of(length: int, mesh: DeviceMesh) -> tuple[int, int]:
-    """First row and end of this process' part of ``length`` rows: equal parts, the last ones shorter or empty."""
-    number, parts = part_of(mesh)
-    each = -(-length // parts)
-    return min(length, number * each), min(length, (number + 1) * each)
 
 
 def write_shards(folder: Path, shards: dict[str, DTensor]) -> None:
