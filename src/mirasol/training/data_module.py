@@ -25,19 +25,22 @@ from mirasol.model.batch import Batch
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer
 from mirasol.training.config import PhaseConfig, PhaseRun, parse_mix
+from mirasol.training.phases import MODALITIES
 
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Steps of ``cuts`` micro-batches."""
+    """Steps of ``cuts`` micro-batches, which say what no clip of the data set has."""
 
     loader: TrainingLoader
     cuts: int
+    modalities: frozenset[str]
 
     def __iter__(self) -> Iterator[list[Batch]]:
         batches = iter(self.loader)
+        video, audio = (kind in self.modalities for kind in MODALITIES)
         while True:
-            yield [next(batches) for _ in range(self.cuts)]
+            yield [dataclasses.replace(next(batches), has_video=video, has_audio=audio) for _ in range(self.cuts)]
 
 
 class PhaseDataModule(pl.LightningDataModule):
@@ -94,6 +97,21 @@ class PhaseDataModule(pl.LightningDataModule):
             count += len(asked & set(mix)) if mix else bool(asked)
         return count
 
+    @functools.cached_property
+    def modalities(self) -> frozenset[str]:
+        """Those of ``MODALITIES`` that any clip of the train split has: a fact of the data set, equal in all processes.
+
+        A branch without data does not run. Batch by batch the processes would disagree, and wait for each other.
+        """
+        found = set[str]()
+        for number in range(len(self.train)):
+            if len(found) == len(MODALITIES):
+                break
+            with contextlib.suppress(DamagedClip):
+                meta = self.train.meta(number)
+                found |= {kind for kind in MODALITIES if meta[f"has_{kind}"]}
+        return frozenset(found)
+
     @property
     def has_examples(self) -> bool:
         """Whether the train split has any example of the phase's tasks."""
@@ -115,7 +133,7 @@ class PhaseDataModule(pl.LightningDataModule):
         waveform = takes_waveforms(device, self.train.spec)
         loader = self.train_loader(self.trainer.global_rank, world, waveform=waveform)
         loader.pin_memory = device.type == "cuda"
-        return Steps(loader, self.cuts(world))
+        return Steps(loader, self.cuts(world), self.modalities)
 
     def cuts(self, world: int) -> int:
         """Micro-batches of a step of one of ``world`` processes."""

@@ -41,7 +41,7 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _move(self, groups: list[dict[str, Any]]) -> None:
-        waiting: dict[tuple[int, ...], list[_Matrix]] = {}  # by shape
+        waiting: dict[tuple[int, int], list[_Matrix]] = {}  # by shape
         for group in groups:
             rate, decay = group["lr"], 1.0 - group["lr"] * group["weight_decay"]
             for parameter in group["params"]:
@@ -58,8 +58,8 @@ class Muon(torch.optim.AdamW):
                 for number, part in enumerate(parts):
                     shape = (min(part.shape), max(part.shape))
                     waiting.setdefault(shape, []).append(_Matrix(parameter, number * len(parts[0]), part, rate))
-        for shape, entries in waiting.items():
-            count = max(1, STACK // (shape[0] * shape[1]))
+        for (rows, columns), entries in waiting.items():
+            count = max(1, STACK // (rows * columns))
             for low in range(0, len(entries), count):
                 _update(entries[low : low + count])
 

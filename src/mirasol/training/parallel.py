@@ -92,7 +92,8 @@ def gathered(model: nn.Module, function: Callable[..., T], *arguments: Any) -> T
     """
     if not isinstance(model, FSDPModule):
         return function(model, *arguments)
-    result: T = model.call(function, *arguments)
+    call: Any = model.call
+    result: T = call(function, *arguments)
     model.reshard()  # without a backward pass the root's weights stay gathered, and would miss their next change
     return result
 
@@ -113,8 +114,10 @@ def last_backward_only(wrapped: nn.Module | None, model: nn.Module, *, last: boo
     """
     if isinstance(model, FSDPModule):
         model.set_requires_all_reduce(last)
-    silent = isinstance(wrapped, DistributedDataParallel) and not last
-    with wrapped.no_sync() if silent else contextlib.nullcontext():
+    if isinstance(wrapped, DistributedDataParallel) and not last:
+        with wrapped.no_sync():
+            yield
+    else:
         yield
 
 
@@ -162,4 +165,5 @@ def compile_blocks(model: nn.Module) -> None:
     torch._dynamo.config.recompile_limit = 64  # of one function: blocks of all parts, widths and shapes
     for module in model.modules():
         if isinstance(module, Block | TextBlock):
-            module.forward = torch.compile(module.forward, dynamic=False)  # type: ignore[method-assign]
+            block: Any = module
+            block.forward = torch.compile(block.forward, dynamic=False)

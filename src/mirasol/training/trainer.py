@@ -108,7 +108,7 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     network = start(run, model)
     if not run.required and not data.has_examples:
         return _hand_on(run, network)
-    freeze(network, run.config)
+    freeze(network, run.config, data.modalities)
     trainer = fit(run, network, data, describe(run, model))
     lines = read_lines(paths.runs / CURVES)
     if trainer.is_global_zero:

@@ -247,6 +247,7 @@ def collate(samples: list[Sample], form: BatchForm, video: NDArray[np.uint8] | N
         weight[b, : len(sample.texts)] = [1.0 if t.task in form.tasks else form.caption_weight for t in sample.texts]
         if sample.shares:
             weight[b, : len(sample.texts)] *= sample.shares
+    masked = [s.masked for s in samples if s.masked is not None]  # all, or none
     texts, answers = torch.from_numpy(tokens), torch.from_numpy(mask)
     return Batch(
         video=torch.from_numpy(video),
@@ -260,7 +261,7 @@ def collate(samples: list[Sample], form: BatchForm, video: NDArray[np.uint8] | N
         example_ids=ids,
         waveform=_waveforms(samples, spec) if form.waveform else None,
         targets=text_targets(texts, answers),
-        masked=None if samples[0].masked is None else torch.from_numpy(np.stack([s.masked for s in samples])),
+        masked=torch.from_numpy(np.stack(masked)) if masked else None,
     )
 
 

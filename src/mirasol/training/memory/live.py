@@ -35,7 +35,7 @@ class LiveBytes(TorchDispatchMode):
             self._known[key] = (-1, 0)
             self._root[key] = root
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[attr-defined]
+                parameter.register_post_accumulate_grad_hook(self._accumulated)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
