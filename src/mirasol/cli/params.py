@@ -7,19 +7,22 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.console import Json, note, print_json, to_json
+from mirasol.cli.console import Json, note, print_json, table, to_json
 
 app = typer.Typer(no_args_is_help=True, help="Check params.yaml, document its keys.")
 
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="the file to check")] = Path("params.yaml"), as_json: Json = False
+    file: Annotated[Path, typer.Argument(help="the file to check")] = Path("params.yaml"),
+    paper: Annotated[bool, typer.Option("--paper", help="compare with S 4 of the paper, key by key")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a params file and print it resolved.
 
     Reports every problem at once: line, key, value and allowed values. In the resolved file each phase states all
-    its keys, those of `phases` included.
+    its keys, those of `phases` included. With --paper, and for the model of the paper (`base`), what S 4 says about
+    training comes last, line by line, with the keys that hold it.
 
     Example:  mirasol params check recipes/drone.yaml
     """
@@ -28,14 +31,21 @@ def check(
 
     from ruamel.yaml import YAML
 
-    from mirasol.pipeline.params.load import load_params
+    from mirasol.pipeline.params.load import read_params
+    from mirasol.pipeline.params.paper import compare
 
-    resolved = dataclasses.asdict(load_params(file))
+    found = read_params(file)
+    resolved = dataclasses.asdict(found.params)
+    rows = compare(found) if paper or found.params.model.preset == "base" else []
     if as_json:
-        print_json(resolved)
+        print_json([dataclasses.asdict(row) for row in rows] if paper else resolved)
     else:
         YAML().dump(resolved, sys.stdout)
         sys.stdout.flush()
+    if rows and not as_json:
+        print("\nS 4 of the paper, and what differs:")
+        lines = [(row.part, row.says, row.key, row.value, row.paper and f"the paper: {row.paper}") for row in rows]
+        table([("part", "S 4", "key", "value", ""), *lines])
     note(f"{file}: {sum(map(len, resolved.values()))} values in {len(resolved)} sections, all valid")
 
 

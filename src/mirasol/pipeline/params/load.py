@@ -60,10 +60,17 @@ def of_set(path: Path, name: str) -> str:
     document = _parse(path)
     if SETS not in document:
         return path.read_text(encoding="utf-8")
-    document["finetune"].update(read_params(path).sets.get(name, {}))
+    finetune: Any = document["finetune"]
+    for key, value in read_params(path).sets.get(name, {}).items():
+        if key in finetune:
+            finetune[key] = value
+        else:  # behind the last key the comment of the next section would come first
+            finetune.insert(0, key, value)
     del document[SETS]
     text = io.StringIO()
-    YAML(typ="rt").dump(document, text)
+    yaml = YAML(typ="rt")
+    yaml.width = 120
+    yaml.dump(document, text)
     return text.getvalue()
 
 
