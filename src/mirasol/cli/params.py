@@ -19,7 +19,7 @@ def check(
     """Check a params file and print it resolved.
 
     Reports every problem at once: line, key, value and allowed values. In the resolved file each phase states all
-    its keys, those of `phases` included.
+    its keys, those of `phases` included. Warns if training is too large for this machine.
 
     Example:  mirasol params check recipes/drone.yaml
     """
@@ -28,15 +28,19 @@ def check(
 
     from ruamel.yaml import YAML
 
+    from mirasol.pipeline.fits import fits
     from mirasol.pipeline.params.load import load_params
 
-    resolved = dataclasses.asdict(load_params(file))
+    params = load_params(file)
+    resolved = dataclasses.asdict(params)
     if as_json:
         print_json(resolved)
     else:
         YAML().dump(resolved, sys.stdout)
         sys.stdout.flush()
     note(f"{file}: {sum(map(len, resolved.values()))} values in {len(resolved)} sections, all valid")
+    if warning := fits(params):
+        note(warning)
 
 
 @app.command()
