@@ -21,8 +21,8 @@ def check(
     """Check a params file and print it resolved.
 
     Reports every problem at once: line, key, value and allowed values. In the resolved file each phase states all
-    its keys, those of `phases` included. With --paper, and for the model of the paper (`base`), what S 4 says about
-    training comes last, line by line, with the keys that hold it.
+    its keys, those of `phases` included. Warns if training is too large for this machine. With --paper, and for the
+    model of the paper (`base`), what S 4 says about training comes last, line by line, with the keys that hold it.
 
     Example:  mirasol params check recipes/drone.yaml
     """
@@ -31,6 +31,7 @@ def check(
 
     from ruamel.yaml import YAML
 
+    from mirasol.pipeline.fits import fits
     from mirasol.pipeline.params.load import read_params
     from mirasol.pipeline.params.paper import compare
 
@@ -47,6 +48,8 @@ def check(
         lines = [(row.part, row.says, row.key, row.value, row.paper and f"the paper: {row.paper}") for row in rows]
         table([("part", "S 4", "key", "value", ""), *lines])
     note(f"{file}: {sum(map(len, resolved.values()))} values in {len(resolved)} sections, all valid")
+    if warning := fits(found.params):
+        note(warning)
 
 
 @app.command()

@@ -121,8 +121,14 @@ STAGES: dict[str, Callable[[Params], None]] = {
 
 def model_config(params: Params, phase: PhaseConfig) -> ModelConfig:
     """The sizes of the model that ``params``, the settings of ``phase`` and the trained vocabulary ask for."""
-    from mirasol.model.sizes.presets import build_config
     from mirasol.tokenizer import Tokenizer
+
+    return sized(params, phase, Tokenizer.load(paths.TOKENIZER).vocabulary)
+
+
+def sized(params: Params, phase: PhaseConfig, vocabulary: int) -> ModelConfig:
+    """The sizes of the model of ``phase`` with so many tokens."""
+    from mirasol.model.sizes.presets import build_config
 
     clip = phase.view.of(params.clip)
     config = build_config(
@@ -131,7 +137,7 @@ def model_config(params: Params, phase: PhaseConfig) -> ModelConfig:
         frames_per_chunk=clip.frames_per_chunk,
         mels=clip.mels,
         audio_columns=clip.audio_columns,
-        vocabulary=Tokenizer.load(paths.TOKENIZER).vocabulary,
+        vocabulary=vocabulary,
         max_text=phase.max_text or params.tokenizer.max_text,
     )
     max_chunks = phase.max_chunks or config.max_chunks

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from mirasol.cli.bench import BENCHMARKS
 from mirasol.cli.main import app, model
+from mirasol.cli.memory import MemoryOptions, memory
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import json_schema, render
 from mirasol.pipeline.params.load import load_params
@@ -45,6 +46,10 @@ COMMANDS = {
     "compare": {"files", "runs", "out", "as_json"},
     "evaluate": {"benchmark", "split", "weights", "data", "out", "wordnet", "as_json"},
     "explain": {"clip", "question", "weights", "out", "as_json"},
+    "model memory": {
+        *("preset", "file", "frames", "size", "combiner", "gpus", "nodes", "batch", "memory", "texts", "optimizer"),
+        *("sharding", "recompute", "micro_batch", "mfu", "tflops", "json"),
+    },
     "model show": {"preset", "file", "frames", "size", "combiner", "as_json"},
     "params check": {"file", "as_json"},
     "params docs": {"out"},
@@ -260,6 +265,35 @@ def test_model_show_refuses_what_it_cannot_build(given: dict[str, Any], message:
     nothing = {"frames": None, "size": None, "combiner": None, "file": ROOT / "params.yaml"}
     with pytest.raises(MirasolError, match=message):
         model.show(**nothing | given)
+
+
+def test_model_memory_chooses_a_setting_and_writes_its_figures(tmp_path: Path) -> None:
+    done = mirasol(
+        "model", "memory", "--batch", "4", "--gpus", "2", "--memory", "1", "--json", str(tmp_path / "f.json")
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert set(found) == {"name", "commit", "machine", "ratios", "figures"}
+    value = found["ratios"]["gib_per_gpu"]["value"]
+    assert 0 < value < 1 and value == pytest.approx(sum(found["figures"]["gib"].values()), rel=1e-3)
+    assert "training:\n  precision: bf16-mixed\n  sharding: none\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch": 3, "gpus": 2}, "a batch of 3 clips does not divide among 2 GPUs: choose a multiple of 2"),
+        ({"batch": 4, "micro_batch": 3}, "micro_batch is 3, but a GPU's share of 4 clips is no multiple of it"),
+        ({"batch": 4, "sharding": "full"}, "sharding is full on one GPU"),
+        ({"batch": 4, "gpus": 2, "sharding": "hybrid"}, "sharding is hybrid on one node"),
+        ({"batch": 4, "recompute": "all"}, "--recompute all: expected one of none, selective, full"),
+        ({"batch": 4, "size": 50}, "no such model: frames of 50 pixels"),
+        ({"batch": 4, "memory": 0.001}, "expected at most 0.0 .* take more devices"),
+    ],
+)
+def test_model_memory_refuses_a_step_that_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(MirasolError, match=message):
+        memory(MemoryOptions(**given, file=ROOT / "params.yaml"))
 
 
 def test_import_prints_its_summary(tmp_path: Path) -> None:

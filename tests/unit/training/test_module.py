@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from support.model import random_batch, tiny_model
@@ -10,10 +12,10 @@ from mirasol.training.config import PhaseConfig
 from mirasol.training.module import PhaseModule, reseed, step_seed
 
 
-def test_the_randomness_of_a_step_follows_from_seed_step_and_rank() -> None:
-    seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(3) for rank in range(3)}
-    assert len(seeds) == 27
-    assert step_seed(1, 2, 0) == step_seed(1, 2, 0)
+def test_the_randomness_of_a_step_follows_from_seed_step_rank_and_part() -> None:
+    seeds = {step_seed(*numbers) for numbers in itertools.product(range(3), repeat=4)}
+    assert len(seeds) == 81
+    assert step_seed(1, 2, 0, 0) == step_seed(1, 2, 0, 0)
 
 
 def test_reseeding_gives_the_same_masks_whatever_was_drawn_before() -> None:
@@ -29,21 +31,21 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     config = PhaseConfig(text_weight=10.0, latent_weight=0.5, video_weight=0.25)
     module = PhaseModule(tiny_model(), config, seed=1, fused=False)
     parts = {"text": torch.tensor(1.0), "latent": torch.tensor(2.0), "video": torch.tensor(4.0)}
-    assert module.weighted(parts).item() == pytest.approx(12.0)
+    assert module.objective.weighted(parts).item() == pytest.approx(12.0)
 
 
 def test_the_audio_weight_counts_where_sound_is_reconstructed() -> None:
     config = PhaseConfig(text_weight=1.0, latent_weight=0.0, video_weight=0.0, audio_weight=0.5)
     module = PhaseModule(tiny_model(audio_reconstruction=True), config, seed=1, fused=False)
     losses = module.model(random_batch(module.model.config))
-    assert module.weighted(losses).item() == pytest.approx((losses["text"] + losses["audio"] / 2).item())
+    assert module.objective.weighted(losses).item() == pytest.approx((losses["text"] + losses["audio"] / 2).item())
 
 
 def test_gradients_are_scaled_to_the_bound_and_their_norm_is_kept() -> None:
     module = PhaseModule(tiny_model(), PhaseConfig(clip_norm=0.5), seed=1, fused=False)
     optimizer = module.configure_optimizers()
     (module.model(random_batch(module.model.config))["text"] * 100).backward()
-    module.configure_gradient_clipping(optimizer)
+    module.on_before_optimizer_step(optimizer)
     norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]))
     assert module.figures["grad_norm"] > 0.5
     assert norm.item() == pytest.approx(0.5, rel=1e-4)

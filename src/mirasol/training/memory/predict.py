@@ -168,9 +168,9 @@ def check_fits(job: Job, found: Prediction, memory: float) -> None:
         return
     clip = f"{job.chunks} chunks of {job.model.frames_per_chunk} frames of {job.model.size} px"
     raise MirasolError(
-        f"{job.name}, {clip}, batch {job.batch} on {job.gpus} GPU(s): {found.total / GIB:.1f} GiB on each with "
+        f"{job.name}, {clip}, batch {job.batch} on {job.gpus} device(s): {found.total / GIB:.1f} GiB on each with "
         f"{describe(found.setting)}, expected at most {usable(memory) / GIB:.1f} (an eighth of {memory / GIB:.0f} "
-        "stays free): take more GPUs, fewer frames or a smaller model"
+        "stays free): take more devices, fewer frames or a smaller model"
     )
 
 

@@ -1,0 +1,69 @@
+"""Whether this machine has the memory for the phases of a params file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mirasol.core.errors import MirasolError
+from mirasol.pipeline.params.schema import PHASES, Params
+from mirasol.pipeline.stages import sized
+
+if TYPE_CHECKING:
+    from mirasol.training.memory.predict import Job
+
+SMALL = ("demo", "tiny")  # presets that fit any machine
+
+
+def fits(params: Params) -> str:
+    """A warning if the phase that computes most cannot fit the machine, else an empty text.
+
+    The memory is that of the GPU; without one, or with ``training.accelerator: cpu``, a device's share of the RAM.
+    Models of the presets ``demo`` and ``tiny`` are not looked at: torch need not be imported for them.
+    """
+    if params.model.preset in SMALL and params.model.vit == "preset":
+        return ""
+    from mirasol.training.memory.predict import Setting, check_fits, predict
+
+    training = params.training
+    try:
+        memory, cuda = _memory(params)
+        job = max((_job(params, name, cuda) for name in PHASES), key=_operations)
+        found = predict(job, Setting(training.sharding, training.recompute, training.micro_batch))
+        check_fits(job, found, memory)
+    except MirasolError as error:
+        return f"warning: {error}; `mirasol model memory` looks for a setting that fits"
+    return ""
+
+
+def _memory(params: Params) -> tuple[float, bool]:
+    """Bytes for one device of this machine, and whether it is a GPU."""
+    import torch
+
+    if params.training.accelerator != "cpu" and torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory), True
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / params.training.devices, False
+
+
+def _job(params: Params, name: str, cuda: bool) -> Job:
+    from mirasol.training.memory.predict import Job
+
+    phase, training = getattr(params, name), params.training
+    return Job(
+        name=name,
+        model=sized(params, phase, params.tokenizer.vocabulary),
+        chunks=phase.view.of(params.clip).chunks,
+        batch=phase.batch_size,
+        gpus=training.devices * training.nodes,
+        nodes=training.nodes,
+        texts=phase.texts_per_clip,
+        phase=phase,
+        mixed=training.precision != "32-true",
+        cuda=cuda,
+    )
+
+
+def _operations(job: Job) -> int:
+    from mirasol.model.sizes.accounting import training_flops
+
+    return job.batch * training_flops(job.model, job.chunks, [job.model.max_text - 1] * job.texts)

@@ -1,0 +1,48 @@
+"""A recipe too large for the machine is told before it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirasol.pipeline import fits as module
+from mirasol.pipeline.fits import fits
+from mirasol.pipeline.params.load import load_params
+from mirasol.pipeline.params.schema import Params
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def params(monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The built-in world's, whose small model is looked at for once, on a machine of 1 GiB."""
+    monkeypatch.setattr(module, "SMALL", ())
+    monkeypatch.setattr(module, "_memory", lambda _: (float(2**30), False))
+    return load_params(ROOT / "params.yaml")
+
+
+def test_a_recipe_that_fits_has_no_warning(params: Params) -> None:
+    assert fits(params) == ""
+
+
+def test_a_recipe_that_does_not_fit_says_by_how_much(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_memory", lambda _: (float(2**20), False))
+    assert fits(params).startswith("warning: finetune, 4 chunks of 4 frames of 48 px, batch 16 on 1 device(s): ")
+
+
+def test_clips_that_do_not_divide_are_a_warning(params: Params) -> None:
+    training = dataclasses.replace(params.training, micro_batch=5)
+    assert "micro_batch is 5" in fits(dataclasses.replace(params, training=training))
+
+
+def test_the_demo_needs_no_torch() -> None:
+    program = (
+        "import sys\nsys.modules['torch'] = None\nfrom pathlib import Path\n"
+        "from mirasol.pipeline.fits import fits\nfrom mirasol.pipeline.params.load import load_params\n"
+        f"assert fits(load_params(Path({str(ROOT / 'params.yaml')!r}))) == ''"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
