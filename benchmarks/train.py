@@ -26,6 +26,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from common import arguments, exact, report, rounded, share, table
+from gpu_sections import Reads
 from inputs import random_batch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mirasol.model.batch import Batch
 from mirasol.model.chunk_transformer import use_backend
@@ -162,18 +163,6 @@ def on_cpu(work: Work, rounds: int) -> tuple[list[float], list[float]]:
     return taken, [work.clips * work.flops / s / rate for s, rate in zip(taken, rates[1:], strict=True)]
 
 
-class Reads(TorchDispatchMode):
-    """Counts operators whose result the host would wait for on a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero")
-        return func(*args, **(kwargs or {}))
-
-
 class Counting(PhaseModule):
     """Counts the reads of its second step."""
 
@@ -183,9 +172,10 @@ class Counting(PhaseModule):
         """As :class:`PhaseModule`."""
         if batch_idx != 1:
             return super().training_step(parts, batch_idx)
-        with Reads() as reads:
+        places: Counter[str] = Counter()
+        with Reads(places):
             super().training_step(parts, batch_idx)
-        self.reads = reads.count
+        self.reads = places.total()
 
 
 def host_syncs(work: Work) -> int:
