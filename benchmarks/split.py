@@ -2,7 +2,7 @@
 
 Imported by ``mirasol bench train`` and by the tests; as a script, one process of several (torchrun):
 
-    python -m torch.distributed.run --nproc-per-node 2 benchmarks/split.py FOLDER [--steps 50]
+    python -m torch.distributed.run --nproc-per-node 2 benchmarks/split.py FOLDER [--steps 50] [--optimizer muon]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mirasol.model.batch import Batch, text_targets
 from mirasol.model.config import ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
-from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
+from mirasol.training.config import OPTIMIZERS, PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import whole
 from mirasol.training.strategy import build_strategy
@@ -116,14 +116,13 @@ class Watched(PhaseModule):
         self.losses.append(float(loss))
 
 
-def train(sharding: str, micro: int, steps: int, dtype: torch.dtype) -> Watched:
+def train(sharding: str, micro: int, phase: PhaseConfig, dtype: torch.dtype) -> Watched:
     """Train the tiny model in this process, which is one of several under torchrun."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     nodes = 2 if sharding == "hybrid" else 1
     if nodes > 1:  # two processes play a node
         os.environ.update(LOCAL_RANK=str(int(os.environ["RANK"]) % 2), GROUP_RANK=str(int(os.environ["RANK"]) // 2))
     training = TrainingConfig(devices=world // nodes, nodes=nodes, sharding=sharding, micro_batch=micro, threads=1)
-    phase = PhaseConfig(steps=steps, warmup=0, batch_size=CLIPS, latent_weight=0.5, video_weight=0.5)
     run = PhaseRun("finetune", phase, training, ClipSpec(), RunPaths(*[Path()] * 5))
     config = model_config()
     torch.manual_seed(0)
@@ -132,17 +131,17 @@ def train(sharding: str, micro: int, steps: int, dtype: torch.dtype) -> Watched:
         network = network.to("meta")
     module = Watched(network, phase, seed=0, fused=True)
     trainer = pl.Trainer(
-        accelerator="cpu", devices=training.devices, num_nodes=nodes, strategy=build_strategy(run), max_steps=steps,
-        max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        accelerator="cpu", devices=training.devices, num_nodes=nodes, strategy=build_strategy(run),
+        max_steps=phase.steps, max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(module, torch.utils.data.DataLoader(Steps(config, micro, dtype), batch_size=None))
     return module
 
 
-def launch(world: int, folder: Path, steps: int = 1, precision: str = "float64") -> dict[str, dict[str, Any]]:
+def launch(world: int, folder: Path, *options: str) -> dict[str, dict[str, Any]]:
     """Run every cut for ``world`` processes; ``gradients`` and ``losses`` by cut, such as ``2 full 1``."""
-    script = [str(Path(__file__)), str(folder), "--steps", str(steps), "--precision", precision]
+    script = [str(Path(__file__)), str(folder), *options]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, *(torchrun if world > 1 else []), *script]
@@ -165,12 +164,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--precision", choices=("float64", "float32"), default="float64")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     world = int(os.environ.get("WORLD_SIZE", 1))
+    phase = PhaseConfig(
+        steps=options.steps, optimizer=options.optimizer, warmup=0, batch_size=CLIPS, latent_weight=0.5,
+        video_weight=0.5,
+    )  # fmt: skip
     for sharding, micro in CUTS[world]:
-        module = train(sharding, micro, options.steps, getattr(torch, options.precision))
+        module = train(sharding, micro, phase, getattr(torch, options.precision))
         if int(os.environ.get("RANK", 0)) == 0:
             found = {"gradients": module.gradients, "losses": module.losses}
             torch.save(found, options.folder / f"{world} {sharding} {micro}.pt")

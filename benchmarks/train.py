@@ -1,189 +1,303 @@
-"""A training step on a GPU: clips a second, and the share of the card's dense bf16 peak that the model's work is (MFU).
+"""The trainer's own step: on a GPU its speed and memory, on a CPU its share of the machine's matmul rate.
 
     mirasol bench train [--preset base] [--batch 4] [--frames 128] [--combiner transformer] [--json FILE]
 
-From a bare checkout, on any machine with torch >= 2.11; no other package is needed:
+From a bare checkout, on a machine with torch and pytorch-lightning:
 
     PYTHONPATH=src python benchmarks/train.py --preset base --json train.json
 
-The model's work is counted exactly (mirasol.model.sizes.accounting: block-causal, three times the forward pass, no work
-counted twice). bf16 autocast over fp32 weights, fused AdamW, gradient clipping; one batch on the card, so
-that no loader is timed. Blocks are compiled one by one: equal ones share a kernel, which keeps the start at a
-minute or two. The backward pass recomputes as many ViT blocks as memory requires. On a CPU it runs the
-demo's model, uncompiled, in fp32.
+A step is PhaseModule's under Lightning's trainer, on one batch in memory, so that no loader is timed. The model's work
+is counted exactly (mirasol.model.sizes.accounting: block-causal, three times the forward pass, no work counted twice).
+On a GPU: bf16 over fp32 weights, blocks compiled one by one, recomputation and micro-batches as `mirasol model memory`
+predicts that they fit; `train_mfu` of the card's dense bf16 peak, and the peak of its memory over the prediction.
+On a CPU, one thread and fp32: the demo's step, and one layer of each part of `small`, between products of 1024 x 1024
+that give the machine's rate; how far the gradients of all cuts of a step are apart, graph breaks, and reads by the
+host.
 """
 
 from __future__ import annotations
 
-import gc
+import argparse
+import dataclasses
 import itertools
+import logging
 import os
 import statistics
+import tempfile
+import time
+import warnings
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from common import arguments, cpu_seconds, cuda_seconds, report, rounded, share, table
-from inputs import random_batch, weighted_loss
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+from common import arguments, exact, report, rounded, share, table
+from gpu_sections import Reads
+from inputs import random_batch
 
+from mirasol.model.batch import Batch
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig, ModelSpec
-from mirasol.model.layers import Block
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.accounting import training_flops
+from mirasol.model.sizes.cards import peak_tflops
 from mirasol.model.sizes.paper import PaperInputs, paper_config
 from mirasol.model.sizes.presets import build_config
+from mirasol.training.config import PhaseConfig
+from mirasol.training.memory import Job, cheapest
+from mirasol.training.module import PhaseModule
+from mirasol.training.parallel import compile_blocks
+from mirasol.training.recompute import apply_recompute
 
-PEAKS = {"H200": 989, "H100": 989, "GH200": 989, "A100": 312}  # dense bf16 TFLOP/s by the makers' data sheets
-DEMO = {
-    "size": 48,
-    "frames_per_chunk": 4,
-    "mels": 32,
-    "audio_columns": 16,
-    "vocabulary": 256,
-    "max_text": 48,
-}  # of params.yaml
-TEXT, PREDICTED = 48, 16  # tokens of a clip's text, and those of them that are an answer
-SHARES = (0.0, 0.25, 0.5, 1.0)  # of the ViT's blocks that are computed again, the first that fits
-STEPS = 5  # of one round on a GPU
+DEMO = {"size": 48, "frames_per_chunk": 4, "mels": 32, "audio_columns": 16, "vocabulary": 256, "max_text": 48}
+PARTS = ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text")
+SIDE = 1024  # of the matrices that give the machine's rate
+COUNT = 5  # steps of one round on a GPU
+PHASE = PhaseConfig(lr=1e-5, steps=10**6)
 
 
-def config_of(preset: str, combiner: str, frames: int) -> tuple[ModelConfig, int]:
-    """The preset on the paper's clips of 16 chunks, or the demo's, and T."""
-    if preset != "demo":
-        return paper_config(preset, frames=frames, combiner=combiner), PaperInputs().chunks
-    return build_config(ModelSpec(combiner=combiner), **DEMO), frames // DEMO["frames_per_chunk"]
+@dataclass(frozen=True)
+class Work:
+    """A training step: clips of T chunks, each with texts of ``length`` tokens, the last ``predicted`` an answer."""
+
+    name: str
+    config: ModelConfig
+    clips: int
+    chunks: int
+    texts: int = 1
+    length: int = 48
+    predicted: int = 16
+    micro_batch: int = 0
+    phase: PhaseConfig = PHASE
+
+    @property
+    def flops(self) -> int:
+        """Operations of a clip's step."""
+        lengths = [self.length - 1] * self.texts
+        return training_flops(self.config, self.chunks, lengths, self.texts * self.predicted)
+
+    def parts(self, device: str) -> list[Batch]:
+        """The micro-batches of a step."""
+        size = self.micro_batch or self.clips
+        batch = random_batch(
+            self.config, size, self.chunks, self.texts, self.length, predicted=self.predicted, device=device
+        )
+        batch.complete = True
+        return [batch] * (self.clips // size)
 
 
-def blocks_of(model: Mirasol) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The shared ViT's blocks, and all other blocks over the tokens of chunks."""
-    first = list(model.vit.blocks)
-    return first, [m for m in model.modules() if isinstance(m, Block) and m not in first]
+def demo(*, quick: bool) -> Work:
+    """A step of the demo's finetuning, as params.yaml has it."""
+    config = build_config(ModelSpec(), **DEMO)
+    if quick:
+        return Work("demo", config, clips=2, chunks=2, length=20, predicted=2)
+    from mirasol.pipeline.params import load_params  # which needs more than torch
+
+    phase = load_params(Path("params.yaml")).finetune
+    return Work("demo", config, phase.batch_size, 4, phase.texts_per_clip, length=20, predicted=2, phase=phase)
 
 
-def compile_blocks(model: Mirasol) -> None:
-    """Compile each block for the shapes it meets: most of the time, and none of the data-dependent parts."""
-    torch._dynamo.config.recompile_limit = 64
-    for block in itertools.chain(*blocks_of(model)):
-        block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+def small_widths(*, quick: bool) -> Work:
+    """One layer of each part of `small`, and few words, so that the optimiser costs little, as in a large batch."""
+    config = paper_config("small", frames=128)
+    flat = {part: dataclasses.replace(getattr(config, part), layers=1) for part in PARTS}
+    config = dataclasses.replace(config, audio_layers=1, cross_every=1, vocabulary=1024, **flat)
+    return Work("small's widths", config, clips=1 if quick else 2, chunks=2 if quick else 4)
 
 
-def recompute(model: Mirasol, share: float) -> int:
-    """Let a share of the ViT's blocks keep nothing but their input for the backward pass; how many these are."""
-    blocks, _ = blocks_of(model)
-    count = round(share * len(blocks))
-    for number, block in enumerate(blocks):
-        forward: Any = getattr(block.forward, "keywords", {}).get("function", block.forward)
-        again = partial(_again, function=forward)
-        block.forward = again if number < count else forward  # type: ignore[method-assign]
-    return count
+class Rounds(pl.Callback):
+    """Seconds of each round of ``count`` steps; ``between`` runs before each round."""
+
+    def __init__(self, count: int, clock: Callable[[], float], between: Callable[[int], None]) -> None:
+        self.count, self.clock, self.between = count, clock, between
+        self.taken: list[float] = []
+        self.begun = 0.0
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        """A round begins."""
+        if batch_idx % self.count == 0:
+            self.between(batch_idx // self.count)
+            self.begun = self.clock()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A round ends."""
+        if batch_idx % self.count == self.count - 1:
+            self.taken.append((self.clock() - self.begun) / self.count)
 
 
-def _again(*tensors: torch.Tensor, function: Callable[..., torch.Tensor]) -> Any:
-    return checkpoint(function, *tensors, use_reentrant=False)
+def train(module: PhaseModule, parts: list[Batch], rounds: int, callback: Rounds, device: str) -> list[float]:
+    """Seconds of a step in each round, without the first, which makes what is made once."""
+    steps = (rounds + 1) * callback.count
+    trainer = pl.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1,
+        precision="bf16-mixed" if device == "cuda" else "32-true", logger=False, callbacks=[callback],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, train_dataloaders=itertools.repeat(parts))
+    return callback.taken[1:]
 
 
-def train_step(model: Mirasol, optimizer: torch.optim.Optimizer, batch: Any, device: str, count: int = 1) -> None:
-    """That many steps; only the model's own look-ups wait for the device."""
-    for _ in range(count):
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            losses = model(batch)
-        weighted_loss(losses).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+def matmul_flops(rounds: int = 3) -> float:
+    """Operations a second of one thread of this machine in products of matrices: the best of some."""
+    a, b = torch.randn(2, SIDE, SIDE).unbind()
+    seconds = []
+    for _ in range(rounds):
+        begun = time.process_time()
+        torch.mm(a, b)
+        seconds.append(time.process_time() - begun)
+    return 2 * SIDE**3 / min(seconds)
 
 
-def fit_into_memory(model: Mirasol, step: Callable[[], None]) -> int:
-    """Recompute as few blocks as let two steps pass; how many these are.
+def on_cpu(work: Work, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of a step in each round, and the share of the machine's matmul rate that it reaches."""
+    rates: list[float] = []
+    callback = Rounds(1, time.process_time, lambda number: rates.append(matmul_flops()))
+    torch.manual_seed(0)
+    phase = dataclasses.replace(work.phase, steps=10**6)
+    module = PhaseModule(Mirasol(work.config).train(), phase, seed=0, fused=True)
+    taken = train(module, work.parts("cpu"), rounds, callback, "cpu")
+    return taken, [work.clips * work.flops / s / rate for s, rate in zip(taken, rates[1:], strict=True)]
 
-    Raises:
-        SystemExit: not even all of them do.
-    """
-    for part in SHARES:
-        count = recompute(model, part)
-        print(f"two steps with {count} of {len(model.vit.blocks)} ViT blocks computed again", flush=True)
-        try:
-            step()
-            step()  # the optimiser's moments are there from now on
-            torch.cuda.synchronize()
-            return count
-        except torch.OutOfMemoryError:
-            pass
-        model.zero_grad(set_to_none=True)
-        gc.collect()
-        torch.cuda.empty_cache()
-    raise SystemExit("out of memory with every ViT block computed again: choose a smaller --batch or --frames")
+
+class Counting(PhaseModule):
+    """Counts the reads of its second step."""
+
+    reads = 0
+
+    def training_step(self, parts: list[Batch], batch_idx: int) -> None:
+        """As :class:`PhaseModule`."""
+        if batch_idx != 1:
+            return super().training_step(parts, batch_idx)
+        places: Counter[str] = Counter()
+        with Reads(places):
+            super().training_step(parts, batch_idx)
+        self.reads = places.total()
+
+
+def host_syncs(work: Work) -> int:
+    """Reads of a value by the host in a step."""
+    module = Counting(Mirasol(work.config).train(), PHASE, seed=0, fused=True)
+    train(module, work.parts("cpu"), 1, Rounds(1, time.process_time, lambda number: None), "cpu")
+    return module.reads
+
+
+def graph_breaks(work: Work) -> int:
+    """Breaks of the forward pass's graph under torch.compile."""
+    return int(torch._dynamo.explain(Mirasol(work.config).train())(work.parts("cpu")[0]).graph_break_count)
+
+
+def gradient_split() -> dict[str, float]:
+    """How far the gradient of each cut of a step is from that of the whole, in fp64 (benchmarks/split.py)."""
+    import split  # which needs safetensors
+
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[str, Any] = {}
+        for world in split.CUTS:
+            found |= split.launch(world, Path(folder))
+    wanted = found["1 none 0"]["gradients"]
+    return {cut: split.difference(each["gradients"], wanted) for cut, each in found.items()}
+
+
+def measure_cpu(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ratios and figures of a machine without a GPU."""
+    torch.set_num_threads(1)
+    step = demo(quick=options.quick)
+    ratios: dict[str, Any] = {}
+    figures: dict[str, Any] = {"preset": "demo", "precision": "fp32", "threads": 1}
+    if not options.quick:
+        cuts = gradient_split()
+        figures["gradient_cuts"] = {cut: rounded(value) for cut, value in cuts.items()}
+        ratios["gradient_split"] = exact(max(cuts.values()))
+    ratios["graph_breaks"] = exact(graph_breaks(step))
+    ratios["host_syncs"] = exact(host_syncs(step))
+    for name, work in (("matmul_share", small_widths(quick=options.quick)), ("demo_matmul_share", step)):
+        taken, reached = on_cpu(work, options.rounds)
+        ratios[name] = share(reached)
+        figures[work.name] = {"step_ms": rounded(statistics.median(taken) * 1e3), "gflop_per_clip": work.flops / 1e9}
+    figures["clips_per_second"] = rounded(step.clips / statistics.median(taken))
+    figures["matmul_gflops"] = rounded(matmul_flops() / 1e9)
+    return ratios, figures
+
+
+def measure_gpu(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ratios and figures of a preset on a GPU."""
+    config, chunks = (
+        paper_config(options.preset, frames=options.frames, combiner=options.combiner),
+        PaperInputs().chunks,
+    )
+    memory = torch.cuda.get_device_properties(0).total_memory
+    predicted = cheapest(Job(options.preset, config, chunks, options.batch), memory)
+    work = Work(options.preset, config, options.batch, chunks, micro_batch=predicted.setting.micro_batch)
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = Mirasol(config).train()
+    use_backend(model, options.attention)
+    apply_recompute(model, predicted.setting.recompute)
+    if not options.eager:
+        compile_blocks(model)
+    module = PhaseModule(model, work.phase, seed=0, fused=True)
+
+    def clock() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def between(number: int) -> None:
+        if number == 1:  # what compilation took is over
+            torch.cuda.reset_peak_memory_stats()
+
+    taken = train(module, work.parts("cuda"), options.rounds, Rounds(COUNT, clock, between), "cuda")
+    found = torch.cuda.max_memory_allocated()
+    card = torch.cuda.get_device_name()
+    peak = options.peak or peak_tflops(card)
+    reached = [work.clips * work.flops / 1e12 / each for each in taken]
+    ratios = {"train_mfu": share([each / peak for each in reached])} if peak else {}
+    ratios["peak_vs_predicted"] = exact(found / predicted.total)
+    figures = {
+        "preset": options.preset,
+        "combiner": options.combiner,
+        "attention": options.attention,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "batch": options.batch,
+        "frames": chunks * config.frames_per_chunk,
+        "size": config.size,
+        "precision": "bf16",
+        "compiled": not options.eager,
+        "recompute": predicted.setting.recompute,
+        "micro_batch": predicted.setting.micro_batch,
+        "step_ms": rounded(statistics.median(taken) * 1e3),
+        "clips_per_second": rounded(work.clips / statistics.median(taken)),
+        "tflop_per_clip": rounded(work.flops / 1e12),
+        "tflops": rounded(statistics.median(reached)),
+        "peak_tflops": peak,
+        "memory_gib": rounded(found / 2**30),
+        "predicted_gib": rounded(predicted.total / 2**30),
+    }
+    return ratios, figures
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = arguments(__doc__)
-    parser.add_argument("--preset", choices=("base", "small", "demo"), default="base")
+    parser.add_argument("--preset", choices=("base", "small"), default="base", help="of the model on a GPU")
     parser.add_argument("--combiner", default="transformer", help="of the model, such as ttm")
-    parser.add_argument(
-        "--attention", default="auto", help="backend of chunk-causal attention: auto, loop, flex, dense"
-    )
+    parser.add_argument("--attention", default="auto", help="of chunks: auto, loop, flex, dense")
     parser.add_argument("--batch", type=int, default=4, help="clips of a step")
     parser.add_argument("--frames", type=int, default=128, help="frames of a clip of 16 chunks")
     parser.add_argument("--peak", type=float, help="dense bf16 TFLOP/s of the card, where its name does not say")
     parser.add_argument("--eager", action="store_true", help="compile nothing")
     options = parser.parse_args()
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # a failed attempt leaves no holes
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and options.preset != "demo":
-        print(f"no GPU here: the demo's model on the CPU, in place of {options.preset}")
-        options.preset, options.frames = "demo", 16
-    if options.quick:
-        options.preset, options.frames, options.batch = "demo", 8, 2
-    torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
-    torch.set_float32_matmul_precision("high")
-    torch.manual_seed(0)
-    config, chunks = config_of(options.preset, options.combiner, options.frames)
-    with torch.device(device):
-        model = Mirasol(config).train()
-    use_backend(model, options.attention)
-    batch = random_batch(config, options.batch, chunks, 1, TEXT, predicted=PREDICTED, device=device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
-    step = partial(train_step, model, optimizer, batch, device)
-    parameters = sum(p.numel() for p in model.parameters())
-    work = training_flops(config, chunks, [TEXT - 1], PREDICTED) / 1e12
-    print(f"{options.preset}: {parameters / 1e6:,.1f} M parameters, {work:.4g} TFLOP for a clip's step", flush=True)
-    recomputed = 0
-    if device == "cuda":
-        if not options.eager:
-            compile_blocks(model)
-        recomputed = fit_into_memory(model, step)
-        torch.cuda.reset_peak_memory_stats()
-    count, seconds = (STEPS, cuda_seconds) if device == "cuda" else (1, cpu_seconds)
-    step()
-    taken = [seconds(partial(step, count)) / count for _ in range(options.rounds)]
-    reached = [options.batch * work / each for each in taken]  # TFLOP/s
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    peak = options.peak or next((tflops for card, tflops in PEAKS.items() if device == "cuda" and card in name), None)
-    figures: dict[str, Any] = {
-        "preset": options.preset,
-        "combiner": options.combiner,
-        "attention": options.attention,
-        "parameters": parameters,
-        "batch": options.batch,
-        "frames": chunks * config.frames_per_chunk,
-        "size": config.size,
-        "step_ms": rounded(statistics.median(taken) * 1e3),
-        "clips_per_second": rounded(options.batch / statistics.median(taken)),
-        "tflop_per_clip": rounded(work),
-        "tflops": rounded(statistics.median(reached)),
-        "peak_tflops": peak,
-        "precision": "bf16" if device == "cuda" else "fp32",
-        "compiled": device == "cuda" and not options.eager,
-        "vit_blocks_recomputed": recomputed,
-        "memory_gib": rounded(torch.cuda.max_memory_allocated() / 2**30) if device == "cuda" else None,
-    }
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    gpu = torch.cuda.is_available() and not options.quick
+    ratios, figures = (measure_gpu if gpu else measure_cpu)(options)
     table([("figure", ""), *((key, str(value)) for key, value in figures.items())])
-    report("train", options.json, {"train_mfu": share([each / peak for each in reached])} if peak else {}, figures)
+    report("train", options.json, ratios, figures)
 
 
 if __name__ == "__main__":

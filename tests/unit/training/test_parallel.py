@@ -1,0 +1,141 @@
+"""A step gives the same gradient however it is cut: processes, micro-batches, copies or shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from support.model import random_batch, tiny_model
+
+from mirasol.core.errors import MirasolError
+from mirasol.media.clip import ClipSpec
+from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
+from mirasol.training.parallel import compile_blocks
+from mirasol.training.strategy import ShardedStrategy, build_strategy
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def split() -> Iterator[ModuleType]:
+    """benchmarks/split.py, which is in no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        spec = importlib.util.spec_from_file_location("split", BENCHMARKS / "split.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    sys.modules.pop("inputs", None)
+
+
+@pytest.fixture(scope="module")
+def whole(split: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The cuts of one process."""
+    return dict(split.launch(1, tmp_path_factory.mktemp("one")))
+
+
+def farthest(split: ModuleType, found: dict[str, Any], wanted: dict[str, torch.Tensor]) -> float:
+    assert found
+    return max(split.difference(each["gradients"], wanted) for each in found.values())
+
+
+@pytest.mark.slow
+def test_micro_batches_add_up_to_the_gradient_of_the_step(split: ModuleType, whole: dict[str, Any]) -> None:
+    assert farthest(split, whole, whole["1 none 0"]["gradients"]) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_copies_and_shards_have_the_gradient_of_one_process(
+    split: ModuleType, whole: dict[str, Any], world: int, tmp_path: Path
+) -> None:
+    found = split.launch(world, tmp_path)
+    assert len(found) == len(split.CUTS[world])
+    assert farthest(split, found, whole["1 none 0"]["gradients"]) <= 1e-6
+
+
+@pytest.mark.slow
+def test_fifty_steps_in_fp32_have_one_curve(split: ModuleType, tmp_path: Path) -> None:
+    options = ("--steps", "50", "--precision", "float32")
+    found = split.launch(1, tmp_path, *options) | split.launch(2, tmp_path, *options)
+    wanted = found["1 none 0"]["losses"]
+    for each in found.values():
+        assert each["losses"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_muon_moves_shards_as_it_moves_whole_matrices(split: ModuleType, tmp_path: Path) -> None:
+    options = ("--steps", "3", "--optimizer", "muon")
+    found = split.launch(1, tmp_path, *options) | split.launch(2, tmp_path, *options)
+    wanted = found["1 none 0"]["losses"]
+    assert found["2 full 1"]["losses"] == pytest.approx(wanted, rel=1e-9)
+    assert found["2 none 1"]["losses"] == pytest.approx(wanted, rel=1e-9)
+
+
+def run_with(phase: PhaseConfig = PhaseConfig(), **training: Any) -> PhaseRun:  # noqa: B008
+    return PhaseRun("finetune", phase, TrainingConfig(**training), ClipSpec(), RunPaths(*[Path()] * 5))
+
+
+def test_one_process_needs_no_strategy() -> None:
+    assert build_strategy(run_with()) == "auto"
+
+
+def test_only_a_loss_of_weight_zero_leaves_parameters_unused() -> None:
+    for weight in (0.0, 0.5):
+        strategy = build_strategy(run_with(PhaseConfig(video_weight=weight), devices=2))
+        assert isinstance(strategy, DDPStrategy)
+        assert strategy._ddp_kwargs["find_unused_parameters"] == (weight == 0)
+
+
+def test_shards_are_copied_to_other_nodes_under_hybrid_alone() -> None:
+    full, hybrid = (build_strategy(run_with(devices=2, nodes=2, sharding=name)) for name in ("full", "hybrid"))
+    assert isinstance(full, ShardedStrategy)
+    assert isinstance(hybrid, ShardedStrategy)
+    assert (full.copies, hybrid.copies) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"sharding": "full"}, r"training\.sharding is full, but one process trains"),
+        ({"sharding": "hybrid", "devices": 2}, r"training\.nodes is 1: set training\.sharding to full"),
+        ({"sharding": "full", "devices": 2, "precision": "16-mixed"}, r"set training\.precision to bf16-mixed"),
+    ],
+)
+def test_sharding_that_cannot_be_is_one_error(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(MirasolError, match=text):
+        build_strategy(run_with(**changes))
+
+
+def test_compiled_blocks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def compiled(function: Any, **options: Any) -> Any:
+        seen.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = tiny_model()
+    batch = random_batch(model.config)
+    before = model(batch)["text"]
+    compile_blocks(model)
+    assert torch.equal(model(batch)["text"], before)
+    assert seen == [{"dynamic": False}] * len(seen)
+    assert len(seen) == sum(type(module).__name__ in ("Block", "TextBlock") for module in model.modules())
+
+
+def test_a_cut_of_clips_keeps_what_belongs_to_them(split: ModuleType) -> None:
+    batch = split.clips(split.model_config(), 0, torch.float64)
+    part = split.cut(batch, 6, 2)
+    again = split.cut(dataclasses.replace(batch), 6, 2)
+    assert torch.equal(part.tokens, batch.tokens[6:])
+    assert torch.equal(part.targets.tokens, again.targets.tokens)
