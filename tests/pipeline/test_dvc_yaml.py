@@ -29,8 +29,12 @@ NO_STAGE_NEEDS = {
     "shards.executor",
     "shards.workers",
     "training.attention",
+    "training.compile",
     "training.logger",
     "training.max_damaged",
+    "training.micro_batch",
+    "training.recompute",
+    "training.sharding",
     "training.workers",
 }
 

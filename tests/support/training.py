@@ -18,6 +18,11 @@ from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingCon
 from mirasol.training.trainer import run_phase
 
 PHASE = PhaseConfig(steps=4, batch_size=4, warmup=1, checkpoint_every=2, val_clips=4, texts_per_clip=4)
+PAPER = {  # tasks and trained parts of each phase (S 4)
+    "pretrain": ("caption", "audio vit tubes combiner latent reconstruction cross_attention"),
+    "audio_pretrain": ("audio_class", "audio"),
+    "finetune": ("qa", "all"),
+}
 TRAINING = TrainingConfig(threads=1, workers=0, accelerator="cpu")
 
 
@@ -53,7 +58,9 @@ def train(
 ) -> dict[str, Any]:
     """Run phase ``name`` on ``world`` in ``project``; ``changes`` are fields of either config."""
     ours = {field.name for field in dataclasses.fields(PhaseConfig)}
-    phase = dataclasses.replace(PHASE, **{key: value for key, value in changes.items() if key in ours})
+    tasks, trained = PAPER[name]
+    paper = dataclasses.replace(PHASE, tasks=tasks, trained=trained)
+    phase = dataclasses.replace(paper, **{key: value for key, value in changes.items() if key in ours})
     shared = dataclasses.replace(TRAINING, **{key: value for key, value in changes.items() if key not in ours})
     runs, build = project / "runs", project / "build"
     start = None if init is None else build / init

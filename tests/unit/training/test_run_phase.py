@@ -135,6 +135,6 @@ def test_a_device_that_is_not_there_is_named(world: Path, tmp_path: Path) -> Non
 def test_weights_to_start_from_must_be_of_the_same_sizes(world: Path, tmp_path: Path) -> None:
     train(world, tmp_path, "pretrain", steps=1)
     path = tmp_path / "build" / "pretrain" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_chunks": 99}))
-    with pytest.raises(MirasolError, match=r"max_chunks \(99, now \d+\)"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mels": 99}))
+    with pytest.raises(MirasolError, match=r"clip.mels: mels 99, now 32"):
         train(world, tmp_path, init="pretrain")
