@@ -65,7 +65,10 @@ def train(
     runs, build = project / "runs", project / "build"
     start = None if init is None else build / init
     paths = RunPaths(world / "shards", world / "tokenizer.json", runs / "cache", runs / name, build / name, start)
-    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths), small_model(world))
+    model = small_model(world)
+    if "dropout" in changes:
+        model = dataclasses.replace(model, dropout=phase.dropout)
+    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths), model)
 
 
 def copy_without(world: Path, folder: Path, task: str) -> Path:

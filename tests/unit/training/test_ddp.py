@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from support.training import train
 for name, init in (("pretrain", None), ("audio_pretrain", "pretrain"), ("finetune", "audio_pretrain")):
-    metrics = train(Path(sys.argv[1]), Path(sys.argv[2]), name, init, devices=2)
+    metrics = train(Path(sys.argv[1]), Path(sys.argv[2]), name, init, devices=2, dropout=0.0)
     assert metrics["steps"] == 4, metrics
 """
 
@@ -38,10 +38,10 @@ def test_two_processes_learn_what_one_does(world: Path, tmp_path: Path) -> None:
         timeout=300,
     )  # fmt: skip
     for name, init in (("pretrain", None), ("audio_pretrain", "pretrain"), ("finetune", "audio_pretrain")):
-        train(world, alone, name, init)
+        train(world, alone, name, init, dropout=0.0)
         mine, theirs = (read_lines(p / "build" / name / "curves.jsonl") for p in (alone, together))
         assert [line["step"] for line in theirs] == [line["step"] for line in mine]
         assert theirs[-1]["val"]["n"] == mine[-1]["val"]["n"]  # each clip was scored once
-        # equal but for dropout's masks and for which clips share a batch
-        assert theirs[-1]["text"] == pytest.approx(mine[-1]["text"], rel=0.02)
+        # equal but for the order of sums
+        assert theirs[-1]["text"] == pytest.approx(mine[-1]["text"], rel=1e-4)
     load_model(together / "build" / "finetune")
