@@ -143,9 +143,12 @@ def compiled(setting: Setting, figures: Figures) -> None:
     importlib.import_module("mirasol.training.parallel").compile_blocks(model)
     begun = time.monotonic()
     after, ours = losses_of(model, batch)
-    error = max(apart(after, before), apart(ours, gradient))
-    figures |= {"compile_seconds": rounded(time.monotonic() - begun), "error": rounded(error)}
-    require(error < 3e-2, f"compiled blocks differ by {error:.2g} in bf16, expected less than 3e-2")
+    loss, back = apart(after, before), apart(ours, gradient)
+    figures |= {"compile_seconds": rounded(time.monotonic() - begun), "loss_error": rounded(loss)}
+    figures["gradient_error"] = rounded(back)
+    require(
+        loss < 1e-2 and back < 0.1, f"compiled blocks in bf16: the loss differs by {loss:.2g}, a gradient by {back:.2g}"
+    )
 
 
 def train_small(setting: Setting, figures: Figures) -> None:
@@ -155,7 +158,7 @@ def train_small(setting: Setting, figures: Figures) -> None:
 
 def train_base(setting: Setting, figures: Figures) -> None:
     """`mirasol bench train --preset base`: its ratios are those of the check."""
-    figures["ratios"] = bench(setting, figures, "base", seconds=135)
+    figures["ratios"] = bench(setting, figures, "base", seconds=125)
 
 
 def profile(setting: Setting, figures: Figures) -> None:
@@ -179,7 +182,8 @@ def profile(setting: Setting, figures: Figures) -> None:
     def cost(event: Any) -> float:
         return float(event.self_device_time_total if setting.gpu else event.self_cpu_time_total)
 
-    kernels = [e for e in spans if not setting.gpu or e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [e for e in spans if not setting.gpu or str(e.device_type).endswith("CUDA")]
+    kernels = [e for e in kernels if not getattr(e, "is_user_annotation", False)]  # spans over several kernels
     total = sum(map(cost, kernels))
     require(total > 0, "the profiler saw no kernel")
     figures |= {"preset": preset, "total_ms": rounded(total / 1e3)}
@@ -191,7 +195,7 @@ def profile(setting: Setting, figures: Figures) -> None:
 
 def tests(setting: Setting, figures: Figures) -> None:
     """The tests marked `gpu` that need no other package, without pytest, for as long as there is time."""
-    ends = time.monotonic() + 80
+    ends = time.monotonic() + 35
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/gpu")]
     with contextlib.suppress(ImportError):
         import pytest  # noqa: F401
@@ -215,14 +219,14 @@ def tests(setting: Setting, figures: Figures) -> None:
 
 
 SECTIONS: dict[str, tuple[int, Callable[[Setting, Figures], None]]] = {  # seconds at most, together 480
-    "attention": (50, attention),
+    "attention": (55, attention),
     "log_mel": (20, log_mel),
-    "host_syncs": (35, host_syncs),
+    "host_syncs": (45, host_syncs),
     "train_small": (75, train_small),
-    "train_base": (140, train_base),
-    "profile": (40, profile),
-    "compile": (30, compiled),
-    "tests": (90, tests),
+    "train_base": (130, train_base),
+    "profile": (45, profile),
+    "compile": (60, compiled),
+    "tests": (50, tests),
 }
 
 
