@@ -15,7 +15,8 @@ from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
-from mirasol.model.config import ModelSpec
+from mirasol.model.config import ModelSpec, Sizes
+from mirasol.model.sizes.presets import PRESETS
 from mirasol.pipeline import paths, stages
 from mirasol.pipeline.params.schema import Params
 from mirasol.runtime.contract import read_contract
@@ -26,6 +27,7 @@ from mirasol.training.weights import load_model, read_config
 
 SMALL = {"size": 48, "chunks": 4, "max_text": 40}
 PHASE = PhaseConfig(steps=2, batch_size=2, warmup=0, checkpoint_every=2, val_clips=2, texts_per_clip=2)
+PARTS = dict.fromkeys(("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text"), Sizes(1, 32, 32, 4, 8))
 PARAMS = Params(
     clip=ClipSpec(fps=16.0, chunks=8, size=96),
     model=ModelSpec(),
@@ -47,6 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tokenizer.json").rename(folder / paths.TOKENIZER)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setitem(PRESETS, "demo", dataclasses.replace(PRESETS["demo"], **PARTS))
         for stage in (stages.pretrain, stages.audio_pretrain, stages.finetune):
             stage(PARAMS)
     return folder
