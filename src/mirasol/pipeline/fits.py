@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from mirasol.core.errors import MirasolError
+from mirasol.pipeline.params.checks import PHASES
 from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.stages import sized
-from mirasol.training.config import PHASES
 
 if TYPE_CHECKING:
     from mirasol.training.memory.predict import Job
