@@ -102,7 +102,7 @@ def _figures(given: MemoryOptions, job: Job, chosen: Prediction) -> dict[str, An
     import dataclasses
 
     from mirasol.model.sizes.accounting import training_flops
-    from mirasol.training.memory.predict import GIB, work
+    from mirasol.training.memory.predict import work
 
     config = job.model
     flops = training_flops(config, job.chunks, [config.max_text - 1] * job.texts)
@@ -114,18 +114,21 @@ def _figures(given: MemoryOptions, job: Job, chosen: Prediction) -> dict[str, An
         "batch": job.batch,
         "gpus": job.gpus,
         "setting": dataclasses.asdict(chosen.setting),
-        "gib": {part: round(count / GIB, 3) for part, count in chosen.parts.items()},
-        "gib_per_gpu": round(chosen.total / GIB, 3),
-        "gib_kept": round(chosen.kept / GIB, 3),
-        "tflop_per_clip": round(flops / 1e12, 3),
+        "gib": {part: _gib(count) for part, count in chosen.parts.items()},
+        "gib_per_gpu": _gib(chosen.total),
+        "gib_kept": _gib(chosen.kept),
+        "tflop_per_clip": float(f"{flops / 1e12:.4g}"),
         "mfu": given.mfu,
         "clips_per_second": float(f"{rate:.3g}"),
     }
 
 
-def _print(given: MemoryOptions, job: Job, tried: list[Prediction], figures: dict[str, Any]) -> None:
-    from mirasol.training.memory.predict import GIB
+def _gib(count: float) -> float:
+    """GiB of bytes, four digits."""
+    return float(f"{count / 2**30:.4g}")
 
+
+def _print(given: MemoryOptions, job: Job, tried: list[Prediction], figures: dict[str, Any]) -> None:
     config, found = job.model, figures["setting"]
     print(
         f"{job.name}: {job.chunks} chunks of {config.frames_per_chunk} frames of {config.size} x {config.size}, "
@@ -133,7 +136,7 @@ def _print(given: MemoryOptions, job: Job, tried: list[Prediction], figures: dic
     )
     rows = [("sharding", "recompute", "micro_batch", "GiB a GPU")]
     rows += [
-        (one.setting.sharding, one.setting.recompute, str(one.setting.micro_batch), f"{one.total / GIB:.3g}")
+        (one.setting.sharding, one.setting.recompute, str(one.setting.micro_batch), f"{_gib(one.total):.3g}")
         for one in tried
     ]
     table(rows, right=(2, 3))

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from mirasol.core.errors import MirasolError
-from mirasol.pipeline.params.schema import PHASES, Params
+from mirasol.pipeline.params.checks import PHASES
+from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.stages import sized
 
 if TYPE_CHECKING:
