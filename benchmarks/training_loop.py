@@ -41,14 +41,14 @@ class OneBatch(pl.LightningDataModule):
         super().__init__()
         self.batch = random_batch(config, clips, chunks, texts, length=20)
 
-    def families(self) -> dict[str, str]:
-        return {name: "all" for row in self.batch.example_ids for name in row}
+    def families(self) -> tuple[dict[str, str], dict[str, str]]:
+        return {name: "all" for row in self.batch.example_ids for name in row}, {}
 
     def front_end(self, device: torch.device) -> None:
         """The batch has features."""
 
-    def train_dataloader(self) -> Iterator[Batch]:
-        return itertools.repeat(self.batch)
+    def train_dataloader(self) -> Iterator[list[Batch]]:
+        return itertools.repeat([self.batch])
 
     def val_batches(self, rank: int, world: int) -> list[Batch]:
         return [self.batch]
