@@ -11,7 +11,7 @@ import typer
 from mirasol.cli.console import note, table
 
 if TYPE_CHECKING:
-    from mirasol.training.memory.predict import Job, Prediction, Setting
+    from mirasol.training.memory.budget import Job, Prediction, Setting
 
 PARTS = {
     "weights": "weights, fp32",
@@ -60,7 +60,7 @@ def memory(given: MemoryOptions) -> None:
     from mirasol.cli.preset import chosen_config
     from mirasol.core.errors import MirasolError
     from mirasol.training.config import PhaseConfig
-    from mirasol.training.memory.predict import GIB, Job, check_fits, predict, search
+    from mirasol.training.memory.budget import GIB, Job, check_fits, predict, search
 
     setting = _setting(given)
     try:
@@ -83,7 +83,7 @@ def _setting(given: MemoryOptions) -> Setting | None:
     """The setting that the options name; ``None``: look for one."""
     from mirasol.core.errors import MirasolError
     from mirasol.training.config import OPTIMIZERS
-    from mirasol.training.memory.predict import SHARDINGS, Setting
+    from mirasol.training.memory.budget import SHARDINGS, Setting
     from mirasol.training.recompute import MODES
 
     for name, value, known in (
@@ -102,7 +102,7 @@ def _figures(given: MemoryOptions, job: Job, chosen: Prediction) -> dict[str, An
     import dataclasses
 
     from mirasol.model.sizes.accounting import training_flops
-    from mirasol.training.memory.predict import work
+    from mirasol.training.memory.budget import work
 
     config = job.model
     flops = training_flops(config, job.chunks, [config.max_text - 1] * job.texts)

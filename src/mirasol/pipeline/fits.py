@@ -11,7 +11,7 @@ from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.stages import sized
 
 if TYPE_CHECKING:
-    from mirasol.training.memory.predict import Job
+    from mirasol.training.memory.budget import Job
 
 SMALL = ("demo", "tiny")  # presets that fit any machine
 
@@ -24,7 +24,7 @@ def fits(params: Params) -> str:
     """
     if params.model.preset in SMALL and params.model.vit == "preset":
         return ""
-    from mirasol.training.memory.predict import Setting, check_fits, predict
+    from mirasol.training.memory.budget import Setting, check_fits, predict
 
     training = params.training
     try:
@@ -47,7 +47,7 @@ def _memory(params: Params) -> tuple[float, bool]:
 
 
 def _job(params: Params, name: str, cuda: bool) -> Job:
-    from mirasol.training.memory.predict import Job
+    from mirasol.training.memory.budget import Job
 
     phase, training = getattr(params, name), params.training
     return Job(

@@ -16,8 +16,8 @@ from mirasol.model.config import Sizes
 from mirasol.model.losses import Objective
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import PhaseConfig
+from mirasol.training.memory.budget import Job, Setting, check_fits, predict, search, settings
 from mirasol.training.memory.live import LiveBytes
-from mirasol.training.memory.predict import Job, Setting, check_fits, predict, search, settings
 from mirasol.training.memory.step import Load, step_memory
 from mirasol.training.recompute import MODES, apply_recompute
 
