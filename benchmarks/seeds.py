@@ -61,7 +61,7 @@ def train(folder: Path, without: str) -> dict[str, Any]:
             (folder / "build" / stage).symlink_to((folder / before).absolute())
         else:
             with (folder / f"{stage}.log").open("a") as log:
-                command = [sys.executable, "-m", "mirasol.cli.main", "stage", stage]
+                command = [sys.executable, "-m", "mirasol", "stage", stage]
                 ended = subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=False).returncode
             if ended:
                 raise MirasolError(f"{folder}: stage {stage} failed, see {folder / stage}.log")
