@@ -46,7 +46,7 @@ def explain(evaluator: Evaluator, clip: str, question: str, spec: ClipSpec, out:
     try:
         spec = view.of(spec)
     except ValueError as error:
-        raise MirasolError(f"{evaluator.weights}: the model does not fit the section clip: {error}") from error
+        raise MirasolError(f"the section clip does not fit the model in {evaluator.weights}: {error}") from error
     shown = _read(clip, evaluator.shards, spec, view)
     try:
         found = attribute(model, words, shown, spec, question, evaluator.spec.max_answer)
