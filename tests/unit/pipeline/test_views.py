@@ -82,11 +82,20 @@ def test_the_model_is_evaluated_in_its_own_view(project: Path) -> None:
     assert report["split"] == "test"
 
 
-def test_a_smaller_view_is_evaluated_and_exported_as_it_was_trained(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def smaller(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with the weights of the smaller view as its last ones."""
     monkeypatch.setattr(paths, "FINETUNE", paths.PRETRAIN)
+    return project
+
+
+def test_a_smaller_view_is_evaluated(smaller: Path) -> None:
     stages.evaluate(PARAMS)
+    assert json.loads((paths.REPORTS / "eval.json").read_text())["missing"] == []
+
+
+@pytest.mark.slow
+def test_a_smaller_view_is_exported_as_it_was_trained(smaller: Path) -> None:
     stages.export(PARAMS)
     contract = read_contract(paths.BUNDLE)
     assert contract.clip == dataclasses.replace(PARAMS.clip, size=48, chunks=4)

@@ -160,7 +160,7 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
             "model.num_queries: got 64 with model.preset = demo, clip.size = 48, clip.frames",
         ),
         ("max_answer: 8", "max_answer: 48", "evaluate.max_answer: got 48 with tokenizer.max_text = 48"),
-        ("warmup: 50", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
+        ("warmup: 10", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
         ("mute: 0.05", "mute: 0.96", "phases.mute: got 0.96 with phases.blank = 0.05"),
         (
             "  caption_weight: 1.0",
@@ -214,7 +214,7 @@ def test_a_phase_takes_from_phases_what_it_does_not_state(tmp_path: Path) -> Non
 
 
 def test_every_phase_states_what_is_tuned_most(tmp_path: Path) -> None:
-    assert problems(write(tmp_path, ("  steps: 150\n", ""), ("  val_clips: 256", "  val_clips: 256\n  lr: 1e-3"))) == [
+    assert problems(write(tmp_path, ("  steps: 60\n", ""), ("  val_clips: 256", "  val_clips: 256\n  lr: 1e-3"))) == [
         "phases.lr: unknown key: it belongs to pretrain, audio_pretrain, finetune",
         "audio_pretrain.steps: is missing: add `steps: 1000` (the default)",
     ]
@@ -324,3 +324,38 @@ def test_every_key_of_the_schema_is_documented_and_its_default_allowed() -> None
 def test_nearest_finds_a_typo_and_no_stranger() -> None:
     assert nearest("leraning_rate", ["lr", "learning_rate"]) == "learning_rate"
     assert nearest("zebra", ["fps", "chunks"]) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"size": 36}, "phases.size: got 36 with clip.size = 48, must be 0 or a whole part"),
+        ({"size": 16}, "phases.size: got 16 with model.preset = demo, must be a multiple of twice"),
+        ({"chunks": 5}, "phases.chunks: got 5 with clip.chunks = 4, must be at most `clip.chunks`"),
+        (
+            {"frames_per_chunk": 3},
+            "phases.frames_per_chunk: got 3 with clip.frames_per_chunk = 4, must be 0 or",
+        ),
+        (
+            {"frames_per_chunk": 2},
+            "phases.frames_per_chunk: got 2 with model.overlap = 0, model.preset = demo",
+        ),
+        ({"max_chunks": 3}, "phases.max_chunks: got 3 with phases.chunks = 0, clip.chunks = 4, must be 0 or at least"),
+        ({"epochs": 2}, "phases.epochs: got 2 with pretrain.steps ="),
+    ],
+)
+def test_a_phases_view_must_fit_clips_and_model(tmp_path: Path, changes: dict[str, int], problem: str) -> None:
+    edits = [(f"\n  {key}: 0\n", f"\n  {key}: {value}\n") for key, value in changes.items()]
+    found = problems(write(tmp_path, *edits))
+    assert any(line.startswith(problem) for line in found), found
+
+
+def test_the_first_chunks_of_a_spread_clip_are_not_the_clip(tmp_path: Path) -> None:
+    found = problems(write(tmp_path, ("sampling: rate", "sampling: spread"), ("  chunks: 0", "  chunks: 2")))
+    assert any("must be 0 under `clip.sampling: spread`" in line for line in found)
+
+
+def test_a_phase_without_steps_has_epochs(tmp_path: Path) -> None:
+    load_params(write(tmp_path, ("  steps: 1400\n", "  steps: 0\n  epochs: 3\n")))
+    (problem,) = problems(write(tmp_path, ("  steps: 1400\n", "  steps: 0\n")))
+    assert problem.startswith("phases.epochs: got 0 with finetune.steps = 0, must be above 0")
