@@ -230,7 +230,8 @@ def measure_gpu(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, 
         PaperInputs().chunks,
     )
     memory = torch.cuda.get_device_properties(0).total_memory
-    predicted = cheapest(Job(options.preset, config, chunks, options.batch), memory)
+    job = Job(options.preset, config, chunks, options.batch, length=Work.length, answer=Work.predicted)
+    predicted = cheapest(job, memory)
     work = Work(options.preset, config, options.batch, chunks, micro_batch=predicted.setting.micro_batch)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)

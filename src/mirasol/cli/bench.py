@@ -26,7 +26,7 @@ BENCHMARKS = {  # files of that folder, outside the package
     "seeds": "the accuracy of the whole training over seeds, mean and worst",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",
     "stream": "a bundle on a film, decoding included: real time, evenness, memory, sixteen streams",
-    "train": "a training step of a preset on a GPU: clips a second and MFU",
+    "train": "the trainer's step: MFU and memory on a GPU, elsewhere its share of the matmul rate and its cuts",
     "training_loop": "training in Lightning, with curves and checks, against a bare loop",
 }
 

@@ -66,12 +66,11 @@ def memory(given: MemoryOptions) -> None:
     try:
         name, chunks, config = chosen_config(given.preset, given.file, given.frames, given.size, given.combiner)
         phase = PhaseConfig(optimizer=given.optimizer)
-        job = Job(name, config, chunks, given.batch, given.gpus, given.nodes, given.texts, phase)
+        job = Job(name, config, chunks, given.batch, given.gpus, given.nodes, given.texts, phase=phase)
         tried = [predict(job, setting)] if setting else list(search(job, given.memory * GIB))
     except ValueError as error:
         raise MirasolError(f"no such model: {error}") from error
-    least = min(tried, key=lambda one: one.total)
-    chosen = tried[-1] if tried[-1].total <= least.total else least
+    chosen = min(tried, key=lambda one: one.total)  # a setting that fits ends the search, those before it are larger
     figures = _figures(given, job, chosen)
     _print(given, job, tried, figures)
     if given.json:

@@ -26,7 +26,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str) -> None:
 
     Process 0 holds the model's values; the others may hold it on the meta device. So a model starts with the same
     values however many processes train it, and needs the memory of a whole one in one process alone. Weights stay in
-    fp32; under ``bf16-mixed`` blocks gather them in bf16, and gradients are summed in fp32.
+    fp32; under ``bf16-mixed`` blocks gather them in bf16 on a GPU, and gradients are summed in fp32.
 
     Args:
         mesh: of one axis, or of two: copies of the shards on the first, the shards on the second (HSDP).
@@ -34,10 +34,11 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str) -> None:
     """
     values = None if dist.get_rank() else _values(model)
     model.to("meta")
-    low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    policy = low if precision == "bf16-mixed" else MixedPrecisionPolicy()
+    # autocast on a CPU cannot normalise with low weights; there a block is gathered as it is kept
+    low = precision == "bf16-mixed" and mesh.device_type == "cuda"
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for unit in units(model):
-        fully_shard(unit, mesh=mesh, mp_policy=policy)
+        fully_shard(unit, mesh=mesh, mp_policy=policy if low else MixedPrecisionPolicy())
     fully_shard(model, mesh=mesh)  # the rest: embeddings, norms, start vectors, all used outside of blocks
     model.to_empty(device=mesh.device_type if mesh.device_type == "cpu" else torch.cuda.current_device())
     for name, target in _targets(model).items():

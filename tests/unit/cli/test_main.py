@@ -51,7 +51,7 @@ COMMANDS = {
         *("sharding", "recompute", "micro_batch", "mfu", "tflops", "json"),
     },
     "model show": {"preset", "file", "frames", "size", "combiner", "as_json"},
-    "params check": {"file", "as_json"},
+    "params check": {"file", "as_json", "paper"},
     "params docs": {"out"},
     "params schema": set(),
     "report": {"out", "markdown"},
@@ -201,7 +201,7 @@ def test_params_check_shows_the_resolved_file() -> None:
     assert done.returncode == 0, done.stderr
     resolved = dataclasses.asdict(load_params(ROOT / "recipes/drone.yaml"))
     assert YAML(typ="safe").load(done.stdout) == resolved
-    assert done.stderr == "recipes/drone.yaml: 126 values in 11 sections, all valid\n"
+    assert done.stderr == "recipes/drone.yaml: 168 values in 11 sections, all valid\n"
     assert json.loads(mirasol("params", "check", "recipes/drone.yaml", "--json").stdout) == resolved
 
 

@@ -16,7 +16,7 @@ from mirasol.model.config import Sizes
 from mirasol.model.losses import Objective
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import PhaseConfig
-from mirasol.training.memory.budget import Job, Setting, check_fits, predict, search, settings
+from mirasol.training.memory.budget import Job, Setting, cheapest, check_fits, predict, search, settings
 from mirasol.training.memory.live import LiveBytes
 from mirasol.training.memory.step import Load, step_memory
 from mirasol.training.recompute import MODES, apply_recompute
@@ -131,7 +131,9 @@ def test_settings_come_from_the_cheapest_to_the_dearest() -> None:
 
 def test_the_search_ends_at_the_first_setting_that_fits() -> None:
     first, second = (predict(job(), Setting(recompute=mode)).total for mode in ("none", "selective"))
-    tried = list(search(job(), memory=(first + second) / 2 * 8 / 7))
+    memory = (first + second) / 2 * 8 / 7
+    tried = list(search(job(), memory))
+    assert cheapest(job(), memory) == tried[-1]
     assert [one.setting.recompute for one in tried] == ["none", "selective"]
 
 

@@ -4,5 +4,5 @@ from mirasol.core.face import face
 
 __all__, __getattr__ = face(
     __name__,
-    budget="Job Prediction Setting predict search",
+    budget="Job Prediction Setting cheapest predict search",
 )

@@ -30,7 +30,9 @@ class Job:
     batch: int  # clips of a step on all GPUs
     gpus: int = 1
     nodes: int = 1
-    texts: int = 1  # of a clip, each of the longest length
+    texts: int = 1  # of a clip
+    length: int = 0  # tokens of a text; 0: as many as the model takes
+    answer: int = 0  # those of them that it predicts; 0: all
     phase: PhaseConfig = field(
         default_factory=PhaseConfig
     )  # of it: optimiser, moving average, parts that learn, losses
@@ -100,6 +102,8 @@ def predict(job: Job, setting: Setting) -> Prediction:
         clips=clips,
         chunks=job.chunks,
         texts=job.texts,
+        length=job.length,
+        answer=job.answer,
         phase=job.phase,
         recompute=setting.recompute,
         mixed=job.mixed,
@@ -155,6 +159,13 @@ def search(job: Job, memory: float) -> Iterator[Prediction]:
         yield found
         if found.total <= usable(memory):
             return
+
+
+def cheapest(job: Job, memory: float) -> Prediction:
+    """The first of :func:`search` that fits; raises :class:`MirasolError` if none does."""
+    found = min(search(job, memory), key=lambda one: one.total)  # those before it are larger
+    check_fits(job, found, memory)
+    return found
 
 
 def usable(memory: float) -> float:

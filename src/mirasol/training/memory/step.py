@@ -33,7 +33,9 @@ class Load:
 
     clips: int
     chunks: int
-    texts: int = 1  # of each clip, all of the longest length
+    texts: int = 1  # of each clip
+    length: int = 0  # tokens of a text; 0: as many as the model takes
+    answer: int = 0  # those of them that it predicts, the last ones; 0: all
     phase: PhaseConfig = field(default_factory=PhaseConfig)  # of it: the parts that learn, and the losses
     recompute: str = "none"
     mixed: bool = True  # bf16 autocast
@@ -110,8 +112,9 @@ def step_memory(config: ModelConfig, load: Load) -> StepMemory:
 
 def _clips(config: ModelConfig, load: Load) -> Batch:
     clips, chunks, texts = load.clips, load.chunks, load.texts
-    tokens = torch.zeros(clips, texts, config.max_text, dtype=torch.int64)
-    answers = torch.ones_like(tokens, dtype=torch.bool)
+    tokens = torch.zeros(clips, texts, load.length or config.max_text, dtype=torch.int64)
+    answers = torch.zeros_like(tokens, dtype=torch.bool)
+    answers[:, :, -load.answer :] = True
     return Batch(
         video=torch.zeros(clips, chunks, config.frames_per_chunk, config.size * 3 // 2, config.size, dtype=torch.uint8),
         audio=torch.zeros(clips, chunks, config.audio_columns, config.mels),

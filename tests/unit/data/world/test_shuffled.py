@@ -119,7 +119,7 @@ def test_the_figure_is_that_of_the_best_guess_without_a_sign_of_the_order(family
     [("when", 0.625), ("classify", 0.7223), ("first_sound", 0.6333), ("next_sound", 0.7292), ("first_flash", 0.6445)],
 )
 def test_the_ring_is_a_sign_of_the_first_chunk(family: str, share: float) -> None:
-    """docs/world.md tells what it is worth."""
+    """Decision 0046 has the scores that it gives."""
     assert float(expected(family, (False, True))) == pytest.approx(share, abs=5e-5)
 
 
