@@ -30,6 +30,7 @@ CLAIMS = {
     "large": {"large_disk", "large_memory"},
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
     "peer": {"peer_train_time", "peer_forward_time"},
+    "seeds": set(),  # it writes no ratios, and trains for hours
     "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
     "stream": {
         *("realtime", "realtime_cpu", "chunk_p99_p50", "resident_growth", "streams_16", "streams_equal"),
