@@ -63,10 +63,10 @@ class Mirasol(nn.Module):
         """
         device = self.text.embedding.weight.device
         check_texts(batch, device)
-        totals = loss_counts(batch) if totals is None else totals
-        shares = dict(zip(LOSSES, (1.0 / totals.clamp(min=1e-8)).unbind(), strict=True))
         batch = self.to_log_mel(batch)
         encoded = self.encode(batch)
+        totals = loss_counts(batch) if totals is None else totals
+        shares = dict(zip(LOSSES, (1.0 / totals.clamp(min=1e-8)).unbind(), strict=True))
         sums: dict[str, Tensor] = {}
         found = dict(latent_statistics(encoded.x))
         if objective.text:
@@ -154,7 +154,7 @@ class Mirasol(nn.Module):
         """Logits [N, V] of the tokens that the texts predict, and these tokens.
 
         Raises:
-            ValueError: no token is to be predicted.
+            ValueError: no token is to be predicted, or a text is longer than the text cache.
         """
         targets = batch.targets or text_targets(batch.tokens, batch.answer_mask)
         check_kind("targets", targets.tokens, torch.int64, batch.tokens.device)
@@ -162,6 +162,8 @@ class Mirasol(nn.Module):
             marked = batch.answer_mask[:, :, 1:].numel()
             raise ValueError(f"answer_mask marks 0 of {marked} tokens behind the first, expected at least 1")
         length = batch.tokens.shape[2]
+        if length - 1 > self.text.max_text:
+            raise ValueError(f"texts of {length - 1} tokens, the text cache holds {self.text.max_text}")
         owners, order = targets.owners, torch.arange(targets.owners.shape[1], device=targets.owners.device)
         seen = (owners[:, :, None] == owners[:, None]) & (order[:, None] >= order)
         past = Past([], (targets.packed % length)[:, None], seen)

@@ -104,7 +104,7 @@ def plain_beam(model, encoded, clip, prompt, max_new, beam, alpha):
 
 @pytest.mark.parametrize(("beam", "alpha"), [(1, 0.6), (2, 0.6), (4, 0.6), (4, 0.0), (30, 2.0)])
 def test_a_beam_equals_one_of_lists(beam, alpha):
-    model = tiny_model(dtype=torch.float64, seed=3, vocabulary=7)  # few words: some answers end before the limit
+    model = tiny_model(dtype=torch.float64, seed=1, vocabulary=7)  # few words: some answers end before the limit
     batch = random_batch(model.config, texts=5, dtype=torch.float64)
     with torch.no_grad():
         encoded = model.encode(batch)
