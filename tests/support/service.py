@@ -24,7 +24,7 @@ from mirasol.serve.limits import Limits
 from mirasol.serve.run import config_of
 from mirasol.serve.sessions import SessionManager
 
-QUESTION = "first bell"  # the tiny model has something to say to it
+QUESTION = "red bell"  # the tiny model has something to say to it
 
 
 @dataclass

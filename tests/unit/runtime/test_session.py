@@ -146,7 +146,7 @@ def pieces_of(session: Session, question: str) -> tuple[str, bool]:
 def test_an_answer_in_pieces_tells_whether_the_model_has_ended_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question, said = "first bell", "bell bell bell bell"  # to the model's longest answer
+    question, said = "red bell", "bell bell bell bell"  # to the model's longest answer
     assert pieces_of(pushed(engine, 2), question) == (said, False)
     monkeypatch.setattr(engine, "contract", ended_by(engine, "bell"))
     assert pieces_of(pushed(engine, 2), question) == ("", True)
