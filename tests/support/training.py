@@ -54,7 +54,12 @@ def small_model(world: Path) -> ModelConfig:
 
 
 def train(
-    world: Path, project: Path, name: str = "finetune", init: str | None = None, **changes: Any
+    world: Path,
+    project: Path,
+    name: str = "finetune",
+    init: str | None = None,
+    before: tuple[str, ...] = (),
+    **changes: Any,
 ) -> dict[str, Any]:
     """Run phase ``name`` on ``world`` in ``project``; ``changes`` are fields of either config."""
     ours = {field.name for field in dataclasses.fields(PhaseConfig)}
@@ -68,7 +73,7 @@ def train(
     model = small_model(world)
     if "dropout" in changes:
         model = dataclasses.replace(model, dropout=phase.dropout)
-    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths), model)
+    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths, before), model)
 
 
 def copy_without(world: Path, folder: Path, task: str) -> Path:

@@ -89,17 +89,18 @@ def latent_statistics(x: Tensor) -> dict[str, Tensor]:
     """Statistics that show a collapse of the latent; x [B, T, m, d].
 
     ``x_std_time`` and ``x_std_batch``: standard deviation of a feature over the chunks of a clip, and over the
-    clips of a batch, root mean square over features. ``x_neighbour_cosine``: mean cosine of x_t and x_{t+1}
-    (1: constant in time). ``x_rank``: effective rank of all features, (sum of eigenvalues)^2 / sum of their
+    clips of a batch of at least two, root mean square over features. ``x_neighbour_cosine``: mean cosine of x_t and
+    x_{t+1} (1: constant in time). ``x_rank``: effective rank of all features, (sum of eigenvalues)^2 / sum of their
     squares, of the covariance: between 1 and d.
     """
     x = x.detach().float()
     flat = x.flatten(0, 2)
     flat = flat - flat.mean(dim=0)
     covariance = flat.T @ flat
+    several = {"x_std_batch": x.var(dim=0, correction=0).mean().sqrt()} if len(x) > 1 else {}
     return {
         "x_std_time": x.var(dim=1, correction=0).mean().sqrt(),
-        "x_std_batch": x.var(dim=0, correction=0).mean().sqrt(),
+        **several,
         "x_neighbour_cosine": F.cosine_similarity(x[:, :-1], x[:, 1:], dim=-1).mean()
         if x.shape[1] > 1
         else x.new_ones(()),

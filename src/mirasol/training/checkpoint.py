@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``; raises :class:`MirasolError` if the folder cannot be written or the disk is full."""
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
+        if FOLDER not in checkpoint:  # rows of a run that was sharded before
+            shutil.rmtree(folders_of(Path(path)), ignore_errors=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = True

@@ -19,6 +19,7 @@ from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.loader import BatchForm, GlobalOrder, TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.loading.mixing import Mixture
 from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings
+from mirasol.data.loading.texts import Text
 from mirasol.data.shards.format import DamagedClip
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
@@ -186,11 +187,12 @@ class PhaseDataModule(pl.LightningDataModule):
         return own, earlier
 
     def val_batches(self, rank: int, world: int) -> Iterator[Batch]:
-        """The part of the val split that process ``rank`` of ``world`` scores, with all texts of `scored`.
+        """The part of the val split that process ``rank`` of ``world`` scores.
 
-        At most ``config.val_clips`` clips in all, spread evenly over the split. This process reads them, with
-        features on any device: the first evaluation decodes them, later ones find them in the cache. Damaged clips are
-        recorded and left out: the number of texts shows that a score covers fewer clips.
+        At most ``config.val_clips`` clips of each task of `scored`, spread evenly over those that have it, so that
+        every phase scores a task on the same clips. This process reads them, with features on any device: the first
+        evaluation decodes them, later ones find them in the cache. Damaged clips are recorded and left out: the number
+        of texts shows that a score covers fewer clips.
 
         Raises:
             MirasolError: more clips are damaged than ``training.max_damaged``.
@@ -199,22 +201,32 @@ class PhaseDataModule(pl.LightningDataModule):
             failures = self._failures("val", rank, world)
             clips = Clips(self.val, self.tokenizer, self.scored, failures=failures)
             self._val = EvaluationSamples(clips), failures
-        (samples, failures), size = (
-            self._val,
-            self.run.training.micro_batch or max(1, self.run.config.batch_size // world),
-        )
-        count = min(self.run.config.val_clips, len(samples))
-        chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)[rank::world].tolist()
+        samples, failures = self._val
+        size = self.run.training.micro_batch or max(1, self.run.config.batch_size // world)
+        tasks = self._chosen(samples.clips.texts)
+        chosen = sorted(tasks)[rank::world]
         form = BatchForm(self.val.spec, self.tokenizer.max_text, self.scored)
         for low in range(0, len(chosen), size):
             intact: list[Sample] = []
             for number in chosen[low : low + size]:
                 try:
-                    intact.append(samples[number])
+                    sample = samples[number]
+                    texts = [text for text in sample.texts if text.task in tasks[number]]
+                    intact.append(dataclasses.replace(sample, texts=texts))
                 except DamagedClip as error:
                     failures.record([Damage(None, error.key, error.why)], len(self.val))
             if intact:
                 yield collate(intact, form)
+
+    def _chosen(self, texts: list[list[Text]]) -> dict[int, set[str]]:
+        """The numbers of the clips to score, and the tasks of each."""
+        found: dict[int, set[str]] = {}
+        for task in self.scored:
+            members = [number for number, row in enumerate(texts) if any(text.task == task for text in row)]
+            count = min(self.run.config.val_clips, len(members))
+            for place in np.linspace(0, len(members) - 1, count).round().astype(int).tolist():
+                found.setdefault(members[place], set()).add(task)
+        return found
 
 
 def _examples(shard_set: ShardDataset) -> Iterator[list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from mirasol.core.errors import MirasolError
 from mirasol.model.batch import Batch
 from mirasol.model.losses import LOSSES, Objective, loss_counts
 from mirasol.model.mirasol import Mirasol
@@ -84,6 +85,11 @@ class PhaseModule(pl.LightningModule):
         """Add the gradient of one micro-batch; returns its figures."""
         world = self.trainer.world_size  # processes average their gradients and figures
         outputs = self.model(part, self.objective, totals)
+        if not any(outputs[name].requires_grad for name in LOSSES if name in outputs):
+            raise MirasolError(
+                f"nothing would learn: no loss of weight above 0 depends on the parts that train (trained: "
+                f"{self.config.trained}); change `trained` or the weights of the losses, or give data that they need"
+            )
         loss = self.objective.weighted(outputs) * world
         with torch.autocast(self.device.type, enabled=False):
             self.manual_backward(loss)

@@ -58,10 +58,10 @@ class Muon(torch.optim.AdamW):
                 for number, part in enumerate(parts):
                     shape = (min(part.shape), max(part.shape))
                     waiting.setdefault(shape, []).append(_Matrix(parameter, number * len(parts[0]), part, rate))
-        for (rows, columns), entries in waiting.items():
-            count = max(1, STACK // (rows * columns))
-            for low in range(0, len(entries), count):
-                _update(entries[low : low + count])
+                    if len(waiting[shape]) * shape[0] * shape[1] >= STACK:
+                        _update(waiting.pop(shape))
+        for entries in waiting.values():
+            _update(entries)
 
 
 @dataclass(frozen=True)

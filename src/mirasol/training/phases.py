@@ -11,7 +11,7 @@ from mirasol.training.config import PhaseConfig
 # A part that only serves a loss has nothing to learn without it.
 MODALITIES = ("video", "audio")
 BRANCHES = {"video": ("video_tubes.", "reconstruction."), "audio": ("audio.", "audio_reconstruction.")}
-SERVES = {"reconstruction.": "video_weight", "audio_reconstruction.": "audio_weight"}
+SERVES = {"text.": "text_weight", "reconstruction.": "video_weight", "audio_reconstruction.": "audio_weight"}
 
 
 def freeze(model: Mirasol, config: PhaseConfig, modalities: Collection[str] = MODALITIES) -> None:

@@ -91,9 +91,8 @@ def build_strategy(run: PhaseRun) -> Strategy | str:
     training = run.training
     world = training.devices * training.nodes
     if training.sharding == "none":
-        weights = (run.config.text_weight, run.config.video_weight, run.config.audio_weight)
-        # a loss of weight 0 is not computed: what it alone would train has no gradient
-        return DDPStrategy(find_unused_parameters=0 in weights, gradient_as_bucket_view=True) if world > 1 else "auto"
+        single = 1 in (run.clip.chunks, run.config.chunks)  # TTM's Write serves the next chunk
+        return DDPStrategy(find_unused_parameters=single, gradient_as_bucket_view=True) if world > 1 else "auto"
     check_sharding(run)
     return ShardedStrategy(world, training.nodes if training.sharding == "hybrid" else 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -248,8 +249,9 @@ def _hand_on(run: PhaseRun, network: Mirasol) -> dict[str, Any]:
     """Without examples the weights of the phase are those that it started from."""
     reason = f"no training example of task {' or '.join(run.tasks)}"
     print(f"[{run.name}] {reason}: the weights stay unchanged", file=sys.stderr)
-    with atomic_write(run.paths.out / CURVES):
-        pass
+    before = _before(run)
+    with atomic_write(run.paths.out / CURVES, "w") as file:  # later phases compare with it
+        file.write(json.dumps({"step": 0, "val": before}, sort_keys=True) + "\n" if before else "")
     save_weights(run.paths.out, network, leader=is_leader())
     return {"steps": 0, "skipped": reason}
 

@@ -89,11 +89,11 @@ def test_one_process_needs_no_strategy() -> None:
     assert build_strategy(run_with()) == "auto"
 
 
-def test_only_a_loss_of_weight_zero_leaves_parameters_unused() -> None:
-    for weight in (0.0, 0.5):
-        strategy = build_strategy(run_with(PhaseConfig(video_weight=weight), devices=2))
+def test_unused_parameters_are_looked_for_in_clips_of_one_chunk_alone() -> None:
+    for chunks in (1, 2):
+        strategy = build_strategy(run_with(PhaseConfig(chunks=chunks, video_weight=0.0), devices=2))
         assert isinstance(strategy, DDPStrategy)
-        assert strategy._ddp_kwargs["find_unused_parameters"] == (weight == 0)
+        assert strategy._ddp_kwargs["find_unused_parameters"] == (chunks == 1)
 
 
 def test_shards_are_copied_to_other_nodes_under_hybrid_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,33 @@ def test_a_first_phase_without_examples_hands_its_weights_on(world: Path, tmp_pa
     metrics = train(other, tmp_path, "audio_pretrain", init="pretrain")
     assert metrics == {"steps": 0, "skipped": "no training example of task audio_class"}
     assert outputs(tmp_path, "audio_pretrain")["weights.safetensors"] == outputs(tmp_path, "pretrain")[OUTPUTS[0]]
+
+
+def test_a_phase_after_a_skipped_one_knows_what_is_forgotten(world: Path, tmp_path: Path) -> None:
+    train(world, tmp_path, "pretrain", steps=1)
+    other = copy_without(world, tmp_path / "shards", "audio_class")
+    train(other, tmp_path, "audio_pretrain", init="pretrain")
+    found = train(world, tmp_path, init="audio_pretrain", before=("caption",), steps=1)
+    assert set(found["forgotten"]) == {"caption"}
+
+
+def test_every_task_is_scored_on_as_many_clips_as_asked_for(world: Path, tmp_path: Path) -> None:
+    alone = train(world, tmp_path / "alone", "audio_pretrain", steps=1, val_clips=2)["val"]
+    beside = train(world, tmp_path / "beside", steps=1, val_clips=2, before=("audio_class",))["val"]
+    assert beside["n"] > 0
+    assert alone["families"]["audio_class"]["n"] == beside["families"]["audio_class"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trained": "reconstruction", "video_weight": 0.0},
+        {"text_weight": 0.0, "latent_weight": 0.0, "video_weight": 0.0},
+    ],
+)
+def test_a_phase_in_which_nothing_would_learn_is_an_error(world: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(MirasolError, match="nothing would learn"):
+        train(world, tmp_path, **changes)
 
 
 def test_finetuning_without_examples_is_an_error(world: Path, tmp_path: Path) -> None:
