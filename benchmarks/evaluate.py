@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from common import arguments, in_turn, median_ms, ratio, report, rounded, spread, table
-from inputs import random_batch
+from inputs import demo_config, random_batch
 from torch import Tensor
 
 from mirasol.data.conditions import Condition
@@ -38,10 +38,8 @@ from mirasol.data.loading.augment import under
 from mirasol.evaluation.generate import CLIPS, conditions, prompts_of
 from mirasol.model.batch import Batch, Encoded
 from mirasol.model.closed_set import score
-from mirasol.model.config import ModelSpec
 from mirasol.model.generation import EOS, PAD, Decoding, Questions, search
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.sizes.presets import build_config
 
 CHUNKS, LONGEST, BEAM = 4, 8, 4
 Case = tuple[Mirasol, Batch, Batch, Tensor, Tensor]  # clips, with other sounds, prompts [B, Q, P], lengths [B, Q]
@@ -53,9 +51,7 @@ def made_questions(clips: int, texts: int) -> Case:
 
     The weights are larger than at the start, so that answers differ, those of the end most of all.
     """
-    config = build_config(
-        ModelSpec(), size=48, frames_per_chunk=4, mels=32, audio_columns=16, vocabulary=256, max_text=48
-    )
+    config = demo_config()
     torch.manual_seed(0)
     model = Mirasol(config).eval()
     with torch.no_grad():

@@ -24,16 +24,15 @@ from typing import Any
 
 import torch
 from common import cpu_seconds, cuda_seconds, exact, rounded
-from inputs import random_batch
+from inputs import demo_config, random_batch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mirasol.model.attention.chunk_causal import chunk_causal_attention
 from mirasol.model.attention.visible import Visible
-from mirasol.model.config import ModelConfig, ModelSpec
+from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.paper import PaperInputs, paper_config
-from mirasol.model.sizes.presets import build_config
 
 ROOT = Path(__file__).resolve().parents[1]
 GPU_TESTS = ("test_attention_gpu", "test_model_gpu", "test_logmel_gpu")
@@ -245,8 +244,7 @@ def config_of(preset: str) -> tuple[ModelConfig, int]:
     """A preset on the paper's clips of 128 frames, or the demo's, and T."""
     if preset != "demo":
         return paper_config(preset, frames=128), PaperInputs().chunks
-    sizes = {"size": 48, "frames_per_chunk": 4, "mels": 32, "audio_columns": 16, "vocabulary": 256, "max_text": 48}
-    return build_config(ModelSpec(), **sizes), 4
+    return demo_config(), 4
 
 
 def losses_of(model: Mirasol, batch: Any) -> tuple[Tensor, Tensor]:

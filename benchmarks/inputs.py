@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from mirasol.model.batch import Batch, text_targets
-from mirasol.model.config import ModelConfig
+from mirasol.model.config import ModelConfig, ModelSpec
+from mirasol.model.sizes.presets import build_config
+
+
+def demo_config() -> ModelConfig:
+    """The demo's model, on the clips and texts of params.yaml."""
+    return build_config(
+        ModelSpec(), size=48, frames_per_chunk=4, mels=32, audio_columns=16, vocabulary=256, max_text=48
+    )
 
 
 def random_batch(
@@ -31,6 +41,16 @@ def random_batch(
     )
     batch.targets = text_targets(batch.tokens, batch.answer_mask)  # on the host, as in the collator
     return batch.to(device)
+
+
+def with_gaps(batch: Batch, config: ModelConfig) -> Batch:
+    """The batch with every second clip silent, no last frames, and a quarter of the features hidden (P 3.6)."""
+    video, audio = batch.video_present.clone(), batch.audio_present.clone()
+    video[:, -1], audio[::2] = False, False
+    draws = torch.Generator().manual_seed(1)
+    masked = torch.rand(*video.shape, config.num_queries, generator=draws) < 0.25
+    gaps = {"video_present": video, "audio_present": audio, "masked": masked.to(video.device), "complete": False}
+    return dataclasses.replace(batch, **gaps)
 
 
 def weighted_loss(losses: dict[str, Tensor]) -> Tensor:

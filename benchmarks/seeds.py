@@ -4,8 +4,8 @@
 
 Needs data/, build/shards and build/tokenizer (`dvc repro shards`). Each seed trains in a folder of its own under
 runs/seeds with the project's params.yaml, `training.seed` apart, and scores the test split once. A run that was
-interrupted goes on where it was; a seed that is done is not repeated. `--jobs 2` runs two at a time: with
-`--set training.threads=1` that is the faster way on two cores.
+interrupted goes on where it was; a seed that is done is not repeated, unless params, code or shards have changed.
+`--jobs 2` runs two at a time: with `--set training.threads=1` that is the faster way on two cores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -23,9 +24,11 @@ from typing import Any
 
 from common import commit, machine, table
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from mirasol.core import code
 from mirasol.core.errors import MirasolError
-from mirasol.core.files import write_json
+from mirasol.core.files import sha256_file, write_json
 
 SHARED = ("data", "build/shards", "build/tokenizer", "runs/cache")
 STAGES = ("pretrain", "audio_pretrain", "finetune", "evaluate")
@@ -37,16 +40,46 @@ def prepare(folder: Path, seed: int, settings: list[str]) -> None:
     yaml = YAML()
     params = yaml.load(Path("params.yaml"))
     for setting in [*settings, f"training.seed={seed}"]:
-        (section, key), value = setting.split("=", 1)[0].split("."), setting.split("=", 1)[1]
-        if key not in params.get(section, {}):
-            raise MirasolError(f"--set {setting}: params.yaml has no {section}.{key}")
-        params[section][key] = yaml.load(value) if value else ""
+        change(params, setting)
     for name in SHARED:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.is_symlink():
             place.symlink_to(Path(name).absolute())
     yaml.dump(params, folder / "params.yaml")
+
+
+def change(params: dict[str, Any], setting: str) -> None:
+    """Set one key of ``params`` by SECTION.KEY=VALUE.
+
+    Raises:
+        MirasolError: it has another form, no such key, or a value that is no YAML.
+    """
+    found = re.fullmatch(r"(\w+)\.(\w+)=(.*)", setting, re.DOTALL)
+    if not found:
+        raise MirasolError(f"--set {setting}: expected SECTION.KEY=VALUE, such as training.threads=1")
+    section, key, value = found.groups()
+    if not isinstance(params.get(section), dict) or key not in params[section]:
+        raise MirasolError(f"--set {setting}: params.yaml has no {section}.{key}")
+    try:
+        params[section][key] = YAML().load(value) if value else ""
+    except YAMLError as error:
+        raise MirasolError(f"--set {setting}: {value} is no YAML value, expected one as in params.yaml") from error
+
+
+def kind_of(settings: list[str], without: str) -> str:
+    """Eight digits that change with all that decides a result but the seed: params, code, shards and tokenizer.
+
+    Raises:
+        MirasolError: shards or tokenizer are missing.
+    """
+    inputs = [Path("build/shards/shards.json"), *sorted(Path("build/tokenizer").glob("*"))]
+    if len(inputs) == 1 or not inputs[0].is_file():
+        raise MirasolError(f"{inputs[0]} or build/tokenizer is missing: run `dvc repro shards` first")
+    params = Path("params.yaml").read_text(encoding="utf-8")
+    written = code.code_hash({*code.TRAINING, *code.STAGES["evaluate"]})
+    decides = params, settings, without, written, [sha256_file(path) for path in inputs]
+    return hashlib.sha256(repr(decides).encode()).hexdigest()[:8]
 
 
 def train(folder: Path, without: str) -> dict[str, Any]:
@@ -58,7 +91,9 @@ def train(folder: Path, without: str) -> dict[str, Any]:
             continue
         if stage == without:
             assert before is not None
-            (folder / "build" / stage).symlink_to((folder / before).absolute())
+            place = folder / "build" / stage
+            if not place.is_symlink():  # a run may have ended before the stage was marked as done
+                place.symlink_to((folder / before).absolute())
         else:
             with (folder / f"{stage}.log").open("a") as log:
                 command = [sys.executable, "-m", "mirasol", "stage", stage]
@@ -98,8 +133,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     Path("runs/cache").mkdir(parents=True, exist_ok=True)
-    text = Path("params.yaml").read_text(encoding="utf-8")
-    kind = hashlib.sha256(repr((text, options.set, options.without)).encode()).hexdigest()[:8]
+    kind = kind_of(options.set, options.without)
     folders = {seed: Path("runs/seeds").absolute() / f"{kind}-{seed}" for seed in options.seeds}
     for seed, folder in folders.items():
         prepare(folder, seed, options.set)

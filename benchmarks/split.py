@@ -33,6 +33,7 @@ from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import whole
 from mirasol.training.strategy import build_strategy
 
+SECONDS = 600  # at most, of all cuts for one number of processes
 CLIPS, CHUNKS, TEXTS, LENGTH = 8, 4, 3, 9
 TINY = Sizes(layers=2, width=24, hidden=48, heads=2, head=8)
 # processes -> sharding and clips of a micro-batch; 8 clips a step, so that 1 process with 4 is accumulation x2
@@ -145,9 +146,15 @@ def launch(world: int, folder: Path, *options: str) -> dict[str, dict[str, Any]]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, *(torchrun if world > 1 else []), *script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{world} processes failed: {done.stderr[-2000:]}")
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        errors = started.communicate(timeout=SECONDS)[1]
+    except subprocess.TimeoutExpired:
+        started.terminate()  # torchrun ends its processes then
+        errors = started.communicate()[1]
+        raise RuntimeError(f"{world} processes were not done after {SECONDS} s: {errors[-2000:]}") from None
+    if started.returncode:
+        raise RuntimeError(f"{world} processes failed: {errors[-2000:]}")
     return {path.stem: torch.load(path, weights_only=True) for path in sorted(folder.glob(f"{world} *.pt"))}
 
 

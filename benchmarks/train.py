@@ -6,13 +6,15 @@ From a bare checkout, on a machine with torch and pytorch-lightning:
 
     PYTHONPATH=src python benchmarks/train.py --preset base --json train.json
 
-A step is PhaseModule's under Lightning's trainer, on one batch in memory, so that no loader is timed. The model's work
+A step is PhaseModule's under Lightning's trainer, on batches in memory, so that no loader is timed. The model's work
 is counted exactly (mirasol.model.sizes.accounting: block-causal, three times the forward pass, no work counted twice).
 On a GPU: bf16 over fp32 weights, blocks compiled one by one, recomputation and micro-batches as `mirasol model memory`
-predicts that they fit; `train_mfu` of the card's dense bf16 peak, and the peak of its memory over the prediction.
+predicts that they fit, texts of another length in each step of a round; `train_mfu` of the card's dense bf16 peak, and
+the peak of its memory over the prediction.
 On a CPU, one thread and fp32: the demo's step, and one layer of each part of `small`, between products of 1024 x 1024
-that give the machine's rate; how far the gradients of all cuts of a step are apart, graph breaks, and reads by the
-host.
+that give the machine's rate; how far the gradients of all cuts of a step are apart. Graph breaks of the forward pass,
+and reads by the host in a step, are counted with dropout, missing sound and frames, hidden features and two
+micro-batches.
 """
 
 from __future__ import annotations
@@ -36,68 +38,68 @@ import pytorch_lightning as pl
 import torch
 from common import arguments, exact, report, rounded, share, table
 from gpu_sections import Reads
-from inputs import random_batch
+from inputs import demo_config, random_batch, with_gaps
 
 from mirasol.model.batch import Batch
 from mirasol.model.chunk_transformer import use_backend
-from mirasol.model.config import ModelConfig, ModelSpec
+from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.accounting import training_flops
 from mirasol.model.sizes.cards import peak_tflops
 from mirasol.model.sizes.paper import PaperInputs, paper_config
-from mirasol.model.sizes.presets import build_config
 from mirasol.training.config import PhaseConfig
 from mirasol.training.memory import Job, cheapest
 from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import compile_blocks
 from mirasol.training.recompute import apply_recompute
 
-DEMO = {"size": 48, "frames_per_chunk": 4, "mels": 32, "audio_columns": 16, "vocabulary": 256, "max_text": 48}
 PARTS = ("vit", "combiner_sizes", "latent_sizes", "reconstruction_sizes", "text")
 SIDE = 1024  # of the matrices that give the machine's rate
-COUNT = 5  # steps of one round on a GPU
+LENGTHS = ((48, 16), (40, 13), (36, 12), (32, 10), (24, 8))  # of the texts of each step of a round on a GPU
 PHASE = PhaseConfig(lr=1e-5, steps=10**6)
 
 
 @dataclass(frozen=True)
 class Work:
-    """A training step: clips of T chunks, each with texts of ``length`` tokens, the last ``predicted`` an answer."""
+    """A training step: clips of T chunks with texts. ``lengths``: tokens of a text and its answer, a step's in turn."""
 
     name: str
     config: ModelConfig
     clips: int
     chunks: int
     texts: int = 1
-    length: int = 48
-    predicted: int = 16
+    lengths: tuple[tuple[int, int], ...] = LENGTHS[:1]
     micro_batch: int = 0
     phase: PhaseConfig = PHASE
 
     @property
     def flops(self) -> int:
-        """Operations of a clip's step."""
-        lengths = [self.length - 1] * self.texts
-        return training_flops(self.config, self.chunks, lengths, self.texts * self.predicted)
+        """Operations of a clip's step, the mean over ``lengths``."""
+        return sum(
+            training_flops(self.config, self.chunks, [length - 1] * self.texts, self.texts * predicted)
+            for length, predicted in self.lengths
+        ) // len(self.lengths)
 
-    def parts(self, device: str) -> list[Batch]:
-        """The micro-batches of a step."""
+    def steps(self, device: str) -> list[list[Batch]]:
+        """The micro-batches of a step with texts of each of ``lengths``."""
         size = self.micro_batch or self.clips
-        batch = random_batch(
-            self.config, size, self.chunks, self.texts, self.length, predicted=self.predicted, device=device
-        )
-        batch.complete = True
-        return [batch] * (self.clips // size)
+        found = []
+        for length, predicted in self.lengths:
+            batch = random_batch(self.config, size, self.chunks, self.texts, length, predicted=predicted, device=device)
+            batch.complete = True
+            found.append([batch] * (self.clips // size))
+        return found
 
 
 def demo(*, quick: bool) -> Work:
     """A step of the demo's finetuning, as params.yaml has it."""
-    config = build_config(ModelSpec(), **DEMO)
+    config, lengths = demo_config(), ((20, 2),)
     if quick:
-        return Work("demo", config, clips=2, chunks=2, length=20, predicted=2)
+        return Work("demo", config, clips=2, chunks=2, lengths=lengths)
     from mirasol.pipeline.params import load_params  # which needs more than torch
 
     phase = load_params(Path("params.yaml")).finetune
-    return Work("demo", config, phase.batch_size, 4, phase.texts_per_clip, length=20, predicted=2, phase=phase)
+    return Work("demo", config, phase.batch_size, 4, phase.texts_per_clip, lengths, phase=phase)
 
 
 def small_widths(*, quick: bool) -> Work:
@@ -128,16 +130,16 @@ class Rounds(pl.Callback):
             self.taken.append((self.clock() - self.begun) / self.count)
 
 
-def train(module: PhaseModule, parts: list[Batch], rounds: int, callback: Rounds, device: str) -> list[float]:
+def train(module: PhaseModule, steps: list[list[Batch]], rounds: int, callback: Rounds, device: str) -> list[float]:
     """Seconds of a step in each round, without the first, which makes what is made once."""
-    steps = (rounds + 1) * callback.count
     trainer = pl.Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1,
+        accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_epochs=-1,
+        max_steps=(rounds + 1) * callback.count,
         precision="bf16-mixed" if device == "cuda" else "32-true", logger=False, callbacks=[callback],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, limit_val_batches=0,
     )  # fmt: skip
-    trainer.fit(module, train_dataloaders=itertools.repeat(parts))
+    trainer.fit(module, train_dataloaders=itertools.cycle(steps))
     return callback.taken[1:]
 
 
@@ -159,7 +161,7 @@ def on_cpu(work: Work, rounds: int) -> tuple[list[float], list[float]]:
     torch.manual_seed(0)
     phase = dataclasses.replace(work.phase, steps=10**6)
     module = PhaseModule(Mirasol(work.config).train(), phase, seed=0, fused=True)
-    taken = train(module, work.parts("cpu"), rounds, callback, "cpu")
+    taken = train(module, work.steps("cpu"), rounds, callback, "cpu")
     return taken, [work.clips * work.flops / s / rate for s, rate in zip(taken, rates[1:], strict=True)]
 
 
@@ -178,16 +180,25 @@ class Counting(PhaseModule):
         self.reads = places.total()
 
 
+def hard(work: Work) -> tuple[Mirasol, list[Batch]]:
+    """A model with dropout, and a step of two micro-batches with gaps and hidden features."""
+    config = dataclasses.replace(work.config, dropout=0.1)
+    halved = dataclasses.replace(work, config=config, micro_batch=max(1, work.clips // 2))
+    return Mirasol(config).train(), [with_gaps(batch, config) for batch in halved.steps("cpu")[0]]
+
+
 def host_syncs(work: Work) -> int:
     """Reads of a value by the host in a step."""
-    module = Counting(Mirasol(work.config).train(), PHASE, seed=0, fused=True)
-    train(module, work.parts("cpu"), 1, Rounds(1, time.process_time, lambda number: None), "cpu")
+    model, parts = hard(work)
+    module = Counting(model, PHASE, seed=0, fused=True)
+    train(module, [parts], 1, Rounds(1, time.process_time, lambda number: None), "cpu")
     return module.reads
 
 
 def graph_breaks(work: Work) -> int:
-    """Breaks of the forward pass's graph under torch.compile."""
-    return int(torch._dynamo.explain(Mirasol(work.config).train())(work.parts("cpu")[0]).graph_break_count)
+    """Breaks of the graph under torch.compile, of the forward pass alone: not of the backward pass or the step."""
+    model, parts = hard(work)
+    return int(torch._dynamo.explain(model)(parts[0]).graph_break_count)
 
 
 def gradient_split() -> dict[str, float]:
@@ -230,9 +241,11 @@ def measure_gpu(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, 
         PaperInputs().chunks,
     )
     memory = torch.cuda.get_device_properties(0).total_memory
-    job = Job(options.preset, config, chunks, options.batch, length=Work.length, answer=Work.predicted)
+    length, answer = max(LENGTHS)
+    job = Job(options.preset, config, chunks, options.batch, length=length, answer=answer)
     predicted = cheapest(job, memory)
-    work = Work(options.preset, config, options.batch, chunks, micro_batch=predicted.setting.micro_batch)
+    micro_batch = predicted.setting.micro_batch
+    work = Work(options.preset, config, options.batch, chunks, lengths=LENGTHS, micro_batch=micro_batch)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     with torch.device("cuda"):
@@ -251,7 +264,7 @@ def measure_gpu(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, 
         if number == 1:  # what compilation took is over
             torch.cuda.reset_peak_memory_stats()
 
-    taken = train(module, work.parts("cuda"), options.rounds, Rounds(COUNT, clock, between), "cuda")
+    taken = train(module, work.steps("cuda"), options.rounds, Rounds(len(LENGTHS), clock, between), "cuda")
     found = torch.cuda.max_memory_allocated()
     card = torch.cuda.get_device_name()
     peak = options.peak or peak_tflops(card)
@@ -269,7 +282,7 @@ def measure_gpu(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, 
         "precision": "bf16",
         "compiled": not options.eager,
         "recompute": predicted.setting.recompute,
-        "micro_batch": predicted.setting.micro_batch,
+        "micro_batch": micro_batch,
         "step_ms": rounded(statistics.median(taken) * 1e3),
         "clips_per_second": rounded(work.clips / statistics.median(taken)),
         "tflop_per_clip": rounded(work.flops / 1e12),

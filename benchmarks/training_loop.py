@@ -19,13 +19,12 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from common import arguments, median_ms, ratio, report, table
-from inputs import random_batch
+from inputs import demo_config, random_batch
 
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch
-from mirasol.model.config import ModelConfig, ModelSpec
+from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
-from mirasol.model.sizes.presets import build_config
 from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.optim import build_optimizer, learning_rate
 from mirasol.training.trainer import fit, reproducible
@@ -92,9 +91,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of one timing")
     options = parser.parse_args()
     steps = 10 if options.quick else options.steps
-    model = build_config(
-        ModelSpec(), size=48, frames_per_chunk=4, mels=32, audio_columns=16, vocabulary=256, max_text=48
-    )
+    model = demo_config()
     config = PhaseConfig(steps=steps, checkpoint_every=10**6)
     longer = dataclasses.replace(config, steps=steps + SHORT)
     shorter = dataclasses.replace(config, steps=SHORT)

@@ -81,13 +81,12 @@ def memory(given: MemoryOptions) -> None:
 def _setting(given: MemoryOptions) -> Setting | None:
     """The setting that the options name; ``None``: look for one."""
     from mirasol.core.errors import MirasolError
-    from mirasol.training.config import OPTIMIZERS
-    from mirasol.training.memory.budget import SHARDINGS, Setting
-    from mirasol.training.recompute import MODES
+    from mirasol.training.config import OPTIMIZERS, RECOMPUTE, SHARDINGS
+    from mirasol.training.memory.budget import Setting
 
     for name, value, known in (
         ("sharding", given.sharding, SHARDINGS),
-        ("recompute", given.recompute, MODES),
+        ("recompute", given.recompute, RECOMPUTE),
         ("optimizer", given.optimizer, OPTIMIZERS),
     ):
         if value is not None and value not in known:

@@ -21,6 +21,8 @@ GROUPS = (
     "text_backbone",
 )  # of mirasol.model.parameter_groups
 OPTIMIZERS = ("adamw", "adam", "muon")
+SHARDINGS = ("none", "full", "hybrid")
+RECOMPUTE = ("none", "selective", "full")
 INIT = re.compile(r"(?P<folder>.+)@(?P<hash>[0-9a-f]{8,64})")  # weights, and how the SHA-256 of their bytes begins
 MIX_ENTRY = re.compile(r"(?P<name>[\w.-]+):(?P<weight>[1-9][0-9]{0,3})")
 
@@ -135,13 +137,13 @@ class TrainingConfig:
         "none",
         "what several processes hold: `none` the whole model each (DDP), `full` a part of it (FSDP2), `hybrid` a part "
         "within each node and copies on the others; not part of the result",
-        choices=("none", "full", "hybrid"),
+        choices=SHARDINGS,
     )
     recompute: str = param(
         "none",
         "what the backward pass computes again to save memory: `selective` all but products and attention, `full` all "
         "of a block; not part of the result",
-        choices=("none", "selective", "full"),
+        choices=RECOMPUTE,
     )
     compile: bool = param(False, "compile each block (torch.compile); a result may round differently")
     logger: str = param(

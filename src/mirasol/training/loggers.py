@@ -19,6 +19,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.training.config import PhaseRun
 from mirasol.training.curves import CURVES, SPEED, read_lines
+from mirasol.training.strategy import is_leader
 from mirasol.training.validation import flat
 
 PROJECT = "mirasol"  # of W&B and MLflow, where no variable names one
@@ -119,7 +120,7 @@ def _mlflow(run: PhaseRun, start: int) -> Logger:
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     known = _kept(folder / "mlflow-run", start)
     logger = MLFlowLogger(experiment, run.name, place, artifact_location=str(folder / "mlflow"), run_id=known)
-    if known is None and _leads():
+    if known is None and is_leader():
         folder.mkdir(parents=True, exist_ok=True)
         _keep(folder / "mlflow-run", str(logger.run_id))
     return logger
@@ -131,13 +132,9 @@ def _kept(path: Path, start: int) -> str | None:
 
 
 def _keep(path: Path, number: str) -> None:
-    if _leads():
+    if is_leader():
         with atomic_write(path, "w") as file:
             file.write(number + "\n")
-
-
-def _leads() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0  # known before Lightning starts its processes
 
 
 def _require(name: str) -> None:

@@ -162,9 +162,12 @@ def local_part(tensor: Tensor, first: int, count: int) -> tuple[Tensor, slice]:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Compile each block for the shapes that it meets: equal blocks share their kernels (torch.compile)."""
+    """Compile each block for the shapes that it meets: equal blocks share their kernels (torch.compile).
+
+    A text's block takes rows of any length, since each batch packs its texts into other ones.
+    """
     torch._dynamo.config.recompile_limit = 64  # of one function: blocks of all parts, widths and shapes
     for module in model.modules():
         if isinstance(module, Block | TextBlock):
             block: Any = module
-            block.forward = torch.compile(block.forward, dynamic=False)
+            block.forward = torch.compile(block.forward, dynamic=isinstance(module, TextBlock))

@@ -12,8 +12,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from mirasol.model.layers import Block
 from mirasol.model.text import TextBlock
-
-MODES = ("none", "selective", "full")
+from mirasol.training.config import RECOMPUTE
 
 _aten = torch.ops.aten
 _PRODUCTS = {_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default}
@@ -36,8 +35,8 @@ def apply_recompute(model: nn.Module, mode: str) -> None:
     Raises:
         ValueError: no such mode.
     """
-    if mode not in MODES:
-        raise ValueError(f"recompute {mode!r}, expected one of {', '.join(MODES)}")
+    if mode not in RECOMPUTE:
+        raise ValueError(f"recompute {mode!r}, expected one of {', '.join(RECOMPUTE)}")
     if mode == "none":
         return
     options: dict[str, Any] = {"use_reentrant": False}

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -14,6 +15,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.training.checkpoint import read_checkpoint
 from mirasol.training.config import PhaseRun
 from mirasol.training.shards import FOLDER, folders_of, new_folder, put_shards, remove_others, take_shards, write_shards
+
+
+def is_leader() -> bool:
+    """Whether this is the first process of all; known before Lightning starts the others."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 class ShardedStrategy(ModelParallelStrategy):

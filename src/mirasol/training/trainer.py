@@ -19,7 +19,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
@@ -39,7 +38,7 @@ from mirasol.training.parallel import compile_blocks
 from mirasol.training.phases import freeze
 from mirasol.training.recompute import apply_recompute
 from mirasol.training.start import initial_model
-from mirasol.training.strategy import build_strategy, check_sharding
+from mirasol.training.strategy import build_strategy, check_sharding, is_leader
 from mirasol.training.validation import Validation, forgotten
 from mirasol.training.weights import WEIGHTS, save_weights
 
@@ -137,11 +136,6 @@ def start(run: PhaseRun, model: ModelConfig) -> Mirasol:
         return initial_model(model, run.paths.init, run.training.seed)
     with torch.device("meta"):
         return Mirasol(model)
-
-
-def is_leader() -> bool:
-    """Whether this is the first process of all; known before Lightning starts the others."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def check_devices(run: PhaseRun) -> None:
@@ -268,6 +262,8 @@ def _quieten() -> None:
     """Suppress Lightning's remarks about the machine and about deliberate choices."""
     for logger in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    # that a block which is computed again changes nothing in place: none does
+    logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
     for message in (
         ".*does not have many workers.*", ".*ModelCheckpoint.*", ".*no `val_dataloader`.*", ".*LeafSpec.*",
         ".*FSDP2-wrapped module .* returned a view.*",  # blocks change nothing in place

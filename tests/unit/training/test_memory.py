@@ -15,11 +15,11 @@ from mirasol.core.errors import MirasolError
 from mirasol.model.config import Sizes
 from mirasol.model.losses import Objective
 from mirasol.model.mirasol import Mirasol
-from mirasol.training.config import PhaseConfig
+from mirasol.training.config import RECOMPUTE, PhaseConfig
 from mirasol.training.memory.budget import Job, Setting, cheapest, check_fits, predict, search, settings
 from mirasol.training.memory.live import LiveBytes
 from mirasol.training.memory.step import Load, step_memory
-from mirasol.training.recompute import MODES, apply_recompute
+from mirasol.training.recompute import apply_recompute
 
 ROOT = Path(__file__).parents[3]
 WIDE = tiny_config(audio_reconstruction=True, vocabulary=300)
@@ -42,7 +42,7 @@ def job(**given: Any) -> Job:
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("recompute", MODES)
+@pytest.mark.parametrize("recompute", RECOMPUTE)
 def test_the_prediction_is_within_a_tenth_of_the_measured_peak(
     peak_mib: Callable[..., float], recompute: str, mixed: bool
 ) -> None:
@@ -81,7 +81,7 @@ def test_storages_count_from_birth_to_end() -> None:
 
 
 def test_each_mode_keeps_less_than_the_one_before() -> None:
-    none, selective, full = (step_memory(WIDE, Load(2, 4, recompute=mode)).kept for mode in MODES)
+    none, selective, full = (step_memory(WIDE, Load(2, 4, recompute=mode)).kept for mode in RECOMPUTE)
     assert none > selective > full > 0
 
 

@@ -14,9 +14,12 @@ import pytest
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from support.model import random_batch, tiny_model
+from torch._dynamo.testing import CompileCounter
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
+from mirasol.model.batch import text_targets
+from mirasol.model.losses import Objective
 from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
 from mirasol.training.parallel import compile_blocks
 from mirasol.training.strategy import ShardedStrategy, build_strategy
@@ -129,8 +132,23 @@ def test_compiled_blocks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     before = model(batch)["text"]
     compile_blocks(model)
     assert torch.equal(model(batch)["text"], before)
-    assert seen == [{"dynamic": False}] * len(seen)
-    assert len(seen) == sum(type(module).__name__ in ("Block", "TextBlock") for module in model.modules())
+    names = [type(module).__name__ for module in model.modules()]
+    assert seen == [{"dynamic": name == "TextBlock"} for name in names if name in ("Block", "TextBlock")]
+
+
+def test_texts_of_other_lengths_are_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, compile_ = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=count, **options))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 64)
+    torch._dynamo.reset()
+    model = tiny_model()
+    compile_blocks(model.text)
+    batch = random_batch(model.config, chunks=2, texts=6)
+    for last in range(1, 8):
+        places = torch.arange(8)
+        batch.answer_mask = ((places >= 1) & (places <= last)).expand(2, 6, 8)
+        model(dataclasses.replace(batch, targets=text_targets(batch.tokens, batch.answer_mask)), Objective(video=0.0))
+    assert count.frame_count == len(model.text.blocks)
 
 
 def test_a_cut_of_clips_keeps_what_belongs_to_them(split: ModuleType) -> None:
@@ -139,3 +157,11 @@ def test_a_cut_of_clips_keeps_what_belongs_to_them(split: ModuleType) -> None:
     again = split.cut(dataclasses.replace(batch), 6, 2)
     assert torch.equal(part.tokens, batch.tokens[6:])
     assert torch.equal(part.targets.tokens, again.targets.tokens)
+
+
+def test_processes_that_hang_end_with_an_error(
+    split: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split, "SECONDS", 0.1)
+    with pytest.raises(RuntimeError, match=r"1 processes were not done after 0\.1 s"):
+        split.launch(1, tmp_path)

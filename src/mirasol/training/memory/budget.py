@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 
 from mirasol.core.errors import MirasolError
 from mirasol.model.config import ModelConfig
-from mirasol.training.config import PhaseConfig
+from mirasol.training.config import RECOMPUTE, PhaseConfig
 from mirasol.training.memory.step import Load, StepMemory, step_memory
-from mirasol.training.recompute import MODES
 
 GIB = 2**30
 FREE = 1 / 8  # of the memory, left for CUDA's context, NCCL's buffers and the allocator's gaps, which are not counted
 MOMENTS = {"adamw": 8, "adam": 8, "muon": 4}  # bytes for each parameter that is a matrix; 8 for all others
-SHARDINGS = ("none", "full", "hybrid")
 FULL_RECOMPUTE = 4 / 3  # work of a step, where a forward pass is a third of it
 
 
@@ -146,7 +144,7 @@ def _measured(model: ModelConfig, load: Load) -> StepMemory:
 def settings(job: Job) -> Iterator[Setting]:
     """From the cheapest to the dearest in time: copies, shards, recomputation, then smaller micro-batches."""
     sharded = [*(["hybrid"] if job.nodes > 1 else []), "full"] if job.gpus > 1 else ["none"]
-    pairs = [("none", "none"), *((sharding, mode) for mode in MODES for sharding in sharded)]
+    pairs = [("none", "none"), *((sharding, mode) for mode in RECOMPUTE for sharding in sharded)]
     for clips in _divisors(job.share):
         for sharding, mode in dict.fromkeys(pairs):
             yield Setting(sharding, mode, 0 if clips == job.share else clips)
