@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mirasol.cli.console import note, table
+from mirasol.cli.preset import PRESET_HELP
 
 if TYPE_CHECKING:
     from mirasol.training.memory.budget import Job, Prediction, Setting
@@ -30,13 +31,13 @@ class MemoryOptions:
     """Options of `mirasol model memory`."""
 
     batch: Annotated[int, typer.Option(min=1, help="clips of a step on all GPUs")]
-    preset: Annotated[str | None, typer.Argument(help="demo, small or base; default: that of params.yaml")] = None
+    preset: Annotated[str | None, typer.Argument(help=PRESET_HELP)] = None
     file: Annotated[Path, typer.Option(help="the params file")] = Path("params.yaml")
     gpus: Annotated[int, typer.Option(min=1, help="GPUs on all nodes")] = 1
     nodes: Annotated[int, typer.Option(min=1, help="machines")] = 1
     memory: Annotated[float, typer.Option(min=1, help="GiB of a GPU; an eighth is to stay free")] = 80.0
-    frames: Annotated[int | None, typer.Option(help="frames of a clip; the number of chunks stays")] = None
-    size: Annotated[int | None, typer.Option(help="side of a frame in pixels")] = None
+    frames: Annotated[int | None, typer.Option(min=1, help="frames of a clip; the number of chunks stays")] = None
+    size: Annotated[int | None, typer.Option(min=1, help="side of a frame in pixels")] = None
     combiner: Annotated[str | None, typer.Option(help="another combiner")] = None
     texts: Annotated[int, typer.Option(min=1, help="texts of a clip, each of the longest length")] = 1
     optimizer: Annotated[str, typer.Option(help="adamw, adam or muon")] = "adamw"

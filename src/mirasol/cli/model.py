@@ -9,7 +9,7 @@ import typer
 
 from mirasol.cli.console import Json, print_json, table, takes
 from mirasol.cli.memory import MemoryOptions, memory
-from mirasol.cli.preset import chosen_config
+from mirasol.cli.preset import PRESET_HELP, chosen_config
 
 if TYPE_CHECKING:
     from mirasol.model.mirasol import Mirasol
@@ -23,10 +23,10 @@ BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 @app.command()
 def show(
-    preset: Annotated[str | None, typer.Argument(help="demo, small or base; default: that of params.yaml")] = None,
+    preset: Annotated[str | None, typer.Argument(help=PRESET_HELP)] = None,
     file: Annotated[Path, typer.Option(help="the params file")] = Path("params.yaml"),
-    frames: Annotated[int | None, typer.Option(help="frames of a clip; the number of chunks stays")] = None,
-    size: Annotated[int | None, typer.Option(help="side of a frame in pixels")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="frames of a clip; the number of chunks stays")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="side of a frame in pixels")] = None,
     combiner: Annotated[str | None, typer.Option(help="another combiner")] = None,
     as_json: Json = False,
 ) -> None:

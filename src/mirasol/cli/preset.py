@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirasol.model.config import PRESETS
+
 if TYPE_CHECKING:
     from mirasol.model.config import ModelConfig
+
+PRESET_HELP = f"{', '.join(PRESETS[:-1])} or {PRESETS[-1]}; default: that of params.yaml"
 
 
 def chosen_config(
@@ -15,13 +19,13 @@ def chosen_config(
     """Name of the preset, T, and the sizes: of the paper's inputs where S 4 has the preset, else of the params file.
 
     Raises:
-        MirasolError: no such preset or combiner, or frames that chunks do not divide.
+        MirasolError: no such preset or combiner, frames that chunks do not divide, or frames or a side below 1.
         ValueError: sizes that no model has.
     """
     import dataclasses
 
     from mirasol.core.errors import MirasolError
-    from mirasol.model.config import COMBINERS, POOLED_COMBINERS, PRESETS
+    from mirasol.model.config import COMBINERS, POOLED_COMBINERS
     from mirasol.model.sizes.paper import PARAMETERS, PaperInputs, paper_config
     from mirasol.model.sizes.presets import build_config
     from mirasol.pipeline.params.load import load_params
@@ -32,6 +36,8 @@ def chosen_config(
         raise MirasolError(f"unknown combiner `{combiner}`: expected one of {', '.join(COMBINERS)}")
     if frames is not None and frames < 1:
         raise MirasolError(f"{frames} frames, expected at least 1")
+    if size is not None and size < 1:
+        raise MirasolError(f"frames of {size} pixels, expected at least 1")
     if preset is not None and preset in PARAMETERS:
         paper = PaperInputs()
         config = paper_config(

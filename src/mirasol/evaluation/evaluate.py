@@ -242,8 +242,9 @@ def check_closed(words: Tokenizer, asked: Sequence[Example], classes: Sequence[s
     if long:
         longest = max(before + count(text) for before, text in long.values())
         title = (
-            f"{len(long)} of {len(needs)} questions do not fit the text cache of tokenizer.max_text = {limit} tokens "
-            f"with an answer to choose from, which takes {longest}: use weights trained with that many"
+            f"{len(long)} of {len(needs)} questions do not fit the text cache of {limit} tokens, finetune.max_text or "
+            f"else tokenizer.max_text, with an answer to choose from, which takes {longest}: use weights trained with "
+            "that many"
         )
         lines = [f"{name}: {text!r} is {count(text)} tokens behind {before}" for name, (before, text) in long.items()]
         raise MirasolError(listing(title, lines, SHOWN))

@@ -217,7 +217,8 @@ def _score(
         for answer, tokens in zip(given, row, strict=True)
         if prompt + len(tokens) > limit
     ]:
-        title = f"{len(long)} answer(s) do not fit the text cache of tokenizer.max_text = {limit} tokens"
+        key = "finetune.max_text or else tokenizer.max_text"
+        title = f"{len(long)} answer(s) do not fit the text cache of {limit} tokens, {key}"
         raise MirasolError(listing(title, long, SHOWN))
     encoded = encoded or model.encode(batch)
     # a question without options scores the end mark alone, for as little work as possible

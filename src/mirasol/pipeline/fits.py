@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mirasol.core.errors import MirasolError
-from mirasol.pipeline.params.checks import PHASES
+from mirasol.pipeline.params.checks import PHASES, WEIGHTS
 from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.stages import sized
 
@@ -17,7 +18,7 @@ SMALL = ("demo", "tiny")  # presets that fit any machine
 
 
 def fits(params: Params) -> str:
-    """A warning if the phase that computes most cannot fit the machine, else an empty text.
+    """A warning if the phase that takes most memory cannot fit the machine, else an empty text.
 
     The memory is that of the GPU; without one, or with ``training.accelerator: cpu``, a device's share of the RAM.
     Models of the presets ``demo`` and ``tiny`` are not looked at: torch need not be imported for them.
@@ -29,9 +30,11 @@ def fits(params: Params) -> str:
     training = params.training
     try:
         memory, cuda = _memory(params)
-        job = max((_job(params, name, cuda) for name in PHASES), key=_operations)
-        found = predict(job, Setting(training.sharding, training.recompute, training.micro_batch))
-        check_fits(job, found, memory)
+        setting = Setting(training.sharding, training.recompute, training.micro_batch)
+        jobs = {_needs(job): job for job in (_job(params, name, cuda) for name in PHASES)}  # a prediction takes seconds
+        found = [(job, predict(job, setting)) for job in jobs.values()]
+        job, most = max(found, key=lambda one: one[1].total)
+        check_fits(job, most, memory)
     except MirasolError as error:
         return f"warning: {error}; `mirasol model memory` looks for a setting that fits"
     return ""
@@ -64,7 +67,11 @@ def _job(params: Params, name: str, cuda: bool) -> Job:
     )
 
 
-def _operations(job: Job) -> int:
-    from mirasol.model.sizes.accounting import training_flops
+def _needs(job: Job) -> Job:
+    """``job`` without what takes no memory: its name, and all of its phase but the parts that learn, and by what."""
+    from mirasol.training.config import PhaseConfig
 
-    return job.batch * training_flops(job.model, job.chunks, [job.model.max_text - 1] * job.texts)
+    phase = job.phase
+    used: dict[str, Any] = {name: float(getattr(phase, name) > 0) for name in WEIGHTS}
+    same = PhaseConfig(trained=phase.trained, optimizer=phase.optimizer, ema=phase.ema and 0.5, **used)
+    return dataclasses.replace(job, name="", phase=same)

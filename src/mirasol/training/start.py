@@ -13,7 +13,8 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.training.weights import load_model, read_config
 
 # Settings of a phase: they change neither the shape nor the meaning of a weight. Positions are fractions of the whole
-# (decision 0065), chunks and tokens have rotary angles.
+# (decision 0065), chunks and tokens have rotary angles. `frames_per_chunk` changes the time that a patch of sound and
+# a tube cover: the weights go on from there.
 PHASE = {"size", "chunks", "frames_per_chunk", "audio_columns", "max_chunks", "max_text", "dropout"}
 KEYS = {  # what else the user's params file sets; all other sizes follow from `model.preset`
     "vocabulary": "tokenizer",
@@ -52,9 +53,14 @@ def initial_model(model: ModelConfig, init: Path | None, seed: int) -> Mirasol:
 
 def _other_meanings(old: ModelConfig, new: ModelConfig) -> Iterator[str]:
     before, now = old.to_dict(), new.to_dict()
+    if old.combiner == new.combiner == "ttm" and old.ttm_encoder != new.ttm_encoder:
+        yield (
+            "model.combiner: a ttm of an earlier version, without learned positions and a final norm, which no key "
+            "sets back: train again, or `mirasol weights import` it, which skips the combiner"
+        )
     for name in before:
-        if name not in PHASE and before[name] != now[name]:
+        if name not in {*PHASE, "ttm_encoder"} and before[name] != now[name]:
             yield f"{KEYS.get(name, 'model.preset')}: {name} {before[name]}, now {now[name]}"
     bands = [config.audio_columns / config.frames_per_chunk for config in (old, new)]
-    if bands[0] != bands[1]:  # a patch of sound would be another stretch of time
-        yield f"clip.audio_bands: {bands[0]:g} columns a frame, now {bands[1]:g}"
+    if bands[0] != bands[1]:  # sound against frames, not the time that either covers
+        yield f"clip.audio_bands: {bands[0]:g}, now {bands[1]:g}"

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from mirasol.cli.bench import BENCHMARKS
 from mirasol.cli.main import app, model
 from mirasol.cli.memory import MemoryOptions, memory
+from mirasol.cli.preset import PRESET_HELP
 from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.docs import json_schema, render
 from mirasol.pipeline.params.load import load_params
@@ -288,12 +289,17 @@ def test_model_memory_chooses_a_setting_and_writes_its_figures(tmp_path: Path) -
         ({"batch": 4, "gpus": 2, "sharding": "hybrid"}, "sharding is hybrid on one node"),
         ({"batch": 4, "recompute": "all"}, "--recompute all: expected one of none, selective, full"),
         ({"batch": 4, "size": 50}, "no such model: frames of 50 pixels"),
+        ({"batch": 4, "size": 0}, "frames of 0 pixels, expected at least 1"),
         ({"batch": 1, "memory": 0.001}, "expected at most 0.0 .* take more devices"),
     ],
 )
 def test_model_memory_refuses_a_step_that_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(MirasolError, match=message):
         memory(MemoryOptions(**given, file=ROOT / "params.yaml"))
+
+
+def test_every_preset_is_in_the_help() -> None:
+    assert PRESET_HELP.startswith("demo, tiny, small or base;")
 
 
 def test_import_prints_its_summary(tmp_path: Path) -> None:

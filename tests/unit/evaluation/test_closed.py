@@ -106,7 +106,10 @@ def test_texts_that_pad_a_clip_have_no_score(made_project: Path, words: Tokenize
 
 def test_answers_that_do_not_fit_are_named(made_project: Path, words: Tokenizer, model: Mirasol) -> None:
     batch = batches(made_project, words, 2)[0]
-    with pytest.raises(MirasolError, match=r"1 answer\(s\) do not fit .*max_text = 48 tokens:\n  'red red.* behind a "):
+    with pytest.raises(
+        MirasolError,
+        match=r"1 answer\(s\) do not fit .* 48 tokens, finetune.max_text or else .*:\n  'red red.* behind a ",
+    ):
         score_answers(model, batch, words, ["red", "red " * 60])
     options = [[["red", "red " * 60]] * len(ids) for ids in batch.example_ids]
     with pytest.raises(MirasolError, match=r"\d+ answer\(s\) do not fit"):

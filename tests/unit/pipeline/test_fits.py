@@ -13,6 +13,7 @@ from mirasol.pipeline import fits as module
 from mirasol.pipeline.fits import fits
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.params.schema import Params
+from mirasol.training.memory import budget
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,6 +33,24 @@ def test_a_recipe_that_fits_has_no_warning(params: Params) -> None:
 def test_a_recipe_that_does_not_fit_says_by_how_much(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_memory", lambda _: (float(2**20), False))
     assert fits(params).startswith("warning: finetune, 4 chunks of 4 frames of 48 px, batch 16 on 1 device(s): ")
+
+
+def test_the_phase_that_takes_most_memory_is_judged(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_memory", lambda _: (float(2**20), False))
+    losses = {"latent_weight": 0.0, "video_weight": 0.0, "audio_weight": 0.0}
+    frozen = dataclasses.replace(params.finetune, trained="text_backbone", **losses)  # more operations, less is kept
+    pretrain = dataclasses.replace(params.finetune, texts_per_clip=11)
+    changed = dataclasses.replace(params, pretrain=pretrain, audio_pretrain=frozen, finetune=frozen)
+    assert fits(changed).startswith("warning: pretrain, ")
+
+
+def test_phases_alike_are_predicted_once(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    predict = budget.predict
+    monkeypatch.setattr(budget, "predict", lambda job, setting: asked.append(job) or predict(job, setting))
+    other = dataclasses.replace(params.finetune, lr=1e-5, text_weight=9.0)
+    fits(dataclasses.replace(params, pretrain=other, audio_pretrain=params.finetune))
+    assert len(asked) == 1
 
 
 def test_clips_that_do_not_divide_are_a_warning(params: Params) -> None:

@@ -10,6 +10,7 @@ import torch
 from support.model import tiny_config, tiny_model
 
 from mirasol.core.errors import MirasolError
+from mirasol.model.mirasol import Mirasol
 from mirasol.training import weights
 from mirasol.training.start import initial_model
 from mirasol.training.weights import CONFIG, WEIGHTS, load_model, save_weights
@@ -85,6 +86,15 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_parameters_that_make_no_model_are_refused() -> None:
     with pytest.raises(MirasolError, match="the parameters make no model: m = 99 combined features of a chunk"):
         initial_model(tiny_config(num_queries=99), None, seed=0)
+
+
+def test_a_ttm_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
+    save_weights(tmp_path, Mirasol(tiny_config(combiner="ttm", ttm_encoder=False)))
+    with pytest.raises(
+        MirasolError, match="train again, or `mirasol weights import` it, which skips the comb"
+    ) as caught:
+        initial_model(tiny_config(combiner="ttm"), tmp_path, seed=0)
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_a_config_from_before_an_option_existed_is_read_with_its_default(tmp_path: Path) -> None:

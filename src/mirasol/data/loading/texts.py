@@ -27,8 +27,8 @@ def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[Text
     """The training texts of ``examples``: each prompt with its first answer.
 
     Raises:
-        MirasolError: a text does not fit into the text cache of ``tokenizer.max_text`` tokens; all such
-            examples are listed.
+        MirasolError: a text does not fit into the text cache of ``tokenizer``, its ``max_text`` tokens; all
+            such examples are listed.
     """
     known: dict[tuple[str, str], tuple[NDArray[np.int32], int]] = {}  # questions repeat
     texts, long = [], []
@@ -48,8 +48,8 @@ def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[Text
         texts.append(Text(ids, answer, example.task, example.id))
     if long:
         title = (
-            f"{len(long)} text(s) are longer than the text cache of tokenizer.max_text = {tokenizer.max_text} tokens: "
-            f"set it to at least {longest}, or shorten them"
+            f"{len(long)} text(s) are longer than the text cache of {tokenizer.max_text} tokens: set max_text of the "
+            f"phase, or of the tokenizer where that is 0, to at least {longest}, or shorten them"
         )
         raise MirasolError(listing(title, long, 10))
     return texts

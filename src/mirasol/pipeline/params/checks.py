@@ -11,6 +11,7 @@ from mirasol.model.sizes.presets import PRESETS, Preset
 from mirasol.training.config import GROUPS, INIT, TASKS, are_names, is_mix
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
+WEIGHTS = ("text_weight", "latent_weight", "video_weight", "audio_weight")  # of the losses of a phase
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def phase_checks(phase: str) -> Iterator[Check]:
         (f"{phase}.max_chunks", chunks, "clip.chunks"),
         lambda most, seen, whole: not most or most >= (seen or whole),
         "must be 0 or at least the chunks that the phase sees",
+    )
+    yield Check((f"{phase}.max_text",), lambda length: not length or length >= 8, "must be 0 or at least 8")
+    yield Check(
+        tuple(f"{phase}.{name}" for name in WEIGHTS),
+        lambda *weights: any(weights),
+        f"must be above 0, or another of {', '.join(WEIGHTS[1:])}: a phase without a loss learns nothing",
     )
     yield Check(
         (frames, "clip.frames_per_chunk"),
@@ -187,6 +194,11 @@ CHECKS = (
         ("evaluate.max_answer", "tokenizer.max_text"),
         lambda answer, text: answer < text,
         "must be less than `tokenizer.max_text`: the prompt takes some of it",
+    ),
+    Check(
+        ("evaluate.max_answer", "finetune.max_text"),
+        lambda answer, text: not text or answer < text,
+        "must be less than `finetune.max_text` where that is not 0: the prompt takes some of it",
     ),
     *(
         Check(

@@ -160,6 +160,12 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
             "model.num_queries: got 64 with model.preset = demo, clip.size = 48, clip.frames",
         ),
         ("max_answer: 8", "max_answer: 48", "evaluate.max_answer: got 48 with tokenizer.max_text = 48"),
+        (
+            "  caption_weight: 2.0",
+            "  caption_weight: 2.0\n  max_text: 8",
+            "evaluate.max_answer: got 8 with finetune.max_text = 8, must be less than `finetune.max_text`",
+        ),
+        ("  caption_weight: 1.0", "  caption_weight: 1.0\n  max_text: 7", "pretrain.max_text: got 7, must be 0 or at"),
         ("warmup: 10", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
         ("mute: 0.05", "mute: 0.96", "phases.mute: got 0.96 with phases.blank = 0.05"),
         (
@@ -348,6 +354,13 @@ def test_a_phases_view_must_fit_clips_and_model(tmp_path: Path, changes: dict[st
     edits = [(f"\n  {key}: 0\n", f"\n  {key}: {value}\n") for key, value in changes.items()]
     found = problems(write(tmp_path, *edits))
     assert any(line.startswith(problem) for line in found), found
+
+
+def test_a_phase_has_a_loss(tmp_path: Path) -> None:
+    others = dict.fromkeys(("text", "latent", "video", "audio"), 0.0)
+    own = "".join(f"\n  {name}_weight: {value}" for name, value in others.items())
+    (problem,) = problems(write(tmp_path, ("  caption_weight: 2.0", f"  caption_weight: 2.0{own}")))
+    assert problem.startswith("finetune.text_weight: got 0.0 with finetune.latent_weight = 0.0, finetune.video_weight")
 
 
 def test_the_first_chunks_of_a_spread_clip_are_not_the_clip(tmp_path: Path) -> None:
