@@ -369,6 +369,7 @@ def test_the_first_chunks_of_a_spread_clip_are_not_the_clip(tmp_path: Path) -> N
 
 
 def test_a_phase_without_steps_has_epochs(tmp_path: Path) -> None:
-    load_params(write(tmp_path, ("  steps: 1400\n", "  steps: 0\n  epochs: 3\n")))
-    (problem,) = problems(write(tmp_path, ("  steps: 1400\n", "  steps: 0\n")))
+    steps = f"  steps: {load_params(ROOT / 'params.yaml').finetune.steps}\n"
+    load_params(write(tmp_path, (steps, "  steps: 0\n  epochs: 3\n")))
+    (problem,) = problems(write(tmp_path, (steps, "  steps: 0\n")))
     assert problem.startswith("phases.epochs: got 0 with finetune.steps = 0, must be above 0")
