@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirasol.core.code import CHECKPOINT as DECIDING
 from mirasol.core.code import code_hash
+from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.training.shards import FOLDER, Rows, folders_of, put_shards
 
@@ -83,6 +84,8 @@ def resumable_step(path: Path, expected: dict[str, Any]) -> tuple[int | None, li
         with contextlib.ExitStack() as stack:
             if FOLDER in found:
                 Rows(folders_of(path) / found[FOLDER], stack)
+    except MirasolError as error:  # rows that are not there
+        return None, [f"it cannot be read ({error})"]
     except Exception as error:  # a foreign or damaged file fails in many ways: start from step 0
         words = str(error).splitlines()
         return None, [f"it cannot be read ({type(error).__name__}{': ' + words[0][:80] if words else ''})"]
