@@ -310,7 +310,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     gpu = torch.cuda.is_available() and not options.quick
     ratios, figures = (measure_gpu if gpu else measure_cpu)(options)
-    table([("figure", ""), *((key, str(value)) for key, value in figures.items())])
+    table([("figure", ""), *((key, str(value)) for key, value in figures.items() if not isinstance(value, dict))])
     report("train", options.json, ratios, figures)
 
 
