@@ -2,7 +2,7 @@
 
     mirasol bench seeds [--seeds 1 2 3 4 5] [--set model.combiner=ttm ...] [--without audio_pretrain] [--json FILE]
 
-Needs data/, build/shards and build/tokenizer (`dvc repro shards`). Each seed trains in a folder of its own under
+Needs data/, build/shards and build/tokenizer (`dvc repro shards`). Each seed trains in a separate folder under
 runs/seeds with the project's params.yaml, `training.seed` apart, and scores the test split once. A run that was
 interrupted goes on where it was; a seed that is done is not repeated, unless params, code or shards have changed.
 `--jobs 2` runs two at a time: with `--set training.threads=1` that is the faster way on two cores.

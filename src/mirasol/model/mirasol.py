@@ -177,7 +177,7 @@ class Mirasol(nn.Module):
         return text_loss(logits, targets.tokens, targets.texts, batch.text_weight, label_smoothing)
 
     def _latent_loss(self, encoded: Encoded, target_gradient: bool) -> Tensor:
-        # h_t is to be x_{t+1}: with a gradient of its own, the combiner could make it easy to predict
+        # h_t is to be x_{t+1}: if that had a gradient, the combiner could make it easy to predict
         if not self.latent.predicts:  # h is x itself: trained towards x_{t+1} it could only become constant
             return encoded.x.new_zeros(())
         pair = encoded.present[:, :-1] & encoded.present[:, 1:]

@@ -113,7 +113,8 @@ class Engine:
         if len(ids) >= self.contract.model.max_text:
             raise MirasolError(
                 f"the question has {len(ids)} tokens, but the text cache holds {self.contract.model.max_text} with the "
-                "answer: ask a shorter question, or train and export with a larger tokenizer.max_text"
+                "answer: ask a shorter question, or train and export with a larger finetune.max_text, "
+                "or tokenizer.max_text where that is 0"
             )
         return ids
 

@@ -48,7 +48,7 @@ def make_logger(run: PhaseRun, start: int) -> Logger | bool:
 
 
 class LiveLogger(Logger):
-    """DVCLive in `dvclive/` of the run's folder, and no experiment or dvc.yaml of its own: the pipeline has both.
+    """DVCLive in `dvclive/` of the run's folder, and no experiment or dvc.yaml: the pipeline has both.
 
     A resumed run writes the lines up to its checkpoint again, so that none appears twice. DVCLive's own logger may
     belong to the package `lightning`, whose classes pytorch-lightning refuses.

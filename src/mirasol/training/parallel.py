@@ -50,7 +50,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str) -> None:
 def units(model: nn.Module) -> Iterator[nn.Module]:
     """The parts that are gathered one at a time, inner ones first.
 
-    A cross-attention's ``kv`` reads the memory before the block's turn, so that it is a part of its own.
+    A cross-attention's ``kv`` reads the memory before the block's turn, so that it is a separate part.
     """
     for module in model.modules():
         if isinstance(module, CrossAttention):

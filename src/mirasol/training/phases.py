@@ -8,9 +8,9 @@ from mirasol.model.mirasol import Mirasol
 from mirasol.model.parameter_groups import parameter_groups
 from mirasol.training.config import PhaseConfig
 
-# A part that only serves a loss has nothing to learn without it.
 MODALITIES = ("video", "audio")
 BRANCHES = {"video": ("video_tubes.", "reconstruction."), "audio": ("audio.", "audio_reconstruction.")}
+# A part that only serves a loss has nothing to learn without it.
 SERVES = {"text.": "text_weight", "reconstruction.": "video_weight", "audio_reconstruction.": "audio_weight"}
 
 
