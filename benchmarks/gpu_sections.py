@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from common import cpu_seconds, cuda_seconds, exact, rounded
-from inputs import demo_config, random_batch
+from inputs import demo_config, random_batch, with_gaps
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -121,7 +121,7 @@ def host_syncs(setting: Setting, figures: Figures) -> None:
         with waiting(setting, places) if step == WARM else contextlib.nullcontext():
             work()
 
-    train(setting, config_of("demo")[0], WARM + 1, watched)
+    train(setting, config_of("demo")[0], WARM + 1, watched, gaps=True)
     figures["places"] = dict(places.most_common(20))
     figures["ratios"] = {"host_syncs": exact(places.total())}
     require(not (setting.gpu and places), f"the host waits {places.total()} times in a step: {dict(places)}")
@@ -133,6 +133,7 @@ def compiled(setting: Setting, figures: Figures) -> None:
     with setting.device:
         model = Mirasol(config).train()
     batch = random_batch(config, 2, chunks, 1, TEXT, predicted=PREDICTED, device=str(setting.device))
+    batch = with_gaps(batch, config)
     found = torch._dynamo.explain(model)(batch)
     figures["reasons"] = [str(reason.reason)[:200] for reason in found.break_reasons[:10]]
     figures["ratios"] = {"graph_breaks": exact(found.graph_break_count)}
@@ -259,7 +260,9 @@ def losses_of(model: Mirasol, batch: Any) -> tuple[Tensor, Tensor]:
     return loss.detach(), gradient.clone()
 
 
-def train(setting: Setting, config: ModelConfig, steps: int, watched: Callable[..., None]) -> None:
+def train(
+    setting: Setting, config: ModelConfig, steps: int, watched: Callable[..., None], *, gaps: bool = False
+) -> None:
     """Steps of the trainer's module; ``watched(step, work)`` calls ``work()`` for each, from step 0 on."""
     import pytorch_lightning as pl
 
@@ -275,6 +278,7 @@ def train(setting: Setting, config: ModelConfig, steps: int, watched: Callable[.
     with setting.device:
         model = Mirasol(config).train()
     batch = random_batch(config, clips, chunks, 1, TEXT, predicted=PREDICTED)
+    batch = with_gaps(batch, config) if gaps else batch
     module = Watched(model, PhaseConfig(steps=steps, batch_size=clips), seed=1, fused=True)
     trainer = pl.Trainer(
         accelerator=setting.device.type, devices=1, precision="bf16-mixed" if setting.gpu else "32-true",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,15 +192,22 @@ class PhaseDataModule(pl.LightningDataModule):
 
         At most ``config.val_clips`` clips of each task of `scored`, spread evenly over those that have it, so that
         every phase scores a task on the same clips. This process reads them, with features on any device: the first
-        evaluation decodes them, later ones find them in the cache. Damaged clips are recorded and left out: the number
-        of texts shows that a score covers fewer clips.
+        evaluation decodes them, later ones find them in the cache. Damaged clips are recorded and left out, and so are
+        texts of earlier tasks that are longer than this phase's: the number of texts shows that a score covers fewer.
 
         Raises:
             MirasolError: more clips are damaged than ``training.max_damaged``.
         """
         if self._val is None:
             failures = self._failures("val", rank, world)
-            clips = Clips(self.val, self.tokenizer, self.scored, failures=failures)
+            earlier = set(self.scored) - set(self.run.tasks)
+            clips = Clips(self.val, self.tokenizer, self.scored, failures=failures, optional=earlier)
+            for task, count in clips.too_long.items() if rank == 0 else ():
+                limit = f"max_text {self.tokenizer.max_text} tokens"
+                print(
+                    f"[{self.run.name}] {count} val text(s) of {task} have more than {limit}: not scored",
+                    file=sys.stderr,
+                )
             self._val = EvaluationSamples(clips), failures
         samples, failures = self._val
         size = self.run.training.micro_batch or max(1, self.run.config.batch_size // world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ def test_every_task_is_scored_on_as_many_clips_as_asked_for(world: Path, tmp_pat
     beside = train(world, tmp_path / "beside", steps=1, val_clips=2, before=("audio_class",))["val"]
     assert beside["n"] > 0
     assert alone["families"]["audio_class"]["n"] == beside["families"]["audio_class"]["n"] == 2
+
+
+def test_texts_of_phases_before_that_are_too_long_are_not_scored_and_counted(
+    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = train(world, tmp_path, before=("caption",), steps=1, caption_weight=0.0, max_text=24)["val"]
+    assert found["n"] > 0 and "caption" not in found["families"]
+    assert re.search(r"\d+ val text\(s\) of caption have more than max_text 24 tokens", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(

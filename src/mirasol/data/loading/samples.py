@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -68,10 +69,12 @@ class Clips:
             all clips, each once.
         failures: records clips with unreadable texts, which are left out; ``None``: the first is an error.
         without: keys of clips to leave out.
+        optional: of ``tasks``: their texts that are longer than the text cache are left out, and counted in
+            ``too_long`` by task.
 
     Raises:
-        MirasolError: no clip has a text of these tasks, or none of one of ``sets``; a text is longer than the text
-            cache, or too many clips are damaged.
+        MirasolError: no clip has a text of these tasks, or none of one of ``sets``; another text is longer than the
+            text cache, or too many clips are damaged.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Clips:
         sets: Collection[str] = (),
         failures: Failures | None = None,
         without: Collection[str] = (),
+        optional: Collection[str] = (),
     ) -> None:
         self.shard_set, self.tasks, self.max_text = shard_set, tuple(tasks), tokenizer.max_text
         wanted = {*tasks, "caption"} if captions else set(tasks)
@@ -103,8 +107,10 @@ class Clips:
         found = [clip for clip in found if not sets or clip[1] in sets]
         self.numbers = [number for number, _, _ in found]
         self.sets = [name for _, name, _ in found]
-        encoded = iter(encode_texts(tokenizer, (example for _, _, examples in found for example in examples)))
-        self.texts = [list(itertools.islice(encoded, len(examples))) for _, _, examples in found]
+        encoded = iter(encode_texts(tokenizer, (example for _, _, examples in found for example in examples), optional))
+        whole = [list(itertools.islice(encoded, len(examples))) for _, _, examples in found]
+        self.texts = [[text for text in row if len(text.ids) <= self.max_text] for row in whole]
+        self.too_long = Counter(text.task for row in whole for text in row if len(text.ids) > self.max_text)
 
     def _check(self, sets: Collection[str], known: set[str]) -> None:
         where = f"{self.shard_set.folder}: no clip of the split {self.shard_set.split}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +23,12 @@ class Text:
     example: str  # its id
 
 
-def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[Text]:
+def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example], any_length: Collection[str] = ()) -> list[Text]:
     """The training texts of ``examples``: each prompt with its first answer.
 
     Raises:
-        MirasolError: a text does not fit into the text cache of ``tokenizer``, its ``max_text`` tokens; all
-            such examples are listed.
+        MirasolError: a text of a task not in ``any_length`` does not fit into the text cache of ``tokenizer``, its
+            ``max_text`` tokens; all such examples are listed.
     """
     known: dict[tuple[str, str], tuple[NDArray[np.int32], int]] = {}  # questions repeat
     texts, long = [], []
@@ -39,7 +39,7 @@ def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[Text
             ids = np.array(tokenizer.text_ids(*pair), np.int32)
             known[pair] = ids, len(tokenizer.text_ids(example.prompt, None))
         ids, answer = known[pair]
-        if len(ids) > tokenizer.max_text:
+        if len(ids) > tokenizer.max_text and example.task not in any_length:
             longest = max(longest, len(ids))
             long.append(
                 f"example {example.id!r} of {example.media}: {answer} tokens of prompt and "

@@ -7,6 +7,7 @@ configuration.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import struct
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from mirasol.media.clip import ClipSpec
 
 AVC1_HEADER = 78  # bytes of a video sample entry, before the boxes inside it
+STREAM_HASH = slice(26, 42)  # of a FLAC file: the MD5 of its samples, at the end of STREAMINFO (RFC 9639)
 
 
 def unpack_video(data: bytes, spec: ClipSpec, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -85,11 +87,21 @@ def unpack_samples(data: bytes) -> NDArray[np.int16]:
     Raises:
         ValueError: the bytes are not such a file; FFmpeg's errors of damaged data are ValueErrors too.
     """
+    parts: list[NDArray[np.int16]] = []
+    failed: ValueError | None = None
     with av.open(io.BytesIO(data), "r", format="flac", options={"protocol_whitelist": "file"}) as container:
-        parts = [_mono(frame) for frame in container.decode(audio=0)]
+        for packet in container.demux(audio=0):
+            try:
+                parts += [_mono(frame) for frame in packet.decode()]
+            except ValueError as error:
+                failed = failed or error
+    samples = np.concatenate(parts) if parts else np.empty(0, np.int16)
+    # A few bytes inside a frame may look like the start of one: FFmpeg's reader then hands out a part of it once more.
+    if failed and hashlib.md5(samples.tobytes(), usedforsecurity=False).digest() != data[STREAM_HASH]:
+        raise failed
     if not parts:
         raise ValueError("no sound in the file")
-    return np.concatenate(parts)
+    return samples
 
 
 def _mono(frame: Any) -> NDArray[np.int16]:

@@ -17,6 +17,8 @@ from support.media import TINY_CLIP, shown, tone, write_media
 from mirasol.core.errors import MirasolError
 from mirasol.data.shards.chunk_codec import as_floats, unpack_samples, unpack_video
 from mirasol.data.shards.codec import conforms, copy_videos, pack_audio, pack_video
+from mirasol.data.world.scene import SAMPLE_RATE, sample_clip
+from mirasol.data.world.sound import samples
 from mirasol.media import container as media
 from mirasol.media.clip import ClipSpec
 from mirasol.media.container import open_media
@@ -64,9 +66,9 @@ print(hashlib.sha256(pack_video((waves + noise).astype(np.uint8), ClipSpec(size=
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("samples", [1, 100, 4096, 4097, 20_000])
-def test_sound_comes_back_to_half_a_step(samples: int) -> None:
-    wave = np.random.default_rng(0).uniform(-1, 1, samples).astype(np.float32)
+@pytest.mark.parametrize("length", [1, 100, 4096, 4097, 20_000])
+def test_sound_comes_back_to_half_a_step(length: int) -> None:
+    wave = np.random.default_rng(0).uniform(-1, 1, length).astype(np.float32)
     np.testing.assert_allclose(as_floats(unpack_samples(pack_audio(wave, 8000))), wave, atol=1 / 32768)
 
 
@@ -78,6 +80,21 @@ def test_sound_of_16_bits_comes_back_exactly() -> None:
 def test_too_loud_sound_is_clipped_and_does_not_wrap() -> None:
     loud = pack_audio(np.array([1.5, -1.5], np.float32), 8000)
     assert as_floats(unpack_samples(loud)).tolist() == [32767 / 32768, -1.0]
+
+
+def test_sound_whose_bytes_look_like_the_start_of_a_frame_is_read() -> None:
+    sound = samples(sample_clip(2, "train", 4772))  # FFmpeg's reader finds nine frames where there are eight
+    packed = pack_audio(as_floats(sound), SAMPLE_RATE)
+    with av.open(io.BytesIO(packed), "r", format="flac") as container, pytest.raises(av.InvalidDataError):
+        list(container.decode(audio=0))
+    np.testing.assert_array_equal(unpack_samples(packed), sound)
+
+
+def test_sound_of_which_a_frame_is_damaged_is_refused() -> None:
+    packed = pack_audio(tone(2), 8000)
+    frame = packed.index(b"\xff\xf8", len(packed) // 2)
+    with pytest.raises(ValueError, match="Invalid data"):
+        unpack_samples(packed[: frame + 4] + bytes(4) + packed[frame + 8 :])
 
 
 def copies(path: Path, *spans: tuple[float | None, float | None], spec: ClipSpec = TINY_CLIP) -> list[bytes | None]:
