@@ -19,7 +19,7 @@ from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.loader import BatchForm, GlobalOrder, TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.loading.mixing import Mixture
-from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings
+from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings, Wanted
 from mirasol.data.loading.texts import Text
 from mirasol.data.shards.format import DamagedClip
 from mirasol.media.clip import ClipSpec
@@ -200,8 +200,8 @@ class PhaseDataModule(pl.LightningDataModule):
         """
         if self._val is None:
             failures = self._failures("val", rank, world)
-            earlier = set(self.scored) - set(self.run.tasks)
-            clips = Clips(self.val, self.tokenizer, self.scored, failures=failures, optional=earlier)
+            wanted = Wanted(self.scored, optional=set(self.scored) - set(self.run.tasks))
+            clips = Clips(self.val, self.tokenizer, wanted, failures=failures)
             for task, count in clips.too_long.items() if rank == 0 else ():
                 limit = f"max_text {self.tokenizer.max_text} tokens"
                 print(

@@ -27,7 +27,7 @@ from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import audio_shape, video_shape
 from mirasol.data.loading.failures import Damage, Failures
-from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings, TrainingSamples
+from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings, TrainingSamples, Wanted
 from mirasol.data.loading.texts import stack_texts
 from mirasol.data.loading.waveform import NOTHING, chunks_shape
 from mirasol.media.clip import ClipSpec
@@ -192,7 +192,7 @@ def make_loader(
             the text cache, or too many clips are damaged.
     """
     captions = settings.caption_weight > 0 and "caption" not in settings.tasks
-    clips = Clips(shard_set, tokenizer, settings.tasks, captions=captions, sets=settings.mix, failures=failures)
+    clips = Clips(shard_set, tokenizer, Wanted(settings.tasks, captions, settings.mix), failures=failures)
     samples = TrainingSamples(clips, settings, waveform=waveform, replace=failures is not None)
     return TrainingLoader(samples, order, workers, failures)
 
@@ -217,7 +217,7 @@ def eval_loader(
             clips have a sound to swap.
         ValueError: ``condition`` changes whole batches (``shuffled``).
     """
-    clips = Clips(shard_set, tokenizer, tasks, without=without)
+    clips = Clips(shard_set, tokenizer, Wanted(tasks), without=without)
     order = [list(range(low, min(low + batch_size, len(clips)))) for low in range(0, len(clips), batch_size)]
     together = functools.partial(collate, form=BatchForm(shard_set.spec, tokenizer.max_text, clips.tasks))
     samples = EvaluationSamples(clips, condition, seed)

@@ -60,37 +60,42 @@ class SampleSettings:
     num_queries: int = 0  # m, features of a chunk; 0: none is masked
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The texts to take of a split."""
+
+    tasks: Sequence[str]  # a clip with a text of one of them is taken
+    captions: bool = False  # its captions come along with texts of other tasks
+    sets: Collection[str] = ()  # data sets; a clip of several counts once for each, with its texts; empty: all clips
+    optional: Collection[str] = ()  # of ``tasks``: texts that are longer than the text cache are left out and counted
+
+
 class Clips:
     """The clips of a split that have a text of the wanted tasks, with these texts encoded.
 
+    ``too_long`` counts the texts that are left out, by task.
+
     Args:
-        captions: a clip's captions come along with texts of other tasks; alone they do not bring a clip in.
-        sets: data sets to take; a clip that several of them ask about counts once for each, with its texts. Empty:
-            all clips, each once.
         failures: records clips with unreadable texts, which are left out; ``None``: the first is an error.
         without: keys of clips to leave out.
-        optional: of ``tasks``: their texts that are longer than the text cache are left out, and counted in
-            ``too_long`` by task.
 
     Raises:
-        MirasolError: no clip has a text of these tasks, or none of one of ``sets``; another text is longer than the
-            text cache, or too many clips are damaged.
+        MirasolError: no clip has a text of the wanted tasks, or none of one of the sets; a text that is not optional
+            is longer than the text cache, or too many clips are damaged.
     """
 
     def __init__(
         self,
         shard_set: ShardDataset,
         tokenizer: Tokenizer,
-        tasks: Sequence[str],
+        texts: Wanted,
         *,
-        captions: bool = False,
-        sets: Collection[str] = (),
         failures: Failures | None = None,
         without: Collection[str] = (),
-        optional: Collection[str] = (),
     ) -> None:
-        self.shard_set, self.tasks, self.max_text = shard_set, tuple(tasks), tokenizer.max_text
-        wanted = {*tasks, "caption"} if captions else set(tasks)
+        self.shard_set, self.tasks, self.max_text = shard_set, tuple(texts.tasks), tokenizer.max_text
+        tasks, sets = self.tasks, texts.sets
+        wanted = {*tasks, "caption"} if texts.captions else set(tasks)
         found: list[tuple[int, str, list[Example]]] = []  # number in the shard set, data set, examples
         for number in (n for n, key in enumerate(shard_set.keys) if key not in without):
             try:
@@ -100,14 +105,16 @@ class Clips:
                     raise
                 failures.record([Damage(None, error.key, error.why)], len(shard_set))
                 continue
-            for name, texts in _by_set(rows).items() if sets else [("", rows)]:
-                if any(r["task"] in tasks for r in texts):
-                    found.append((number, name, [example_of(row) for row in texts]))
+            for name, own in _by_set(rows).items() if sets else [("", rows)]:
+                if any(r["task"] in tasks for r in own):
+                    found.append((number, name, [example_of(row) for row in own]))
         self._check(sets, {name for _, name, _ in found})
         found = [clip for clip in found if not sets or clip[1] in sets]
         self.numbers = [number for number, _, _ in found]
         self.sets = [name for _, name, _ in found]
-        encoded = iter(encode_texts(tokenizer, (example for _, _, examples in found for example in examples), optional))
+        encoded = iter(
+            encode_texts(tokenizer, (example for _, _, examples in found for example in examples), texts.optional)
+        )
         whole = [list(itertools.islice(encoded, len(examples))) for _, _, examples in found]
         self.texts = [[text for text in row if len(text.ids) <= self.max_text] for row in whole]
         self.too_long = Counter(text.task for row in whole for text in row if len(text.ids) > self.max_text)

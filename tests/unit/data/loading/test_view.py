@@ -15,7 +15,7 @@ from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded, audio_shape, video_shape
 from mirasol.data.loading.loader import log_mel_of
-from mirasol.data.loading.samples import Clips, SampleSettings, TrainingSamples
+from mirasol.data.loading.samples import Clips, SampleSettings, TrainingSamples, Wanted
 from mirasol.data.loading.view import viewed
 from mirasol.data.loading.waveform import chunk_lengths, chunks_shape
 from mirasol.media.clip import ClipSpec, View
@@ -153,7 +153,7 @@ def test_a_view_that_does_not_fit_the_shards_names_them(tiny_shards: TinyShards)
 def test_a_later_start_brings_later_chunks_into_view(tiny_shards: TinyShards, tokenizer: Tokenizer) -> None:
     shards = ShardDataset(tiny_shards.folder, "train", view=View(chunks=TINY_CLIP.chunks - 1))
     settings = SampleSettings(("qa",), 3, 2, 0.0, augmentation=Augmentation(jitter=1))
-    samples = TrainingSamples(Clips(shards, tokenizer, ("qa",)), settings)
+    samples = TrainingSamples(Clips(shards, tokenizer, Wanted(("qa",))), settings)
     kept = {int(samples[n].clip.video_present.sum()) for n in range(12) if samples[n].clip.video is not None}
     full = [int(shards.meta(n)["video_chunks"]) for n in range(len(shards)) if shards.meta(n)["has_video"]]
     assert max(full) == TINY_CLIP.chunks
