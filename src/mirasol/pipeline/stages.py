@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mirasol.training.config import PhaseConfig
 
 
+OF_A_RUN = ("seconds", "clips_per_second", "reused", "sent")  # differ between runs that make equal shards
+
+
 def tokenizer(params: Params) -> None:
     """Texts of the training split only -> build/tokenizer."""
     from mirasol.data.manifest import read_manifest
@@ -40,7 +43,7 @@ def shards(params: Params) -> None:
 
     check_mixes(params)
     report = build_shards(paths.DATA, paths.SHARDS, params.clip, params.shards, cache=paths.PARTS)
-    write_json(paths.REPORTS / "shards.json", report)
+    write_json(paths.REPORTS / "shards.json", {k: v for k, v in report.items() if k not in OF_A_RUN})
     split = params.evaluate.split
     if not report["splits"].get(split):  # warn before hours of training: evaluate refuses an empty split
         print(f"[shards] the split {split} (evaluate.split) has no clip: evaluate will refuse it", file=sys.stderr)

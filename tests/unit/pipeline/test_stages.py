@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.world.make import make_world
 from mirasol.pipeline.params.load import load_params
-from mirasol.pipeline.stages import check_mixes
+from mirasol.pipeline.stages import STAGES, check_mixes
 
 ROOT = Path(__file__).parents[3]
 ROW = {
@@ -46,3 +47,15 @@ def test_unknown_data_sets_of_all_phases_are_one_error(project: Path) -> None:
 def test_no_mix_reads_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check()
+
+
+def test_shards_that_are_made_again_leave_the_same_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_world(tmp_path / "data", clips=8, workers=1)
+    params = load_params(ROOT / "params.yaml")
+    params = dataclasses.replace(params, shards=dataclasses.replace(params.shards, workers=1))
+    reports = []
+    for _ in range(2):
+        STAGES["shards"](params)
+        reports.append(Path("reports/shards.json").read_bytes())
+    assert reports[0] == reports[1]
