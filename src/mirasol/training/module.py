@@ -46,6 +46,7 @@ class PhaseModule(pl.LightningModule):
 
     After each step ``figures`` holds 0-dim tensors for the curves: the loss and its parts, the state of x (a latent
     that collapses has a low loss), the norm of the gradient. They stay on the device: reading one makes a GPU wait.
+    The state of x is a mean over micro-batches and processes, so it depends a little on how a step is cut.
     """
 
     def __init__(self, model: Mirasol, config: PhaseConfig, *, seed: int, fused: bool) -> None:
