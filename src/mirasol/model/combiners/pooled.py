@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from mirasol.model.attention.chunk_causal import Visible
 from mirasol.model.config import ModelConfig
 
-EDGE = 1e-4  # of a cell: places are rounded
-
 
 class LearnedStart(nn.Module):
     """m learned vectors, the same for every chunk (P 4.1: the CLS and Perceiver combiners)."""
@@ -71,15 +69,14 @@ def pooling(positions: Tensor, audio_tokens: int, num_queries: int) -> Tensor:
     """Weights [m, n]: the mean of one of m cells of the frame, plus the mean of all audio features.
 
     The cells form the most nearly square grid of m: 3 x 3 for 9, 4 x 8 for 32. A video token at ``positions``
-    [f, 2] (row, column) counts for its cell, on an edge for both; a cell without tokens takes the mean of all. Cells
-    that overlap would show the mean of two objects, which is easier to learn than the objects (decision 0073).
+    [f, 2] (row, column) counts for the cells with a centre less than a cell away, the nearer the more; a cell
+    without tokens takes the mean of all.
     """
     rows = max(n for n in range(1, math.isqrt(num_queries) + 1) if num_queries % n == 0)
     columns = num_queries // rows
     cells = torch.cartesian_prod((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns)
     away = (positions[None] - cells[:, None]).abs() * torch.tensor([rows, columns])  # [m, f, 2], in cells
-    inside = (away <= 0.5 + EDGE).all(dim=-1)
-    inside |= ~inside.any(dim=1, keepdim=True)
-    near = inside.to(positions.dtype)
+    near = (1.0 - away).clamp(min=0.0).prod(dim=-1)
+    near = torch.where(near.sum(dim=1, keepdim=True) > 0, near, torch.ones_like(near))
     audio = torch.full((num_queries, audio_tokens), 1.0 / audio_tokens)
     return torch.cat([near / near.sum(dim=1, keepdim=True), audio], dim=1)
