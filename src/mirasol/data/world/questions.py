@@ -77,7 +77,7 @@ def texts(scene: Scene) -> list[Text]:
     if scene.has_audio:
         names = " ".join(s.name for s in scene.sounds) or "silence"
         out.append(Text("audio_class", "", AUDIO_PROMPT, names))
-    if scene.large and scene.sounds and scene.kind != "count":
+    if scene.sounds and scene.kind != "count":
         out.append(Text("qa", "classify", CLASSIFY_PROMPT, f"{scene.large.colour} {scene.sounds[0].name}"))
     possible = [Text("qa", *question) for question in questions(scene)]
     chosen = [q for q in possible if q.family in ALWAYS]

@@ -9,7 +9,6 @@ of the others. See docs/world.md.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,9 +33,6 @@ COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")
 # equally frequent, and since both are in the picture their absence as a pair in training rules out no answer.
 NOVEL_PAIRS = (("red", "blue"), ("yellow", "cyan"), ("green", "pink"))
 NOVEL_EVERY = 4
-# Training clips in which an object that does not flash is left out, where there is one: a fifth of all. With two
-# objects in every clip a model reads both from their mean, and fails on pairs that it has not seen (decision 0074).
-ALONE_EVERY = 2
 SOUNDS = ("bell", "buzz", "beep", "noise", "rising", "falling")
 SHAPES = ("disc", "square")
 RADIUS = {"large": 10, "small": 7, "huge": 15}  # 21, 15 and, in the hard variant, 31 px
@@ -112,7 +108,7 @@ class BaseScene:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene(BaseScene):
-    """A clip's truth; ``things`` are a large and a small object, in some training clips one of them alone."""
+    """A clip's truth; ``things`` are a large and a small object."""
 
     novel: bool  # its pair of colours is in NOVEL_PAIRS
     kind: str  # a key of KINDS
@@ -123,15 +119,12 @@ class Scene(BaseScene):
         return f"novel-{self.name}" if self.novel else self.name
 
     @property
-    def large(self) -> Thing | None:
-        return self._sized("large")
+    def large(self) -> Thing:
+        return self.things[0]
 
     @property
-    def small(self) -> Thing | None:
-        return self._sized("small")
-
-    def _sized(self, size: str) -> Thing | None:
-        return next((t for t in self.things if t.size == size), None)
+    def small(self) -> Thing:
+        return self.things[1]
 
     @property
     def flashes(self) -> tuple[Thing, ...]:
@@ -188,7 +181,7 @@ def sample_clip(seed: int, split: str, index: int) -> Scene:
     flash = {size: chunks[i] * FRAMES_PER_CHUNK + beat[chunks[i]] for i, size in enumerate(flashers)}
     halves = ("left", "right") if draw.below(2) else ("top", "bottom")
     places = draw.some(halves, 2)
-    scene = Scene(
+    return Scene(
         split=split,
         index=index,
         novel=novel,
@@ -203,11 +196,6 @@ def sample_clip(seed: int, split: str, index: int) -> Scene:
         sounds=_sounds(draw, kind, chunks, beat),
         asked=draw.below(1 << 31),
     )
-    idle = [t for t in scene.things if t.flash is None]
-    if split != "train" or index % ALONE_EVERY != ALONE_EVERY - 1 or not idle:
-        return scene
-    left_out = draw.choice(idle)
-    return dataclasses.replace(scene, things=tuple(t for t in scene.things if t is not left_out))
 
 
 def _kind(percent: int) -> str:
