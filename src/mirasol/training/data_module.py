@@ -203,9 +203,10 @@ class PhaseDataModule(pl.LightningDataModule):
             wanted = Wanted(self.scored, optional=set(self.scored) - set(self.run.tasks))
             clips = Clips(self.val, self.tokenizer, wanted, failures=failures)
             for task, count in clips.too_long.items() if rank == 0 else ():
-                limit = f"max_text {self.tokenizer.max_text} tokens"
+                name, limit = self.run.name, self.tokenizer.max_text
                 print(
-                    f"[{self.run.name}] {count} val text(s) of {task} have more than {limit}: not scored",
+                    f"[{name}] {count} val text(s) of {task} have more than max_text {limit} tokens and are left out: "
+                    f"raise {name}.max_text to score them",
                     file=sys.stderr,
                 )
             self._val = EvaluationSamples(clips), failures

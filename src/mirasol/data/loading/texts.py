@@ -23,11 +23,11 @@ class Text:
     example: str  # its id
 
 
-def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example], any_length: Collection[str] = ()) -> list[Text]:
+def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example], optional: Collection[str] = ()) -> list[Text]:
     """The training texts of ``examples``: each prompt with its first answer.
 
     Raises:
-        MirasolError: a text of a task not in ``any_length`` does not fit into the text cache of ``tokenizer``, its
+        MirasolError: a text of a task not in ``optional`` does not fit into the text cache of ``tokenizer``, its
             ``max_text`` tokens; all such examples are listed.
     """
     known: dict[tuple[str, str], tuple[NDArray[np.int32], int]] = {}  # questions repeat
@@ -39,7 +39,7 @@ def encode_texts(tokenizer: Tokenizer, examples: Iterable[Example], any_length: 
             ids = np.array(tokenizer.text_ids(*pair), np.int32)
             known[pair] = ids, len(tokenizer.text_ids(example.prompt, None))
         ids, answer = known[pair]
-        if len(ids) > tokenizer.max_text and example.task not in any_length:
+        if len(ids) > tokenizer.max_text and example.task not in optional:
             longest = max(longest, len(ids))
             long.append(
                 f"example {example.id!r} of {example.media}: {answer} tokens of prompt and "

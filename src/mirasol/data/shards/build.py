@@ -50,7 +50,7 @@ def build_shards(
     removed.
 
     Returns:
-        Counts, rejected clips with reasons, bytes, seconds and clips per second: ``reports/shards.json``.
+        Counts, rejected clips with reasons, bytes, seconds and clips per second.
 
     Raises:
         MirasolError: the manifest is wrong, a split that training or evaluation needs is empty, media differ from
@@ -247,7 +247,7 @@ class _Run:
         }
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """The contents of ``reports/shards.json``."""
+        """What the run made, and how fast."""
         clips = sum(self.splits.values())
         return {
             "clips": clips,
