@@ -5,11 +5,17 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && break; done)
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do "$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))
 READY := .venv/.ready
+# The build of torch: cpu, cuda (as on the package index), the URL of an index, or a requirement like torch==2.14.1.
+TORCH ?= $(shell { ls /dev/nvidia[0-9]* || timeout 20 nvidia-smi -L; } >/dev/null 2>&1 && echo cuda || echo cpu)
+CHOSEN := $(if $(filter command environment,$(firstword $(origin TORCH))),$(TORCH))
+OTHER_TORCH := $(if $(CHOSEN),$(filter-out $(shell cat .venv/.torch 2>/dev/null),$(CHOSEN)))
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+ANSWERS := import signal, sys, urllib.request; signal.alarm(10); urllib.request.urlopen(sys.argv[1], timeout=5)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # awk: pip's output as one line per twenty packages
 COUNT := \
@@ -19,46 +25,69 @@ COUNT := \
   /^(Collecting|Processing) / { count($$2) } \
   /^Requirement already satisfied: / { count($$4) } \
   /^Installing collected/ { print "[setup] unpacking: a minute or two"; fflush() }
+QUIET ?= --quiet
 DATA ?=
 PARAMS ?=
+FROM ?=
 ADAPTER ?= generic
 ANNOTATIONS ?=
 IMPORT ?=
 DRONE ?=
 FSDD ?=
 
-.PHONY: help setup demo real test test-all test-gpu gpu-check lint types bench report lock
+.PHONY: help setup try demo real test test-all test-gpu gpu-check lint types bench report lock again
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY) ## install everything into .venv: minutes once, a second after
+setup: $(READY) ## install everything into .venv; torch without CUDA where no GPU is seen: TORCH=cpu|cuda|INDEX|REQUIREMENT
 
-# torch comes first, in a separate call: then no other package decides its build.
-$(READY): requirements.lock pyproject.toml
+# torch comes first, in a separate call: then no other package decides its build. An index that does not answer within
+# ten seconds is left out: what pip is configured to use decides.
+$(READY): requirements.lock pyproject.toml $(if $(OTHER_TORCH),again)
 	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { \
-	  echo "mirasol needs Python 3.11 or 3.12, and $(if $(PYTHON),$(PYTHON) is none,none was found)." >&2; \
-	  echo "Install one, then name it: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	  echo "mirasol needs Python 3.11 to 3.14, and $(if $(PYTHON),$(PYTHON) is none,none was found)." >&2; \
+	  echo "Install one, then name it: make setup PYTHON=/path/to/python3.14" >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "[setup] making .venv with $$("$(PYTHON)" --version)"; "$(PYTHON)" -m venv .venv || { \
 	  rm -rf .venv; echo "No virtual environment could be made: on Debian and Ubuntu install python3-venv" >&2; exit 2; }; }
-	@echo "[setup] torch (about 200 MB, more with CUDA)"
-	@$(PIP) install -c requirements.lock "$$(grep -E '^torch==' requirements.lock)"
+	@$(if $(OTHER_TORCH),$(PIP) uninstall --quiet --yes torch)
+	@grep -v '^torch==' requirements.lock > .venv/lock
+	@build="$(TORCH)"; torch="$$(grep -E '^torch==' requirements.lock)"; index=; \
+	case "$$build" in \
+	  cpu) index=$(CPU_INDEX);; cuda) ;; *://*) index="$$build";; *) torch="$$build"; build=given;; \
+	esac; \
+	echo "[setup] $$torch, build: $$build (200 MB for cpu, gigabytes for cuda)"; \
+	if [[ $$build == cpu ]] && ! $(BIN)/python -c '$(ANSWERS)' $$index/torch/ 2>/dev/null; then \
+	  echo "[setup] $$index does not answer: torch comes from the package index, with CUDA if that has no other"; index=; \
+	fi; \
+	if [[ $$index ]] && $(PIP) install -c .venv/lock --extra-index-url "$$index" "$$torch"; then exit 0; fi; \
+	[[ -z $$index || $$build == cpu ]] && $(PIP) install -c .venv/lock "$$torch"
 	@echo "[setup] all other packages"
-	@$(PIP) install --progress-bar off -r requirements.lock 2>&1 | tee .venv/setup.log \
-	  | awk -v all="$$(grep -cE '^[A-Za-z]' requirements.lock)" '$(COUNT)' \
+	@$(PIP) install --progress-bar off -r .venv/lock 2>&1 | tee .venv/setup.log \
+	  | awk -v all="$$(grep -cE '^[A-Za-z]' .venv/lock)" '$(COUNT)' \
 	  || { tail -n 20 .venv/setup.log >&2; echo "[setup] failed: the whole log is in .venv/setup.log" >&2; exit 1; }
+	@$(PIP) uninstall --quiet --yes mirasol 2>/dev/null  # the distribution's former name, and that of another project
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@echo "$(TORCH)" > .venv/.torch
 	@touch $(READY)
 	@echo "[setup] ready: $(BIN)/mirasol --help"
 
-# Each run ends with the figures and the path of the report.
-# On your own data: DATA=dir [PARAMS=file] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
-demo: setup ## the whole pipeline on the built-in world; DATA=dir [PARAMS=file ADAPTER=name ...]: on your own
+try: .venv-try/.ready ## an answer in a minute: the runtime alone, a small trained model, sample clips and the page
+	@.venv-try/bin/mirasol try
+
+.venv-try/.ready: pyproject.toml
+	@"$(PYTHON)" -c '$(FITS)' || { echo "mirasol needs another Python: make try PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "[try] fetching the runtime into .venv-try, without torch"
+	@"$(PYTHON)" -m venv .venv-try
+	@.venv-try/bin/python -m pip --disable-pip-version-check install $(QUIET) -e '.[serve]'
+	@touch $@
+
+# Each run ends with one screen: result, report, bundle, next command.
+# On your own data: DATA=dir [PARAMS=file] [FROM=weights] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
+demo: setup ## the whole pipeline on the built-in world; DATA=dir [FROM=weights PARAMS=file ...]: on your own
 ifeq ($(DATA),)
 	@test -f data/manifest.jsonl || $(BIN)/mirasol world --out data
 	@$(BIN)/mirasol run
-	@$(BIN)/mirasol report --markdown
-	@echo "Report: $(CURDIR)/build/report/index.html"
 else
 	@$(call own,$(notdir $(abspath $(DATA))),$(DATA),$(PARAMS),$(ADAPTER),$(ANNOTATIONS),$(IMPORT))
 endif
@@ -70,10 +99,8 @@ real: setup ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard),
 
 # own: name, media, params file, adapter, annotations, options of the import: the pipeline in a separate workspace
 own = folder="$$($(BIN)/mirasol workspace "$(1)" --data "$(2)" $(if $(3),--params "$(3)") --adapter $(4) \
-	  $(if $(5),--annotations "$(5)") $(if $(6),-- $(6)))"; \
-	$(BIN)/mirasol run --workspace "$$folder"; \
-	cd "$$folder"; "$(CURDIR)/$(BIN)/mirasol" report --markdown; \
-	echo "Report: $$folder/build/report/index.html"
+	  $(if $(FROM),--from "$(FROM)") $(if $(5),--annotations "$(5)") $(if $(6),-- $(6)))"; \
+	$(BIN)/mirasol run --workspace "$$folder"
 
 test: setup ## the tests that a change must pass
 	@$(BIN)/python -m pytest

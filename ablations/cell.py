@@ -30,7 +30,7 @@ from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
 from mirasol.pipeline.params.schema import Params
-from mirasol.pipeline.paths import BUILD, REPORTS, RUNS, SHARDS, TOKENIZER
+from mirasol.pipeline.paths import BUILD, PUBLISHED, RUNS, SHARDS, TOKENIZER
 from mirasol.pipeline.run_stage import run_stage
 from mirasol.pipeline.stages import model_config
 from mirasol.tasks.scoring.config import EvaluateSpec
@@ -185,7 +185,7 @@ def main(params: Params) -> None:
     cell = CellRun(
         phases, params.training, params.clip, model_config(params, phases[-1][1]), paths, switches["permute"]
     )
-    write_json(REPORTS / "cell.json", run_cell(cell, params.evaluate))
+    write_json(PUBLISHED / "cell.json", run_cell(cell, params.evaluate))
 
 
 if __name__ == "__main__":

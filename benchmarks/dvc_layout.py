@@ -95,7 +95,7 @@ class Tars(Layout):
 
 
 class Linked(Layout):
-    """`mirasol data import --link symlink`: a link to the media, and a listing."""
+    """`mirasol data import NAME --link symlink`: a link to the media, and a listing."""
 
     def _list(self) -> None:
         write_listing(self.data, (f"media/{path.name}" for path in self.media.iterdir()))

@@ -103,7 +103,7 @@ def train(folder: Path, without: str) -> dict[str, Any]:
         done.parent.mkdir(exist_ok=True)
         done.touch()
         print(f"{folder.name}: {stage}", flush=True)
-    report: dict[str, Any] = json.loads((folder / "reports" / "eval.json").read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads((folder / "build" / "reports" / "eval.json").read_text(encoding="utf-8"))
     return report
 
 

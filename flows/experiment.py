@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import LockWait, Workspace, command
+from flows.common import LockWait, Workspace, command, lines
 from mirasol.pipeline import summary
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.lock import Lock, hold
@@ -20,13 +20,13 @@ from mirasol.pipeline.workspace import make_workspace
 @task(task_run_name="workspace", cache_policy=NO_CACHE)
 def prepare(root: Path, name: str) -> Path:
     """A clone of the project's last commit that shares its cache."""
-    return make_workspace(f"exp-{name}", root=root, say=get_run_logger().info)
+    return make_workspace(f"exp-{name}", root=root, say=lines("workspace"))
 
 
 @task(task_run_name="dvc exp run", cache_policy=NO_CACHE)
 def run_experiment(lock: Lock, name: str, changes: list[str]) -> dvc.Outcome:
     """All stages, with the changed parameters."""
-    return dvc.exp_run(name, changes, root=lock.root, lock=lock, on_line=get_run_logger().info)
+    return dvc.exp_run(name, changes, root=lock.root, lock=lock, on_line=lines("experiment"))
 
 
 @flow(name="experiment")
@@ -48,14 +48,14 @@ def experiment(
     Raises:
         MirasolError: the project has no commit, a key is unknown, or a stage failed.
     """
-    log = get_run_logger()
     root = Path(workspace).resolve()
+    dvc.check_changes(root / "params.yaml", changes)
     folder = prepare(root, name)
-    with hold(folder, f"experiment {name}", wait=lock_wait, say=log.info) as lock:
+    with hold(folder, f"experiment {name}", wait=lock_wait, say=lines("experiment")) as lock:
         run_experiment(lock, name, changes)
         stages = dvc.read_stages(folder / "dvc.yaml")
         now, before = dvc.metrics(folder, stages), dvc.metrics(folder, stages, rev="HEAD")
-    dvc.exp_fetch(root, folder, name, on_line=log.info)
+    dvc.exp_fetch(root, folder, name, on_line=lines("experiment"))
     create_markdown_artifact(
         key="experiment", markdown=summary.markdown([], now, before), description=f"{name}: {', '.join(changes)}"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import Workspace, command, worth_a_retry
+from flows.common import Workspace, command, lines, worth_a_retry
 from flows.pipeline import pipeline
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import mirasol
@@ -21,19 +21,19 @@ def import_data(lock: Lock, adapter: str, annotations: str | None, media: str, o
     """`mirasol data import`: annotations list all data; existing files are not copied again."""
     listed = ["--annotations", str(Path(annotations).resolve())] if annotations else []
     arguments = ["data", "import", adapter, *listed, "--media", str(Path(media).resolve()), "--out", "data"]
-    mirasol(lock.root, *arguments, *options, on_line=get_run_logger().info, lock=lock)
+    mirasol(lock.root, *arguments, *options, on_line=lines("import"), lock=lock)
 
 
 @task(task_run_name="add", cache_policy=NO_CACHE)
 def add_data(lock: Lock) -> None:
     """`dvc add data`: data.dvc names the new version."""
-    dvc.call(lock.root, "add", "data", on_line=get_run_logger().info, lock=lock)
+    dvc.call(lock.root, "add", "data", on_line=lines("add"), lock=lock)
 
 
 @task(task_run_name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
 def push_data(lock: Lock) -> None:
     """`dvc push` to the default remote."""
-    dvc.push(lock.root, on_line=get_run_logger().info, lock=lock)
+    dvc.push(lock.root, on_line=lines("push"), lock=lock)
 
 
 @flow(name="ingest")
@@ -60,7 +60,7 @@ def ingest(
     Raises:
         MirasolError: the data cannot be imported (the old manifest stays), or a stage failed.
     """
-    with hold(workspace, "ingest", say=get_run_logger().info) as lock:
+    with hold(workspace, "ingest", say=lines("ingest")) as lock:
         import_data(lock, adapter, annotations, media, options or [])
         add_data(lock)
         if push:

@@ -11,39 +11,45 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import LockWait, Workspace, command, worth_a_retry
+from flows.common import LockWait, Workspace, command, lines, worth_a_retry
 from mirasol.pipeline import summary
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import mirasol
 from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.outcome import outcome, screen
+from mirasol.pipeline.run_log import RunLog
 from mirasol.pipeline.summary import StageResult
+
+DONE = {"ran": "done", "restored": "taken from the run cache", "unchanged": "up to date"}
 
 
 @task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=worth_a_retry)
-def run_stage(name: str, lock: Lock, reasons: list[str]) -> dvc.Outcome:
+def run_stage(name: str, lock: Lock, reasons: list[str], log: RunLog) -> dvc.Outcome:
     """Bring one stage up to date; ``reasons`` say why it is stale. Without reasons it is not."""
-    log = get_run_logger()
+    say = lines(log.place(name))
     if not reasons:
-        log.info("up to date")
+        say(DONE["unchanged"])
         return "unchanged"
-    log.info(summary.why(reasons))
-    return dvc.repro(name, root=lock.root, lock=lock, on_line=log.info)
+    say(", ".join(filter(None, ("starts: " + summary.why(reasons), log.begins(name)))))
+    outcome = dvc.repro(name, root=lock.root, lock=lock, on_line=lambda line: say(log.line(name, line)))
+    say(f"{DONE[outcome]} in {log.ends(name, ran=outcome == 'ran')}")
+    return outcome
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
 def write_report(lock: Lock) -> None:
     """Write build/report/index.html from the stages' results."""
-    mirasol(lock.root, "report", on_line=get_run_logger().info, lock=lock)
+    mirasol(lock.root, "report", on_line=lines("report"), lock=lock)
 
 
 @task(task_run_name="push", cache_policy=NO_CACHE, retry_condition_fn=worth_a_retry)
 def push_outputs(lock: Lock) -> None:
     """`dvc push` to the workspace's default remote."""
-    dvc.push(lock.root, on_line=get_run_logger().info, lock=lock)
+    dvc.push(lock.root, on_line=lines("push"), lock=lock)
 
 
 @flow(name="pipeline")
@@ -72,23 +78,24 @@ def pipeline(
         MirasolError: dvc.yaml cannot be read, a target is unknown, or the workspace is in use.
         StageError: a stage failed; the text is the stage's own.
     """
-    log = get_run_logger()
     root = Path(workspace).resolve()
     stages = dvc.read_stages(root / "dvc.yaml")
     wanted = dvc.select(stages, targets)
     patience: dict[str, Any] = {"retries": retries, "retry_delay_seconds": retry_delay}
     results: list[StageResult] = []
-    with hold(root, "pipeline", wait=lock_wait, say=log.info) as lock:
+    with hold(root, "pipeline", wait=lock_wait, say=lines("pipeline")) as lock:
         stale = dvc.status(root)
+        names = [s.name for s in wanted]
+        log = RunLog(root, names, (stale.keys() | dvc.downstream(stages, stale)) & set(names))
         # As in `dvc repro`: data changed by hand get their version before the stages read them.
-        for name in [name for name in stale if name.endswith(".dvc")] + [s.name for s in wanted]:
+        for name in [name for name in stale if name.endswith(".dvc")] + names:
             reasons = list(stale.get(name, ()))
             changed = {r.name for r in results if r.outcome != "unchanged"}
             if not reasons and name in dvc.downstream(stages, changed):
                 reasons = ["a stage before it ran"]
             start = time.monotonic()
-            outcome = run_stage.with_options(**patience)(name, lock, reasons)
-            results.append(StageResult(name, outcome, time.monotonic() - start))
+            how = run_stage.with_options(**patience)(name, lock, reasons, log)
+            results.append(StageResult(name, how, time.monotonic() - start))
         if report and not targets:
             write_report(lock)
         if push:
@@ -100,9 +107,16 @@ def pipeline(
     return {r.name: r.outcome for r in results}
 
 
-def _done(outcomes: dict[str, str], **_: Any) -> str:
-    return ", ".join(f"{name} {how}" for name, how in outcomes.items())
+BEGAN = time.monotonic()
+
+
+def _facts(outcomes: dict[str, str], workspace: str, **_: Any) -> dict[str, Any]:
+    return outcome(Path(workspace), outcomes, time.monotonic() - BEGAN)
+
+
+def _done(outcomes: dict[str, str], **options: Any) -> str:
+    return screen(_facts(outcomes, **options))
 
 
 if __name__ == "__main__":
-    command(pipeline, _done)(prog_name="mirasol run")
+    command(pipeline, _done, _facts)(prog_name="mirasol run")

@@ -19,10 +19,10 @@ GATES = {"reports/eval.json:overall.exact_match": 0.01}
 
 
 @task(task_run_name="gate", cache_policy=NO_CACHE)
-def gate(lock: Lock, gates: dict[str, float]) -> list[releases.Verdict]:
-    """Check that the commit is complete and up to date, and compare its metrics with the released model's."""
+def gate(lock: Lock, gates: dict[str, float], to: str) -> list[releases.Verdict]:
+    """Check that the commit is complete and up to date, and compare its metrics with the current release's."""
     releases.check_state(lock.root)
-    verdicts = releases.judge(lock.root, gates)
+    verdicts = releases.judge(lock.root, gates, to)
     for verdict in verdicts:
         get_run_logger().info("%s: %s", "pass" if verdict.passed else "FAIL", verdict)
     create_table_artifact(
@@ -43,7 +43,7 @@ def publish(lock: Lock, to: str, verdicts: list[releases.Verdict], push: bool) -
 
 @flow(name="release")
 def release(
-    to: Annotated[str, typer.Option(help="where the folder model-N goes, relative to the workspace")] = "runs/releases",
+    to: Annotated[str, typer.Option(help="the registry, relative to the workspace")] = "runs/releases",
     gates: Annotated[
         dict[str, float] | None,
         typer.Option(parser=json.loads, help='JSON: {"reports/FILE.json:dotted.key": how far it may fall}'),
@@ -52,7 +52,7 @@ def release(
     push: Annotated[bool, typer.Option("--push", help="`dvc push`, and the tag to git's origin")] = False,
     lock_wait: LockWait = 600.0,
 ) -> str:
-    """Release the model of the current commit if no gated metric is worse than the released model's.
+    """Release the model of the current commit if no gated metric is worse than the current release's.
 
     Without --gates the overall exact match is gated: it may fall by 0.01.
 
@@ -66,7 +66,7 @@ def release(
     """
     root = Path(workspace).resolve()
     with hold(root, "release", wait=lock_wait, say=get_run_logger().info) as lock:
-        return publish(lock, to, gate(lock, GATES if gates is None else gates), push)
+        return publish(lock, to, gate(lock, GATES if gates is None else gates, to), push)
 
 
 if __name__ == "__main__":

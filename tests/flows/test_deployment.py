@@ -66,7 +66,8 @@ def test_a_run_completes_with_a_task_per_stage_and_every_line(prefect: Any, depl
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     assert ran(deployed) == ["first", "second", "third"]
     assert _tasks(prefect, run) == {"first": "COMPLETED", "second": "COMPLETED", "third": "COMPLETED"}
-    wanted = [f"[{name}] {step}/2 clips" for name in ("first", "second", "third") for step in (1, 2)]
+    places = ("1/3 first", "2/3 second", "3/3 third")
+    wanted = [f"[{place}] {step}/2 clips" for place in places for step in (1, 2)]
     lines = wait_until("the log lines", lambda: (found := _logs(prefect, run)) and wanted[-1] in found and found)
     assert [line for line in lines if line in wanted] == wanted
     (artifact,) = prefect.read("/artifacts", artifacts={"key": {"any_": ["metrics"]}})

@@ -62,7 +62,7 @@ def test_ending_the_flow_leaves_no_process(prefect: Any, project: Path) -> None:
         said = flow.stdout.read().decode() if flow.stdout else ""
     assert len(below) >= 5, "the server, DVC, the stage, its worker and their supervisors"
     wait_gone(sorted(below))
-    assert "[second] 1/2 clips" in said
+    assert "[2/3 second] 1/2 clips" in said
     hang.unlink()
     ran(project)
     assert dvc.repro("second", root=project, on_line=lambda _: None) == "ran"
@@ -74,18 +74,43 @@ def test_pipeline_runs_what_is_stale_and_shows_it(prefect: Any, project: Path) -
     tell(project, "kill-second")
     said = prefect.command("flows.pipeline", "--no-report", "--retry-delay", "0.1", cwd=project)
     assert ran(project) == ["first", "second", "second", "third"], "a killed stage is tried once more"
-    assert "first ran, second ran, third ran" in said
-    assert "data.dvc ran" in said, "data that was changed by hand gets its version"
-    assert "[third] 2/2 clips" in said
+    assert "stages   4 ran, in 0:" in said, "data that was changed by hand gets its version"
+    assert "[3/3 third] 2/2 clips" in said and "[data.dvc] done in 0:" in said
+    assert "[second] stage `second` was ended by signal 9 (often: out of memory); it is tried again" in said
+    chatter = ("Finished in state", "Beginning flow run", "Running stage", "> python3", "deleted", "Verifying")
+    assert [word for word in chatter if word in said] == []
     again = prefect.command("flows.pipeline", "--no-report", cwd=project)
     assert ran(project) == []
-    assert "first unchanged, second unchanged, third unchanged" in again
+    assert "stages   3 up to date, in 0:" in again
 
 
-def test_a_mistake_is_one_error_without_a_traceback(prefect: Any, project: Path) -> None:
-    said = prefect.command("flows.pipeline", "secnd", cwd=project, check=False)
-    assert "error: target `secnd` is no stage of dvc.yaml (first, second, third); did you mean `second`?" in said
-    assert "Traceback" not in said
+ONCE = {  # mistakes and their one error
+    "a stage that is none": (
+        ("flows.pipeline", "secnd"),
+        "error: target `secnd` is no stage of dvc.yaml (first, second, third); did you mean `second`?",
+    ),
+    "a stage that fails": (
+        ("flows.pipeline", "--no-report"),
+        "error: stage `second` failed: clip 7 of data/manifest.jsonl is no video\n"
+        "Its last outputs come back with `dvc checkout build/second && git checkout reports/second.json`",
+    ),
+    "a parameter that is none": (
+        ("flows.experiment", "low", "second.scor=0.2"),
+        "error: `second.scor=0.2`: params.yaml states no key `second.scor`; did you mean `second.score`? "
+        "`+second.scor=0.2` adds a key",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", ONCE)
+def test_a_mistake_is_one_error_without_a_traceback(prefect: Any, project: Path, mistake: str) -> None:
+    arguments, error = ONCE[mistake]
+    (project / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.7"))
+    tell(project, "fail-second")
+    said = prefect.command(*arguments, cwd=project, check=False)
+    assert said.rstrip().endswith(f"\n{error}")
+    assert said.count(error.removeprefix("error: ")) == 1
+    assert [word for word in ("Traceback", "ERROR", "StageError", "encountered") if word in said] == []
 
 
 def test_ingest_gives_new_data_a_version(prefect: Any, project: Path, tmp_path: Path) -> None:

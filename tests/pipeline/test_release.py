@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.lock import hold
 from mirasol.pipeline.release import check_state, judge, publish, released_tag
+from mirasol.runtime.releases import Registry
 
 GATES = {"reports/second.json:overall.exact_match": 0.01}
 
@@ -36,16 +39,55 @@ def test_the_first_release_has_nothing_to_beat(project: Path) -> None:
 def test_a_worse_model_is_not_released(project: Path) -> None:
     _publish(project)
     _score(project, 0.5)
-    with pytest.raises(MirasolError, match=r"exact_match: 0\.5 \(released 0\.9, may fall by 0\.01\)"):
+    with pytest.raises(MirasolError, match=r"exact_match: 0\.5 \(released 0\.9, may fall by 0\.01; one seed"):
         _publish(project)
     assert git(project, "tag", "--list") == "model-1"
-    assert [p.name for p in (project / "runs" / "out").iterdir()] == ["model-1"]
+    assert [release.name for release in Registry(project / "runs" / "out").releases()] == ["model-1"]
 
 
 def test_a_model_as_good_is_released(project: Path) -> None:
     _publish(project)
     _score(project, 0.895)
     assert _publish(project) == "model-2"
+
+
+def test_a_fall_within_the_spread_over_seeds_is_no_regression(project: Path) -> None:
+    _publish(project)
+    overall = {"mean": 0.9, "worst": 0.85, "seeds": [0.95, 0.9, 0.85]}
+    (project / "reports" / "seeds.json").write_text(json.dumps({"overall": overall}))
+    _score(project, 0.81)
+    (verdict,) = judge(project, GATES)
+    assert verdict.passed
+    assert str(verdict).endswith("(released 0.9, may fall by 0.1; spread over 3 seeds counted)")
+
+
+def test_the_same_commit_and_bundle_are_released_once(project: Path) -> None:
+    assert (_publish(project), _publish(project)) == ("model-1", "model-1")
+    assert git(project, "tag", "--list") == "model-1"
+
+
+def test_a_tag_whose_folder_is_gone_gets_it_back(project: Path) -> None:
+    _publish(project)
+    shutil.rmtree(project / "runs" / "out")
+    assert _publish(project) == "model-1"
+    assert (project / "runs" / "out" / "model-1" / "release.json").is_file()
+
+
+def test_another_bundle_of_the_same_commit_is_another_release(project: Path) -> None:
+    _publish(project)
+    (project / "build" / "bundle" / "contract.json").write_text('{"other": 1}')
+    assert _publish(project) == "model-2"
+
+
+def test_a_release_becomes_current_and_is_what_the_next_one_has_to_beat(project: Path) -> None:
+    _publish(project)
+    _score(project, 0.95)
+    _publish(project)
+    registry = Registry(project / "runs" / "out")
+    assert registry.get("current").name == "model-2"
+    registry.append("model-1")  # as a rollback does
+    assert released_tag(project, "runs/out") == "model-1"
+    assert judge(project, GATES, "runs/out")[0].released == 0.9
 
 
 def test_what_is_not_committed_is_named(project: Path) -> None:
@@ -70,6 +112,6 @@ def test_a_gate_that_is_no_number(project: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_leaves_no_tag(project: Path) -> None:
     (project / "runs" / "out").touch()
-    with pytest.raises(MirasolError, match="nothing was released"):
+    with pytest.raises(MirasolError, match="cannot write"):
         _publish(project)
     assert git(project, "tag", "--list") == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -80,8 +81,20 @@ def test_a_stages_own_error_is_the_message(project: Path) -> None:
     tell(project, "fail-second")
     with pytest.raises(dvc.StageError) as caught:
         dvc.repro("second", root=project)
-    assert str(caught.value) == "stage `second` failed: clip 7 of data/manifest.jsonl is no video"
+    assert str(caught.value).startswith("stage `second` failed: clip 7 of data/manifest.jsonl is no video\n")
     assert not caught.value.transient
+
+
+def test_the_error_says_how_the_last_outputs_come_back(project: Path) -> None:
+    _change(project, "score: 0.9", "score: 0.7")
+    tell(project, "fail-second")
+    with pytest.raises(dvc.StageError) as caught:
+        dvc.repro("second", root=project)
+    found = re.search(r"come back with `(.+)`", str(caught.value))
+    assert found and not (project / "build/second").exists()
+    python = f"'{sys.executable}' -P -m dvc"
+    subprocess.run(found[1].replace("dvc", python, 1), shell=True, cwd=project, check=True, capture_output=True)
+    assert (project / "build/second").exists() and (project / "reports/second.json").exists()
 
 
 def test_an_old_report_is_not_taken_for_a_new_one(project: Path) -> None:

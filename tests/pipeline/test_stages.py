@@ -53,8 +53,14 @@ def test_every_joint_of_the_pipeline_holds(
     assert (tmp_path / "look.png").is_file()
 
     reports = {path.name for path in (tmp_path / "reports").iterdir()}
-    metrics = {"shards", "pretrain", "audio_pretrain", "finetune", "eval", "parity", "latency"}
-    assert reports == {f"{name}.json" for name in metrics}
+    written = {"shards", "pretrain", "audio_pretrain", "finetune", "eval", "parity", "streaming", "metrics"}
+    assert reports == {f"{name}.json" for name in written}
+    assert (tmp_path / "runs/latency.json").is_file()
+    published = {path.name: path.read_bytes() for path in (tmp_path / "reports").iterdir()}
+    for name in ("evaluate", "export", "benchmark", "reports"):
+        assert mirasol(monkeypatch, "stage", name) == 0, f"stage {name}: {capsys.readouterr().err}"
+    again = {path.name for path in (tmp_path / "reports").iterdir() if path.read_bytes() != published[path.name]}
+    assert again == set(), "a second run changes what git holds"
     parity = json.loads((tmp_path / "reports" / "parity.json").read_text(encoding="utf-8"))
     assert parity["max_relative"] <= 1e-5
     assert "<html" in (tmp_path / "build" / "report" / "index.html").read_text(encoding="utf-8")

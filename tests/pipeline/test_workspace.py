@@ -88,6 +88,29 @@ def test_made_again_it_keeps_what_it_computed(project: Path, videos: Path) -> No
     assert ran(folder) == []
 
 
+def test_a_commit_in_the_project_keeps_what_it_computed(project: Path, videos: Path) -> None:
+    folder = make_workspace("mine", root=project, data=Import(videos), say=_quiet)
+    dvc.repro(root=folder, on_line=_quiet)
+    (folder / "reports/second.json").write_text('{"overall": {"exact_match": 0.9}}')
+    kept = {name: (folder / name).read_bytes() for name in ("dvc.lock", "reports/second.json")}
+    (project / "README.md").write_text("new\n")
+    commit(project)
+    make_workspace("mine", root=project, data=Import(videos), say=_quiet)
+    assert (folder / "README.md").exists()
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
+    ran(folder)
+    assert dvc.status(folder) == {}
+
+
+def test_parameters_that_a_user_edited_there_stay(project: Path) -> None:
+    folder = make_workspace("mine", root=project, say=_quiet)
+    (folder / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.2"))
+    (project / "README.md").write_text("new\n")
+    commit(project)
+    make_workspace("mine", root=project, say=_quiet)
+    assert "score: 0.2" in (folder / "params.yaml").read_text()
+
+
 def test_it_follows_the_project_unless_it_has_work_of_its_own(project: Path) -> None:
     folder = make_workspace("mine", root=project, say=_quiet)
     (project / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.5"))

@@ -91,12 +91,10 @@ def finish(project: Path, rows: list[dict[str, Any]] | None = None) -> Path:
     (project / "build/evaluate").mkdir()
     (project / "build/evaluate/predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = score(rows, read_families(project / "data"), Constant({}, ""), resamples=100, seed=1)
-    write_json(project / "reports/eval.json", report | {"split": "test", "missing": []})
-    write_json(project / "reports/parity.json", {"max_relative": 3e-6})
-    write_json(
-        project / "reports/latency.json", {"realtime": {"median": 31.0, "worst": 28.4}, "step_ms": {"text": 1.2}}
-    )
-    write_json(project / "reports/shards.json", {"splits": {"train": 8, "val": 4, "test": 12}, "rejected": 0})
+    write_json(project / "build/reports/eval.json", report | {"split": "test", "missing": []})
+    write_json(project / "build/reports/parity.json", {"max_relative": 3e-6})
+    write_json(project / "runs/latency.json", {"realtime": {"median": 31.0, "worst": 28.4}, "step_ms": {"text": 1.2}})
+    write_json(project / "build/reports/shards.json", {"splits": {"train": 8, "val": 4, "test": 12}, "rejected": 0})
     for phase in ("pretrain", "audio_pretrain", "finetune"):
         lines = [{"step": s, "text": 3 / s, "latent": 0.1, "video": float("nan")} for s in range(10, 100, 10)]
         lines[-1]["val"] = {"exact_match": 0.5, "families": {"colour": {"exact_match": 0.4, "n": 5}}}
@@ -173,6 +171,7 @@ ABLATIONS: dict[str, Any] = {
 
 def write_benchmarks(project: Path) -> Path:
     """Put reports of published sets and of an ablation into ``project``."""
+    (project / "runs/workspaces/ablations").mkdir(parents=True, exist_ok=True)
     for folder, reports in (("benchmarks", BENCHMARKS), ("ablations", ABLATIONS)):
         (project / "reports" / folder).mkdir(parents=True, exist_ok=True)
         for name, report in reports.items():

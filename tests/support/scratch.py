@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMIT = 240.0
@@ -169,3 +171,11 @@ def wait_gone(pids: list[int], limit: float = LIMIT) -> None:
     finally:
         for pid in filter(alive, pids):
             os.kill(pid, 9)
+
+
+def until(true: Callable[[], Any], seconds: float = LIMIT) -> None:
+    """Wait for something that another thread brings about."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)

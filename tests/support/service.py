@@ -7,15 +7,14 @@ import http.client
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import uvicorn
 from support.bundle import CLIP, random_chunk, tiny_bundle
-from support.scratch import LIMIT
+from support.scratch import LIMIT, until
 from websockets.sync.client import ClientConnection, connect
 
 from mirasol.runtime.engine import Engine
@@ -81,14 +80,6 @@ def running(limits: Limits | None = None, **settings: Any) -> Iterator[Service]:
         server.should_exit = True
         thread.join(LIMIT)
         assert not app.state.manager.folder.exists(), "uploads were left behind"
-
-
-def until(true: Callable[[], Any], seconds: float = LIMIT) -> None:
-    """Wait for something that another thread brings about."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def events(socket: ClientConnection, last: str) -> list[dict[str, Any]]:

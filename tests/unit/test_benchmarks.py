@@ -27,9 +27,12 @@ CLAIMS = {
         *("parity_1000", "parity_1000_transformer", "parity_1000_ttm", "ort_vs_eager", "ort_ttm_flat", "bound_vs_run"),
     },
     "gpu_check": {"graph_breaks", "host_syncs"},  # and those of train: tests/unit/test_gpu_check.py
+    "label": {"labels_needed"},
     "large": {"large_disk", "large_memory"},
     "load": {"load_vs_decode", "load_vs_rgb24", "load_vs_decode_logmel", "loader_overhead", "resume_cold"},
+    "own": set(),  # it writes no ratios, and trains
     "peer": {"peer_train_time", "peer_forward_time"},
+    "predict": {"auroc_right", "auroc_foreign", "predict_equals_answer"},
     "seeds": set(),  # it writes no ratios, and trains for hours
     "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
     "stream": {
@@ -37,6 +40,7 @@ CLAIMS = {
     },
     "train": {"graph_breaks", "host_syncs", "matmul_share", "demo_matmul_share"},  # and `gradient_split` of a long run
     "training_loop": {"trainer_over_bare_loop"},
+    "try": set(),  # it writes no ratios, and fetches packages
 }
 SLOW = ("combiner", "dvc_layout", "export", "large", "load", "stream", "training_loop")
 NEEDS_FFMPEG = pytest.mark.skipif(
@@ -78,7 +82,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "name",
     [
-        *("attention", "decode", "evaluate", "peer"),
+        *("attention", "decode", "evaluate", "label", "peer", "predict"),
         *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW),
         pytest.param("shards", marks=[pytest.mark.slow, NEEDS_FFMPEG]),
     ],
@@ -94,6 +98,16 @@ def test_a_benchmark_writes_what_it_promises(name: str, tmp_path: Path) -> None:
     for found in result["ratios"].values():
         assert set(found) == {"value", "ci95", "rounds"}
         assert found["ci95"][0] <= found["value"] <= found["ci95"][1]
+
+
+@pytest.mark.slow
+def test_own_data_are_trained_with_proposed_settings_next_to_baselines(tmp_path: Path) -> None:
+    words = ("--quick", "--work", str(tmp_path / "own"), "--json", str(tmp_path / "out.json"))
+    done = run("benchmarks/own.py", *words)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((tmp_path / "out.json").read_text()).values()
+    assert all(len(found[name]["ci95"]) == 2 for name in ("model", "majority", "linear"))
+    assert "no headline: 4 clip(s)" in done.stdout
 
 
 def test_every_benchmark_is_a_command() -> None:

@@ -1,19 +1,14 @@
-"""Documents and examples name links, commands, imports and paths that exist."""
+"""Documents and examples name links, imports and paths that exist; test_commands.py checks their commands."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-
-from mirasol.cli.main import app
+from support.commands import FENCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "mirasol"
@@ -22,12 +17,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (RO
 GUIDES = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-WRAPPERS = ("srun", "torchrun", "nohup")  # a command behind these is a command too
-PLACEHOLDER = re.compile(r"[A-Z…\[<]")  # `mirasol data import NAME`
 TREE = re.compile(rf"(?:src/mirasol/)?(?:{'|'.join(p.name for p in PACKAGE.iterdir() if p.is_dir())})/\S*\.py")
 PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/\S*|{TREE.pattern}")
 
@@ -69,55 +61,6 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             wrong.append(link)
     assert wrong == []
-
-
-def command_lines(page: Path) -> Iterator[list[str]]:
-    """The words behind `mirasol` of each command in the code blocks and code spans of a page."""
-    lines = [line for language, text in blocks(page) if language != "python" for line in text.splitlines()]
-    lines += [span for span in SPAN.findall(prose(page)) if span.startswith("mirasol ")]
-    for line in lines:
-        try:
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-        except ValueError:  # a quote that goes on in the next line: no command of ours does
-            continue
-        while words:
-            end = next((i for i, word in enumerate(words) if word in ("&&", "|", ";", "&")), len(words))
-            command, words = words[:end], words[end + 1 :]
-            quoted = [shlex.split(word) for word in command if word.startswith("mirasol ")]
-            if command and command[0] in WRAPPERS and "mirasol" in command:
-                command = command[command.index("mirasol") :]
-            for found in [command, *quoted]:
-                if found and found[0].removeprefix(".venv/bin/") == "mirasol":
-                    yield found[1:]
-
-
-def fault(words: list[str], commands: tuple[Any, ...] = (typer.main.get_command(app),)) -> str:
-    """Why `mirasol WORDS` is no command line, or nothing. `a|b` stands for two commands, `NAME` for any of a group."""
-    children = {name: child for command in commands for name, child in getattr(command, "commands", {}).items()}
-    if children and words and not words[0].startswith("-"):
-        names = list(children) if PLACEHOLDER.match(words[0]) else words[0].split("|")
-        if unknown := [name for name in names if name not in children]:
-            return f"no command {unknown[0]}"
-        return fault(words[1:], tuple(children[name] for name in names))
-    if any(command.context_settings.get("ignore_unknown_options") for command in commands):
-        return ""  # a benchmark has more options than the command line knows
-    known = {name for command in commands for option in command.params for name in option.opts} | {"--help", "-h"}
-    options = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
-    return ", ".join(f"no option {option}" for option in options if option not in known)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_every_command_line_names_a_command_and_its_options(page: Path) -> None:
-    wrong = [(" ".join(words), why) for words in command_lines(page) if (why := fault(words))]
-    assert wrong == []
-
-
-def test_command_lines_are_found() -> None:
-    assert ["run", "--workspace", "runs/workspaces/mine"] in list(command_lines(ROOT / "docs" / "operations.md"))
-    assert fault(["data", "look", "--spilt", "test"]) == "no option --spilt"
-    assert fault(["data", "loook"]) == "no command loook"
-    assert fault(["data", "look|chekc"]) == "no command chekc"
-    assert fault(["data", "import", "NAME", "--link", "symlink"]) == ""
 
 
 def is_package(name: str) -> bool:

@@ -21,7 +21,7 @@ ORDER = (
 OUTSIDE = ("ablations", "benchmarks")
 # Packages that may import less than all below.
 NARROW = {
-    "flows": {"flows", "pipeline", "core"},
+    "flows": {"flows", "cli", "pipeline", "core"},
     "serve": {"serve", "runtime", "media", "core"},
     "runtime": {"runtime", "data", "tokenizer", "media", "core"},
     "tasks": {"tasks", "data", "media", "core"},

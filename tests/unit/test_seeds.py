@@ -71,6 +71,6 @@ def test_a_run_that_ended_before_a_stage_was_marked_goes_on(seeds: Any, monkeypa
     (folder / "done").mkdir()
     for stage in ("pretrain", "finetune", "evaluate"):
         (folder / "done" / stage).touch()
-    (folder / "reports").mkdir()
-    (folder / "reports" / "eval.json").write_text("{}")
+    (folder / "build" / "reports").mkdir(parents=True)
+    (folder / "build" / "reports" / "eval.json").write_text("{}")
     assert seeds.train(folder, "audio_pretrain") == {}

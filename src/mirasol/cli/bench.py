@@ -20,13 +20,17 @@ BENCHMARKS = {  # files of that folder, outside the package
     "export": "a bundle against torch: equal over 1,000 chained steps, and faster than the eager steps",
     "evaluate": "answering and scoring questions in batches, against plain loops of full forwards",
     "gpu_check": "all that needs a GPU, in eight minutes: kernels, waiting, compilation, speed and memory",
+    "label": "labels needed with unsure clips first, against clips at random",
     "large": "the export of a large preset: disk, memory and time over its weights",
     "load": "loading shards against decoding alone",
+    "own": "own data with proposed settings against the majority answer and a linear model",
     "peer": "this model against mirasol-pytorch, where that is installed",
+    "predict": "the table of answers against single ones, and how far scores tell right from wrong, known from foreign",
     "seeds": "the accuracy of the whole training over seeds, mean and worst",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",
     "stream": "a bundle on a film, decoding included: real time, evenness, memory, sixteen streams",
     "train": "the trainer's step: MFU and memory on a GPU, elsewhere its share of the matmul rate and its cuts",
+    "try": "a fresh clone to its first answer by `make try`: seconds, and megabytes of clone and environment",
     "training_loop": "training in Lightning, with curves and checks, against a bare loop",
 }
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO, TypeVar, get_type_hints
 
 import typer
 
 T = TypeVar("T")
-Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON object")]
+Colour = Literal["bold", "red", "green", "yellow"]
+CODES: dict[Colour, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
 
 def takes(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
@@ -41,10 +45,15 @@ def takes(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]
     return declare
 
 
+def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
+    """``text`` in a colour if ``stream`` (stdout by default) is a terminal and NO_COLOR is not set."""
+    terminal = (stream or sys.stdout).isatty() and not os.environ.get("NO_COLOR")
+    return f"\033[{CODES[colour]}m{text}\033[0m" if terminal else text
+
+
 def error(message: str) -> None:
     """An error for the user on stderr, red on a terminal."""
-    text = f"error: {message}"
-    print(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+    print(painted(f"error: {message}", "red", sys.stderr), file=sys.stderr, flush=True)
 
 
 def note(message: str) -> None:
@@ -60,6 +69,14 @@ def to_json(value: Any) -> str:
 def print_json(value: Any) -> None:
     """The result of a command with `--json`, on stdout."""
     print(to_json(value))
+
+
+def print_paths(paths: Sequence[Path], as_json: bool) -> None:
+    """The files that a command has written: one a line, or as ``{"files": […]}``."""
+    if as_json:
+        print_json({"files": [str(path) for path in paths]})
+    else:
+        print("\n".join(map(str, paths)))
 
 
 def table(rows: Sequence[tuple[str, ...]], *, right: tuple[int, ...] = ()) -> None:

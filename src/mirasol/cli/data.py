@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mirasol.cli.console import Json, note, print_json, table, takes
+from mirasol.cli.console import Json, note, print_json, print_paths, table, takes
 from mirasol.tasks.base.importer import Adapter, ImportOptions, import_set
 from mirasol.tasks.registry import ADAPTERS
 
@@ -183,6 +183,7 @@ class Look:
     phase: Annotated[PhaseName | None, typer.Option(help="as this phase of params.yaml gets them")] = None
     start_sample: Annotated[int, typer.Option(min=0, help="with --phase: the first training sample")] = 0
     shards: Shards = Path("build/shards")
+    as_json: Json = False
 
 
 @app.command()
@@ -210,8 +211,7 @@ def look(given: Look) -> None:
         name = given.shard.partition("-")[0] if given.shard else given.split or "train"
         dataset = ShardDataset(given.shards, name, any_size=True)
         pages = contact_sheet(dataset, given.out, clips=given.clips, keys=given.key or (), shard=given.shard)
-    for page in pages:
-        print(page)
+    print_paths(pages, given.as_json)
 
 
 def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -> list[Path]:
@@ -226,6 +226,40 @@ def _look_at_phase(name: str, shards: Path, out: Path, clips: int, start: int) -
         paths = RunPaths(shards, TOKENIZER, CACHE, runs=Path(folder), out=Path(folder))
         data = PhaseDataModule(PhaseRun(name, getattr(params, name), params.training, params.clip, paths), start)
         return training_contact_sheet(data.train_loader(), data.tokenizer, out, clips=clips, name=name)
+
+
+@app.command()
+def probe(
+    data: Annotated[
+        Path, typer.Argument(help="a data folder, or media with annotations.csv", file_okay=False, exists=True)
+    ],
+    annotations: Annotated[Path | None, typer.Option(help="the file of annotations, if not next to the media")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the proposed params file")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a data set is like, and propose settings of a training with a reason each.
+
+    Example:  mirasol data probe ~/videos --out mine.yaml
+    """
+    from mirasol.core.files import atomic_write
+    from mirasol.pipeline.own import facts_of
+    from mirasol.pipeline.params.proposal import as_yaml, propose
+
+    facts = facts_of(data, annotations)
+    chosen = propose(facts)
+    if out is not None:
+        with atomic_write(out, "w") as file:
+            file.write(as_yaml(chosen, f"{sum(facts.clips.values()):,} clips"))
+    report = facts.report()
+    if as_json:
+        print_json({"facts": report, "params": {key: {"value": v, "reason": why} for key, (v, why) in chosen.items()}})
+        return
+    questions = report.pop("questions")
+    table([(key.replace("_", " "), _short(value)) for key, value in report.items()])
+    for one in questions[:SHOWN]:
+        print(f"{one['prompt']}  {one['rows']:,} rows, chance {one['chance']:.0%}: {_short(one['answers'])}")
+    print("\nproposed:")
+    table([(key, str(value), why) for key, (value, why) in chosen.items()])
 
 
 @app.command()
@@ -269,11 +303,12 @@ def check(
 
 
 def _summary(out: Path | None, report: dict[str, Any], as_json: bool) -> None:
-    """Print the summary of an import, and the next command."""
+    """Print the summary of an import without what is empty, and the next command."""
     if as_json:
         print_json(report)
     else:
-        table([(name.replace("_", " "), _short(value)) for name, value in report.items()])
+        shown = {name: value for name, value in report.items() if value and not name.endswith("sha256")}
+        table([(name.replace("_", " "), _short(value)) for name, value in shown.items()])
     note("nothing was written" if out is None else f"{out}: next, `dvc add {shlex.quote(str(out))}` and `dvc repro`")
 
 

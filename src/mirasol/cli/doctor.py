@@ -18,14 +18,16 @@ from typing import Any, Literal
 
 import typer
 
-from mirasol.cli.console import Json, print_json
+from mirasol.cli.console import Colour, Json, painted, print_json
 from mirasol.core.errors import MirasolError, install
 
 app = typer.Typer()
 State = Literal["ok", "note", "missing"]
+COLOURS: dict[State, Colour] = {"ok": "green", "note": "yellow", "missing": "red"}
 GIB = 2**30
 DISK_NEEDED, DISK_WANTED = 1 * GIB, 5 * GIB  # the demo's data, shards, checkpoints and cache take about 2 GiB
 MEMORY_WANTED = 4 * GIB
+PYTHONS = ((3, 11), (3, 14))  # the oldest and the newest
 # Packages that each part of the product needs, by the extra that brings them; BASE come with all of them.
 PARTS = {
     "runtime": ("onnxruntime",),
@@ -62,9 +64,10 @@ def doctor(as_json: Json = False) -> None:
             found.append(dataclasses.asdict(finding))
             continue
         fix = f"\n{'':28}-> {finding.fix}" if finding.fix else ""
-        print(f"{finding.state:<8}{finding.subject:<20}{finding.text}{fix}", flush=True)
+        state = painted(f"{finding.state:<8}", COLOURS[finding.state])
+        print(f"{state}{finding.subject:<20}{finding.text}{fix}", flush=True)
     if as_json:
-        print_json(found)
+        print_json({"findings": found})
     raise typer.Exit(1 if missing else 0)
 
 
@@ -93,9 +96,11 @@ def examine(root: str | Path = ".") -> Iterator[Finding]:
 
 def _python() -> Finding:
     found = f"{platform.python_version()} ({sys.executable})"
-    if (3, 11) <= sys.version_info[:2] < (3, 13):
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return Finding("ok", "python", found)
-    return Finding("missing", "python", f"{found}, expected 3.11 or 3.12", "make setup PYTHON=/path/to/python3.11")
+    oldest, newest = (".".join(map(str, version)) for version in PYTHONS)
+    fix = f"make setup PYTHON=/path/to/python{newest}"
+    return Finding("missing", "python", f"{found}, expected {oldest} to {newest}", fix)
 
 
 def _version(name: str) -> str | None:
@@ -185,7 +190,7 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("ok", "gpu in torch", f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} device(s)")
     else:
         why = "was built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) cannot use it"
-        fix = "pip install a torch built for your driver"
+        fix = "make setup TORCH=cuda"
         yield Finding("note", "gpu in torch", f"torch {torch.__version__} {why}", fix)
 
 

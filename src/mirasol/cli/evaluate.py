@@ -173,9 +173,8 @@ def explain(
         return
     print(explained.answer)
     rows: list[Row] = [("token", *(f"chunk {t}" for t in range(explained.chunks.shape[1])), "picture", "sound")]
-    for piece, chunks, picture in tokens:
-        seen, heard = (f"{picture:.0%}", f"{1 - picture:.0%}") if chunks.sum() > 0 else ("–", "–")
-        rows.append((piece, *(f"{share:.0%}" for share in chunks), seen, heard))
+    for token, (piece, chunks, _) in enumerate(tokens):
+        rows.append((piece, *(f"{share:.0%}" for share in chunks), *explained.shares(token)))
     table(rows, right=tuple(range(1, len(rows[0]))))
     print(out)
 

@@ -9,9 +9,26 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli import bench, console, data, doctor, evaluate, model, params, pipeline, serve, weights
+from mirasol.cli import (
+    bench,
+    bundle,
+    completion,
+    console,
+    data,
+    doctor,
+    evaluate,
+    label,
+    model,
+    params,
+    pipeline,
+    predict,
+    releases,
+    serve,
+    tryout,
+    weights,
+)
 
-EPILOG = "Start here:  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
+EPILOG = "Start here:  mirasol try  |  make demo  |  mirasol doctor  |  mirasol answer FILE 'what sound is heard?'"
 
 app = typer.Typer(
     name="mirasol",
@@ -23,9 +40,17 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (pipeline, evaluate, serve, doctor):
+for module in (pipeline, evaluate, serve, tryout, predict, label, doctor, completion):
     app.add_typer(module.app)
-for name, module in {"data": data, "params": params, "model": model, "weights": weights, "bench": bench}.items():
+for name, module in {
+    "bundle": bundle,
+    "data": data,
+    "params": params,
+    "model": model,
+    "weights": weights,
+    "releases": releases,
+    "bench": bench,
+}.items():
     app.add_typer(module.app, name=name)
 
 

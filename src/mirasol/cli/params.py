@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.console import Json, note, print_json, table, to_json
+from mirasol.cli.console import Json, note, print_json, print_paths, table, to_json
 
 app = typer.Typer(no_args_is_help=True, help="Check params.yaml, document its keys.")
 
@@ -39,7 +39,7 @@ def check(
     resolved = dataclasses.asdict(found.params)
     rows = compare(found) if paper or found.params.model.preset == "base" else []
     if as_json:
-        print_json([dataclasses.asdict(row) for row in rows] if paper else resolved)
+        print_json({"paper": [dataclasses.asdict(row) for row in rows]} if paper else resolved)
     else:
         YAML().dump(resolved, sys.stdout)
         sys.stdout.flush()
@@ -57,6 +57,7 @@ def docs(
     out: Annotated[Path, typer.Option(help="the page to write; its .schema.json goes next to it")] = Path(
         "docs/params.md"
     ),
+    as_json: Json = False,
 ) -> None:
     """Write the page of all keys and the JSON Schema for editors.
 
@@ -65,10 +66,11 @@ def docs(
     from mirasol.core.files import atomic_write
     from mirasol.pipeline.params.docs import json_schema, render
 
-    for path, text in ((out, render()), (out.with_suffix(".schema.json"), to_json(json_schema()) + "\n")):
+    pages = {out: render(), out.with_suffix(".schema.json"): to_json(json_schema()) + "\n"}
+    for path, text in pages.items():
         with atomic_write(path, "w") as file:
             file.write(text)
-        print(path)
+    print_paths(list(pages), as_json)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.console import Json, note, print_json
+from mirasol.cli.console import Json, note, print_json, print_paths, to_json
 
 app = typer.Typer()
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -85,17 +85,47 @@ def _run_module(name: str, arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", name, *arguments])
 
 
+Params = Annotated[
+    Path | None, typer.Option(help="a params file, such as recipes/*.yaml; default: proposed for the data, or as here")
+]
+Adapter = Annotated[str, typer.Option(help="how the data are read: any NAME of `mirasol data import`")]
+AnnotationFile = Annotated[
+    Path | None, typer.Option(help="file or folder of annotations, if not with the media (annotations.csv or .jsonl)")
+]
+Start = Annotated[
+    Path | None, typer.Option("--from", help="weights to start from: their folder, a project, or its bundle")
+]
+Options = Annotated[list[str] | None, typer.Argument(help="behind `--`: further options of the import")]
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="a folder of media with annotations.csv or .jsonl")],
+    name: Annotated[str, typer.Option(help="of the folder under runs/workspaces; default: that of the data")] = "",
+    params: Params = None,
+    start: Start = None,
+    adapter: Adapter = "generic",
+    annotations: AnnotationFile = None,
+    options: Options = None,
+) -> None:
+    """Train on your own videos: a workspace with settings proposed for them, then the whole pipeline.
+
+    Example:  mirasol train ~/videos --from build/finetune
+    """
+    folder = _workspace(name or data.expanduser().resolve().name, params, start, (data, adapter, annotations, options))
+    _run_module("flows.pipeline", ["--workspace", str(folder)])
+
+
 @app.command()
 def workspace(
     name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")],
-    params: Annotated[Path | None, typer.Option(help="a params file for it, such as recipes/*.yaml")] = None,
+    params: Params = None,
     data: Annotated[Path | None, typer.Option(help="a folder of media for it")] = None,
-    adapter: Annotated[str, typer.Option(help="how --data is read: any NAME of `mirasol data import`")] = "generic",
-    annotations: Annotated[
-        Path | None,
-        typer.Option(help="file or folder of annotations, if not in --data (generic: annotations.csv or .jsonl)"),
-    ] = None,
-    options: Annotated[list[str] | None, typer.Argument(help="behind `--`: further options of the import")] = None,
+    start: Start = None,
+    adapter: Adapter = "generic",
+    annotations: AnnotationFile = None,
+    options: Options = None,
+    as_json: Json = False,
 ) -> None:
     """Make a separate folder for other data or parameters: a clone that shares the cache; prints its path.
 
@@ -103,19 +133,41 @@ def workspace(
 
     Example:  mirasol workspace vgg --data ~/vgg/clips --annotations ~/vgg --adapter vggsound -- --skip-missing
     """
+    folder = _workspace(name, params, start, (data, adapter, annotations, options))
+    if as_json:
+        print_json({"workspace": str(folder)})
+    else:
+        print(folder)
+
+
+def _workspace(
+    name: str,
+    params: Path | None,
+    start: Path | None,
+    source: tuple[Path | None, str, Path | None, list[str] | None],
+) -> Path:
+    """Make a workspace; ``source`` are the media, their adapter, annotations and options."""
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.workspace import Import, make_workspace
 
     if params is not None and params.expanduser().exists():
         load_params(params.expanduser())  # refuse a wrong file before anything is made
-    source = Import(media=data, adapter=adapter, annotations=annotations, options=tuple(options or ()))
-    print(make_workspace(name, params=params, data=source, say=note))
+    media, adapter, annotations, options = source
+    given = Import(media=media, adapter=adapter, annotations=annotations, options=tuple(options or ()))
+    return make_workspace(name, params=params, data=given, start=start, say=_note_import)
+
+
+def _note_import(line: str) -> None:
+    """A remark about a new workspace, which does itself what the import advises next."""
+    if not line.startswith("data: next, "):
+        note(line)
 
 
 @app.command()
 def report(
     out: Annotated[Path, typer.Option(help="the folder of index.html")] = Path("build/report"),
     markdown: Annotated[bool, typer.Option("--markdown", help="print the figures, write no page")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the report: one HTML file with pictures, curves, scores and latencies.
 
@@ -124,6 +176,7 @@ def report(
     from mirasol.evaluation.report import page
 
     if markdown:
-        print(page.markdown(Path()), end="")
+        text = page.markdown(Path())
+        print(to_json({"markdown": text}) + "\n" if as_json else text, end="")
     else:
-        print(page.write_report(Path(), out))
+        print_paths([page.write_report(Path(), out)], as_json)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from mirasol.cli.console import Json, note, print_json, takes
 
 app = typer.Typer()
 BUNDLE = Path("build/bundle")
-Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote")]
+Bundle = Annotated[Path, typer.Option(help="the folder that the export stage wrote, or release:current, release:NAME")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0: the engine decides")]
 Provider = Annotated[
     str,
@@ -27,8 +30,11 @@ Question = Annotated[str, typer.Argument(help="in the words of the training ques
 
 @app.command()
 def answer(
-    file: Annotated[Path, typer.Argument(help="a media file, or a folder of them in order")],
+    file: Annotated[Path, typer.Argument(help="a media file")],
     question: Question,
+    join: Annotated[
+        bool, typer.Option("--join", help="take a folder's files as one stream, in the order of names")
+    ] = False,
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
     provider: Provider = "auto",
@@ -36,16 +42,19 @@ def answer(
 ) -> None:
     """Answer a question about a video, without PyTorch.
 
+    Remarks on stderr say if the question is unlike any that was learnt, the sound is missing, or a part was not used.
+    `mirasol predict` answers about many files.
+
     Example:  mirasol answer clip.mp4 'which sound is heard first?'
     """
     from mirasol.runtime.model import load
 
-    found = load(bundle, threads=threads, provider=provider).answer(file, question)
+    found = load(bundle, threads=threads, provider=provider).answer(file, question, join=join)
+    for flag in found.flags:
+        note(flag.text)
     if as_json:
-        print_json(
-            {"file": str(file), "question": question, "answer": found.text}
-            | {"seconds": found.seconds, "complete": found.complete}
-        )
+        facts = dataclasses.asdict(found) | {"flags": [flag.name for flag in found.flags]}
+        print_json({"file": str(file), "question": question, "answer": facts.pop("text"), **facts})
     else:
         print(found)
 
@@ -61,10 +70,11 @@ def stream(
     bundle: Bundle = BUNDLE,
     threads: Threads = 0,
     provider: Provider = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print each answer as a line of JSON")] = False,
 ) -> None:
     """Stream a video chunk by chunk and answer while it runs, without PyTorch.
 
-    Ctrl-C ends it.
+    Ctrl-C ends it. SOURCE 0 is the first camera.
 
     Example:  mirasol stream clip.mp4 --ask 'which sound is heard first?'
 
@@ -79,7 +89,13 @@ def stream(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--every") from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor ends it as Ctrl-C does
-    show(load(bundle, threads=threads, provider=provider), source, ask, seconds, wait=not fast)
+    model = load(bundle, threads=threads, provider=provider)
+    if not as_json:
+        show(model, source, ask, seconds, wait=not fast)
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        for found in model.stream(source, ask, seconds, wait=not fast):
+            print(json.dumps({"seconds": found.seconds, "answer": found.text}, ensure_ascii=False), flush=True)
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,9 @@ class Service:
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000
     sessions: Annotated[int, typer.Option(min=1, max=256, help="at once")] = 8
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one file")] = 256
+    samples: Annotated[
+        Path | None, typer.Option(help="a folder with clips that the page offers; default: the bundle's")
+    ] = None
     idle: Annotated[float, typer.Option(min=1, help="seconds until an unused session ends")] = 120.0
     threads: Threads = 0
     provider: Provider = "auto"
@@ -112,4 +131,4 @@ def serve(service: Service) -> None:
 
     limits = Limits(sessions=service.sessions, upload_bytes=service.max_upload << 20, idle_seconds=service.idle)
     engine = Engine(service.bundle, threads=service.threads, provider=service.provider)
-    run_serve(engine, host=service.host, port=service.port, limits=limits, say=note)
+    run_serve(engine, host=service.host, port=service.port, limits=limits, samples=service.samples, say=note)

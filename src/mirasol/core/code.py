@@ -44,7 +44,20 @@ SAMPLES = (
 TRAINING = (*SAMPLES, "model", "training")
 # A checkpoint resumes only under the code of its training and of the clips that it reads.
 CHECKPOINT = (*TRAINING, *CLIPS)
+# What a valid params.yaml is.
+PARAMS = (
+    "data/shards/config.py",
+    "export/config.py",
+    "media/clip.py",
+    "model/config.py",
+    "model/sizes/presets.py",
+    "pipeline/params",
+    "tasks/scoring/config.py",
+    "tokenizer.py",
+    "training/config.py",
+)
 STAGES: dict[str, tuple[str, ...]] = {
+    "params": PARAMS,
     "tokenizer": TOKENIZER,
     "shards": SHARDS,
     "pretrain": TRAINING,
@@ -53,9 +66,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         *SAMPLES,
         "data/conditions.py",
+        "evaluation/baselines.py",
         "evaluation/evaluate.py",
+        "evaluation/features.py",
         "evaluation/generate.py",
         "model",
+        "tasks/scoring/linear.py",
         "tasks/scoring/metrics.py",
         "tasks/scoring/normalise.py",
         "tasks/scoring/predictions.py",
@@ -74,6 +90,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "export/onnx.py",
         "export/onnx_passes.py",
         "export/parity.py",
+        "export/prompts.py",
         "export/quantize.py",
         "export/quantize_check.py",
         "media/log_mel.py",
@@ -92,9 +109,12 @@ STAGES: dict[str, tuple[str, ...]] = {
         "media/resample.py",
         "model",
         "runtime",
+        "tasks/scoring/normalise.py",
         "tokenizer.py",
     ),
+    "reports": ("pipeline/figures.py",),
 }
+ENTRIES = tuple(sorted({entry for entries in STAGES.values() for entry in entries}))
 # Files that stages reach and that decide no byte: settings, whose values DVC compares; files, errors, progress;
 # readers that return the bytes as written, or fail; processes, locks and copies.
 NEUTRAL = (

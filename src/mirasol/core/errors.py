@@ -12,9 +12,15 @@ class MirasolError(Exception):
     """
 
 
+DISTRIBUTION = "mirasol-av"  # PyPI's `mirasol` is another project
+# `make setup` brings all extras but these: alternatives of other packages, services, and tools of the documentation.
+NOT_IN_SETUP = ("runtime-gpu", "tensorrt", "dvclive", "wandb", "mlflow", "docs")
+
+
 def install(extra: str) -> str:
-    """How to install the packages of an extra. PyPI's `mirasol` is another project."""
-    return f"`make setup`, or `pip install -e '.[{extra}]'`, in the project's folder"
+    """The command that installs the packages of an extra, wherever mirasol itself was installed from."""
+    pip = f"`pip install '{DISTRIBUTION}[{extra}]'`"
+    return pip if extra in NOT_IN_SETUP else f"{pip}, or `make setup` in the project's folder"
 
 
 def listing(title: str, lines: list[str], shown: int = 50) -> str:

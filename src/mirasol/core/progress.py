@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 EVERY = 5.0  # seconds between plain lines: often enough to see life, rare enough for a log
+RECENT = 30.0  # seconds of the rate that the time left follows: a slow start is forgotten
+ENOUGH = 2.0  # seconds of work after the first units, before a time left is more than noise
 
 
 class Progress:
@@ -17,7 +20,7 @@ class Progress:
 
     On a terminal a bar on stderr; otherwise plain lines that survive in a log::
 
-        [shards] 3,200/10,000 clips 151/s 0:45 left loss 0.31
+        [shards] 3,200/10,000 clips 151/s 0:45 left, written 12 MB
 
     Args:
         label: the work, usually the stage.
@@ -35,6 +38,7 @@ class Progress:
         self._stream = stream if stream is not None else sys.stderr
         self._figures: dict[str, float | int | str] = {}
         self._began = self._said = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque()  # (time, done) of the last RECENT seconds
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
@@ -58,13 +62,17 @@ class Progress:
             self._bar.stop()
             self._bar = None
         else:
-            ending = f"in {_clock(time.monotonic() - self._began)}" if kind is None else "stopped"
-            self._say(f"{self.text(left=False)} {ending}")
+            ending = f"in {clock(time.monotonic() - self._began)}" if kind is None else "stopped"
+            self._say(f"{self.text(left=False)}, {ending}")
 
     def advance(self, n: int = 1, **figures: float | int | str) -> None:
         """Count ``n`` more units; ``figures`` (loss, accuracy) appear after the rate until replaced."""
         self.done += n
         self._figures.update(figures)
+        now = time.monotonic()
+        self._marks.append((now, self.done))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - RECENT:
+            self._marks.popleft()
         if self._bar is not None:
             self._draw()
         elif self.done != self.total and time.monotonic() - self._said >= EVERY:  # the last line comes at the end
@@ -76,17 +84,27 @@ class Progress:
         """Units per second since the start of this run."""
         return (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
 
+    @property
+    def recent(self) -> float | None:
+        """Units per second of the last half minute, without the start-up; ``None`` until they tell something."""
+        if not self._marks:
+            return None
+        (start, before), (end, done) = self._marks[0], self._marks[-1]
+        return (done - before) / (end - start) if end - start >= ENOUGH and done > before else None
+
     def text(self, *, left: bool = True) -> str:
-        """Count, rate, time left and figures."""
+        """Count, rate, time left and figures; without ``left`` the rate of the whole."""
         parts = [f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else ""), self.unit]
+        recent = self.recent if left else None
         if self.done > self._before:
-            rate = self.rate
+            rate = recent or self.rate
             parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
-            if left and self.total is not None and self.total > self.done:
-                parts.append(f"{_clock((self.total - self.done) / rate)} left")
-        for name, value in self._figures.items():
-            parts += [name, f"{value:.4g}" if isinstance(value, float) else str(value)]
-        return " ".join(parts)
+        if recent and self.total is not None and self.total > self.done:
+            parts.append(f"{clock((self.total - self.done) / recent)} left")
+        figures = (
+            f"{n} {value:.4g}" if isinstance(value, float) else f"{n} {value}" for n, value in self._figures.items()
+        )
+        return ", ".join([" ".join(parts), *figures])
 
     def _draw(self) -> None:
         assert self._bar is not None
@@ -96,7 +114,7 @@ class Progress:
         print(f"[{self.label}] {text}", file=self._stream, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds as 0:45 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -38,7 +38,7 @@ def webdataset(shards: str | Path, split: str) -> Any:
     try:
         import webdataset as wds
     except ModuleNotFoundError as error:
-        raise MirasolError(f"{error}: run {install('train')}, or `pip install webdataset`") from error
+        raise MirasolError(f"{error}: run {install('train')}") from error
     dataset = ShardDataset(shards, split)
     tars = read_index(dataset.folder)["splits"][split]
     ends = list(itertools.accumulate(int(tar["clips"]) for tar in tars))

@@ -1,4 +1,4 @@
-"""Measure a bundle: streaming of files, decoding included, and each step compared with eager torch."""
+"""Stream files through a bundle, decoding included: its answers, and the times next to eager torch."""
 
 from __future__ import annotations
 
@@ -19,34 +19,41 @@ import onnxruntime
 import torch
 
 from mirasol.core.errors import MirasolError
+from mirasol.core.machine import processor
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import Clip, clips_of, read_manifest
+from mirasol.data.manifest import Clip, Example, clips_of, read_manifest
 from mirasol.data.storage import local_file
 from mirasol.export.config import BenchmarkSpec
 from mirasol.export.io_spec import StepGraph, step_graphs
 from mirasol.media.container import reason
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.threads import torch_threads
+from mirasol.runtime.contract import CONTRACT_FILE
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import FileSource
+from mirasol.tasks.scoring.normalise import exact_match
 
 STEPS = 40  # of each graph per round and side
+PRECISION_ROUNDS = 5
 Series = defaultdict[str, list[float]]  # by graph
 
 
 def benchmark(
     model: Mirasol, bundle: str | Path, data: str | Path, spec: BenchmarkSpec, *, split: str
-) -> dict[str, Any]:
-    """Time media files of ``split`` streamed through ``bundle``.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Stream media files of ``split`` through ``bundle``, and time it.
 
     The two sides of a comparison take turns in this process, so that a busy machine slows both.
 
     Returns:
-        ``reports/latency.json``: ``realtime.median`` (seconds of clip per second of decoding, features and both chunk
-        steps) and its spread over rounds, ``chunk_ms`` (p50, p99, with decoding), ``answer_ms``, ``step_ms`` per graph,
+        The same for equal inputs: ``bundle`` (the contract's sha256), ``combiner``, ``state_bytes``, ``streamed``
+        (files, seconds, chunks, split) and ``answers`` to a question about each file, with ``right`` and whether they
+        were ``equal`` in every round.
+        Times: ``realtime.median`` (seconds of clip per second of decoding, features and both chunk steps) and its
+        spread over rounds, ``chunk_ms`` (p50, p99, with decoding), ``answer_ms``, ``step_ms`` per graph,
         ``torch_over_ort`` per graph (eager step with one thread or all, the faster, over exported step),
-        ``state_bytes``, ``machine``.
+        ``precision_over_float32`` (a chunk's time, for each lower precision in the bundle), ``machine``.
 
     Raises:
         MirasolError: the model cannot stream, the split has no clip, or the bundle or a file cannot be used.
@@ -62,10 +69,22 @@ def benchmark(
         for _ in range(spec.rounds):
             _round(engine, chosen, graphs, STEPS, spec.threads, taken)
             progress.advance(realtime=taken.realtime[-1])
-    return {
+        precisions = _precisions(engine, *chosen[0])
+    streamed = {
+        "bundle": engine.contract.sha256,
+        "combiner": model.config.combiner,
+        "state_bytes": Session(engine).state_bytes,
+        "streamed": {
+            "files": len(clips),
+            "seconds": rounded(taken.seconds / spec.rounds),
+            "chunks": len(taken.chunk_ms) // spec.rounds,
+            "split": split,
+        },
+        "answers": [_answers(clip, taken.answers[clip.key]) for clip in clips],
+    }
+    times = {
         "realtime": _median(taken.realtime),
         "realtime_rounds": {**_spread(taken.realtime), "rounds": spec.rounds},
-        "streamed": {"files": len(clips), "seconds": rounded(taken.seconds / spec.rounds), "split": split},
         "chunk_ms": _quantiles(taken.chunk_ms),
         "answer_ms": _quantiles(taken.answer_ms),
         "step_ms": {
@@ -73,9 +92,26 @@ def benchmark(
             for name in taken.ratios
         },
         "torch_over_ort": {name: _median(values) | _spread(values) for name, values in taken.ratios.items()},
-        "state_bytes": Session(engine).state_bytes,
-        "combiner": model.config.combiner,
+        "precision_over_float32": precisions,
         "machine": machine(spec.threads),
+    }
+    return streamed, times
+
+
+def _asked(clip: Clip) -> Example:
+    """The first question about a clip; the first text of one without questions."""
+    return next((example for example in clip.examples if example.task == "qa"), clip.examples[0])
+
+
+def _answers(clip: Clip, answers: list[str]) -> dict[str, Any]:
+    """The answers of all rounds about one clip."""
+    asked = _asked(clip)
+    return {
+        "media": clip.media,
+        "question": asked.prompt,
+        "answer": answers[0],
+        "right": exact_match(answers[0], asked.answers),
+        "equal": len(set(answers)) == 1,
     }
 
 
@@ -90,6 +126,7 @@ class Timings:
     ort_ms: Series = field(default_factory=lambda: defaultdict(list))
     torch_ms: Series = field(default_factory=lambda: defaultdict(list))
     ratios: Series = field(default_factory=lambda: defaultdict(list))  # one per round
+    answers: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by clip, one per round
 
 
 def _choose(data: Path, split: str, count: int) -> list[Clip]:
@@ -120,7 +157,10 @@ def _round(
         source = FileSource(path, engine.contract.clip, clip.start, clip.end)
         session = Session(engine, source.chunk_seconds)
         each = _stream(session, source)
-        taken.answer_ms += _times(partial(session.ask, clip.examples[0].prompt), 1)
+        begun = time.perf_counter()
+        answer = session.ask(_asked(clip).prompt)
+        taken.answer_ms.append((time.perf_counter() - begun) * 1e3)
+        taken.answers[clip.key].append(answer.text)
         taken.chunk_ms += each
         seconds += session.chunks * source.chunk_seconds
         wall += sum(each) / 1e3
@@ -149,6 +189,28 @@ def _stream(session: Session, source: FileSource) -> list[float]:
             return each
         session.push(chunk.video, chunk.samples)
         each.append((time.perf_counter() - begun) * 1e3)
+
+
+def _precisions(full: Engine, clip: Clip, path: Path) -> dict[str, float]:
+    """Time of a chunk in each lower precision of the bundle over float32's: the median over rounds, timed in turn."""
+    source = FileSource(path, full.contract.clip, clip.start, clip.end)
+    chunks = list(source)
+
+    def milliseconds(engine: Engine) -> float:
+        session = Session(engine, source.chunk_seconds)
+        each: list[float] = []
+        for i in range(STEPS):
+            chunk = chunks[i % len(chunks)]
+            each += _times(partial(session.push, chunk.video, chunk.samples), 1)
+        return statistics.median(each)
+
+    found = {}
+    single = Engine(full.bundle, threads=1)
+    for contract in sorted(full.bundle.glob(f"*/{CONTRACT_FILE}")):
+        engine = Engine(contract.parent, threads=1)
+        ratios = [milliseconds(engine) / milliseconds(single) for _ in range(PRECISION_ROUNDS)]
+        found[contract.parent.name] = rounded(statistics.median(ratios))
+    return found
 
 
 @torch.no_grad()
@@ -188,11 +250,8 @@ def rounded(value: float) -> float:
 
 def machine(threads: int) -> dict[str, Any]:
     """The machine and versions of a measurement."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
 import mirasol
+from mirasol.core import code
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error, sha256_file
 from mirasol.core.progress import Progress
@@ -61,6 +62,7 @@ class TrainedModel:
     clip: ClipSpec
     tokenizer: Path  # `tokenizer.json`
     max_answer: int  # tokens of an answer, unless a caller of the runtime asks for another number
+    prompts: tuple[str, ...] | None = None  # of training, the most frequent first (:mod:`mirasol.export.prompts`)
 
 
 def export_bundle(
@@ -257,16 +259,20 @@ def _contract(trained: TrainedModel, graphs: list[StepGraph], spec: ExportSpec, 
         tools={"mirasol": mirasol.__version__} | {name: importlib.metadata.version(name) for name in TOOLS},
         licence=LICENCE_FILE,
         files={},
+        prompts=trained.prompts,
     )
 
 
 def provenance(project: Path) -> Provenance:
-    """Commit, data and params of ``project``; ``None`` where one is missing."""
+    """Data and params of ``project``, and the last commit that changed them or deciding code; ``None`` if missing.
+
+    A commit that records results alone is not that one: equal inputs give equal bundles before and after it.
+    """
     params, data = project / "params.yaml", project / "data.dvc"
     outs = YAML(typ="safe").load(data).get("outs", [{}]) if data.is_file() else [{}]
-    commit = _git(project, "rev-parse", "HEAD")
-    # dvc.lock and reports/ change while the pipeline runs: they do not count
-    changed = _git(project, "status", "--porcelain", "--", "src", "params.yaml", "data.dvc") if commit else None
+    paths = [params.name, data.name, *(f"src/mirasol/{entry}" for entry in code.ENTRIES)]
+    commit = _git(project, "log", "-1", "--format=%H", "--", *paths) or None
+    changed = _git(project, "status", "--porcelain", "--", *paths) if commit else None
     return Provenance(
         commit=commit,
         changed=bool(changed),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mirasol.core.errors import install
 from mirasol.runtime.contract import Contract
+
+SHOWN_PROMPTS = 10
 
 
 def model_card(contract: Contract, scores: dict[str, Any]) -> str:
@@ -36,9 +39,9 @@ def model_card(contract: Contract, scores: dict[str, Any]) -> str:
         'mirasol stream FILE --ask "question" --bundle THIS_FOLDER',
         "```",
         "",
-        "Needs numpy, PyAV and onnxruntime: `pip install -e '.[runtime]'` in the project's folder. Any other",
-        "program can run it from `contract.json` alone, which names every input and output, and check itself with",
-        "`golden.npz`.",
+        f"Needs numpy, PyAV and onnxruntime: {install('runtime')}.",
+        "Any other program can run it from `contract.json` alone, which names every input and output, and check itself",
+        "with `golden.npz`.",
         "",
         "## How good it is",
         "",
@@ -46,6 +49,7 @@ def model_card(contract: Contract, scores: dict[str, Any]) -> str:
         "",
         "It answers in the vocabulary and about the kind of clips that it was trained on, and in a confident tone",
         "always. What it says about anything else means nothing.",
+        *_prompt_lines(contract),
         "",
         "## Licence",
         "",
@@ -53,6 +57,18 @@ def model_card(contract: Contract, scores: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _prompt_lines(contract: Contract) -> list[str]:
+    if not contract.prompts:
+        return []
+    shown = contract.prompts[:SHOWN_PROMPTS]
+    return [
+        "",
+        f"Questions that it learnt, the most frequent of {len(contract.prompts):,}:",
+        "",
+        *(f"- {p}" for p in shown),
+    ]
 
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:

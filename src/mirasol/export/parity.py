@@ -108,7 +108,7 @@ def check_parity(
         MirasolError: the bundle or the shards cannot be used.
     """
     model.eval()
-    comparison = Comparison(model, Engine(bundle), max_answer)
+    comparison = Comparison(model, Engine(bundle, threads=1), max_answer)  # the same digits with any number of cores
     clips = ShardDataset(shards, split, view=view_of(model.config))
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(spec.clips, len(clips))).round().astype(int))
     with torch_threads(1), Progress("parity", len(numbers), "clips") as progress:
@@ -141,12 +141,12 @@ def require_parity(report: dict[str, Any]) -> None:
         parts = ", ".join(f"{name} {report[name]:.1e}" for name in ("x", "h", "logits"))
         raise MirasolError(
             f"the exported graphs differ from torch by {report['max_relative']:.1e} relative ({parts}), "
-            f"export.tolerance allows {report['tolerance']:.1e}: see reports/parity.json"
+            f"export.tolerance allows {report['tolerance']:.1e}: see build/reports/parity.json"
         )
     if report["answers_equal"] != report["answers"]:
         raise MirasolError(
             f"{report['answers'] - report['answers_equal']} of {report['answers']} answers differ from torch's, "
-            f"the first: {report['different'][0]}; see reports/parity.json"
+            f"the first: {report['different'][0]}; see build/reports/parity.json"
         )
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ Correct = Callable[[str | None, Iterable[str]], bool]
 
 CALIBRATION_CLIPS = 16
 MEASURED = 1e6  # relative difference allowed while it is measured: right answers decide, not this
-ROUNDS, STEPS = 5, 40
 
 
 def export_precisions(
@@ -60,9 +57,9 @@ def export_precisions(
 
     Returns:
         By precision: ``exact_match``, ``agreement`` (answers equal to float32's), ``bytes`` of its graphs,
-        ``step_ratio`` (time of a chunk over float32's, both steps), ``golden`` (relative difference to torch),
-        ``shipped``; ``float32`` first. Empty without precisions. If no engine of this machine can compute a precision
-        (bfloat16 without a GPU), ``shipped`` is False and ``not_measured`` gives the reason.
+        ``golden`` (relative difference to torch), ``shipped``; ``float32`` first. No time: equal runs report the same.
+        Empty without precisions. If no engine of this machine can compute a precision (bfloat16 without a GPU),
+        ``shipped`` is False and ``not_measured`` gives the reason.
 
     Raises:
         MirasolError: an unknown precision, or the bundle or the shards cannot be used.
@@ -94,7 +91,6 @@ def export_precisions(
             report[name] = row | {
                 "bytes": _bytes(engine.contract, folder),
                 "golden": golden,
-                "step_ratio": _step_ratio(engine, full, clips[0][0]),
                 "shipped": shipped,
             }
             if not shipped:
@@ -216,19 +212,3 @@ def _score(found: list[list[str]], expected: list[list[str]], clips: Asked, corr
 def _bytes(contract: Contract, folder: Path) -> int:
     graphs = {graph.file for graph in contract.graphs.values()}
     return sum((folder / file).stat().st_size for file in contract.files if file.removesuffix(".data") in graphs)
-
-
-def _step_ratio(engine: Engine, full: Engine, chunks: list[Inputs]) -> float:
-    """Median over rounds of the time of a chunk over float32's, timed in turn."""
-    sessions = [Session(engine), Session(full)]
-
-    def seconds(session: Session) -> float:
-        times = []
-        for i in range(STEPS):
-            begun = time.perf_counter()
-            session.push_features(chunks[i % len(chunks)])
-            times.append(time.perf_counter() - begun)
-        return statistics.median(times)
-
-    ratios = [seconds(sessions[0]) / seconds(sessions[1]) for _ in range(ROUNDS)]
-    return float(f"{statistics.median(ratios):.3g}")

@@ -40,6 +40,8 @@ CODECS: tuple[tuple[str, Mode, str], ...] = (
     ("flac", "w", "the shards hold sound as FLAC"),
     ("flac", "r", "the shards hold sound as FLAC"),
 )
+# Tags that are not UTF-8 do not stop a file: asked of PyAV 18, always so from 19 on.
+ANY_TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 PYAV_WHEEL = "pip install --force-reinstall --no-deps --only-binary av av"
 
 
@@ -90,7 +92,8 @@ def open_media(path: str | Path) -> InputContainer:
         raise MediaError(f"{path}: no such file" if not path.exists() else f"{path}: is not a regular file")
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS} | decoder_options()
-        return av.open(f"file:{path}", "r", options=options, metadata_errors="ignore")
+        opened: InputContainer = av.open(f"file:{path}", "r", options=options, **ANY_TAGS)
+        return opened
     except UNUSABLE as error:
         raise MediaError(f"{path}: cannot be opened as video or audio: {reason(error)}") from error
 

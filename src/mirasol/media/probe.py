@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirasol.media.container import MAX_SECONDS, MediaError, MediaInfo
+from mirasol.media.container import MAX_SECONDS, MediaError, MediaInfo, declared_seconds, open_media
 from mirasol.media.decode import check_file
 from mirasol.media.sandbox import sandboxed
 
@@ -32,6 +32,19 @@ def probe_file(path: str | Path, upto: float = MAX_SECONDS) -> Status:
         return sandboxed(probe_unguarded, str(path), upto)
     except MediaError as error:
         return Status("rejected", f"{path}: {error}", 0.0, None)
+
+
+def stated_seconds(path: str | Path) -> float | None:
+    """The seconds that a file's header states, read in the sandbox; ``None`` if it states none or cannot be read."""
+    try:
+        return sandboxed(_stated, str(path))
+    except MediaError:
+        return None
+
+
+def _stated(path: str) -> float | None:
+    with open_media(path) as container:
+        return declared_seconds(container)
 
 
 def probe_unguarded(path: str | Path, upto: float = MAX_SECONDS) -> Status:

@@ -9,8 +9,11 @@ BUILD = Path("build")  # outputs of the stages, tracked by dvc.lock
 RUNS = Path("runs")  # scratch: checkpoints, logs, errors
 CACHE = RUNS / "cache"  # decoded clips and copies of tars, shared with the training phases
 PARTS = RUNS / "shards" / "parts"  # encoded clips, kept for later runs
-REPORTS = Path("reports")  # metrics, in git
+REPORTS = BUILD / "reports"  # figures of the stages, cached with their other outputs
+PUBLISHED = Path("reports")  # copies of them, in git
+LATENCY = RUNS / "latency.json"  # times, which no two runs share
 
+PARAMS = BUILD / "params.json"
 TOKENIZER = BUILD / "tokenizer" / "tokenizer.json"
 SHARDS = BUILD / "shards"
 PRETRAIN = BUILD / "pretrain"

@@ -7,13 +7,15 @@ without torch starts without it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import write_json
+from mirasol.core.machine import processor
 from mirasol.pipeline import paths
 from mirasol.pipeline.params.checks import PHASES
 from mirasol.pipeline.params.schema import Params
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
 
 
 OF_A_RUN = ("seconds", "clips_per_second", "reused", "sent")  # differ between runs that make equal shards
+
+
+def params(params: Params) -> None:
+    """Refuse wrong parameters before DVC deletes an output: params.yaml -> build/params.json, always the same bytes.
+
+    The first stage, on which all others depend: it runs for each change of params.yaml, and because its output does
+    not change, no stage follows for that reason alone.
+    """
+    check_mixes(params)
+    write_json(paths.PARAMS, {"valid": True})
 
 
 def tokenizer(params: Params) -> None:
@@ -38,10 +50,9 @@ def tokenizer(params: Params) -> None:
 
 
 def shards(params: Params) -> None:
-    """data/ -> tars of clips cut into chunks in build/shards, counts in reports/shards.json."""
+    """data/ -> tars of clips cut into chunks in build/shards, counts in build/reports/shards.json."""
     from mirasol.data.shards.build import build_shards
 
-    check_mixes(params)
     report = build_shards(paths.DATA, paths.SHARDS, params.clip, params.shards, cache=paths.PARTS)
     write_json(paths.REPORTS / "shards.json", {k: v for k, v in report.items() if k not in OF_A_RUN})
     split = params.evaluate.split
@@ -67,19 +78,31 @@ def finetune(params: Params) -> None:
 
 
 def evaluate(params: Params) -> None:
-    """Score whole clips, and the same muted, blanked, with another clip's sound and shuffled -> reports/eval.json."""
-    from mirasol.evaluation.evaluate import Evaluator
+    """Score clips, whole and with a part taken away, next to what a plain model answers -> reports: eval.json."""
+    from mirasol.data.manifest import read_manifest
+    from mirasol.evaluation.baselines import Sources, baselines
+    from mirasol.evaluation.evaluate import PREDICTIONS, Evaluator
+    from mirasol.pipeline.facts import data_of
+    from mirasol.tasks.scoring.predictions import read_predictions
 
     evaluator = Evaluator(paths.FINETUNE, paths.SHARDS, paths.TOKENIZER, params.evaluate, params.training, paths.CACHE)
     report = evaluator.evaluate(paths.DATA, paths.EVALUATE)
-    write_json(paths.REPORTS / "eval.json", report)
+    rows = [one.row for one in read_predictions(paths.EVALUATE / PREDICTIONS)]
+    sources = Sources(paths.SHARDS, paths.CACHE)
+    found = baselines(rows, read_manifest(paths.DATA / "manifest.jsonl"), sources, params.evaluate)
+    write_json(
+        paths.REPORTS / "eval.json",
+        report | {"data": data_of(paths.DATA), "baselines": found, "made_on": made_on(params)},
+    )
+    print("\n".join(f"[evaluate] {text}" for text in (found["verdict"], found["headline"]["why"]) if text), flush=True)
 
 
 def export(params: Params) -> None:
-    """The finetuned model -> ONNX graphs in build/bundle, compared with torch in reports/parity.json."""
+    """The finetuned model -> ONNX graphs in build/bundle, compared with torch in build/reports/parity.json."""
     from mirasol.data.loading.view import view_of
     from mirasol.export.bundle import TrainedModel, export_bundle
     from mirasol.export.parity import check_parity, require_parity
+    from mirasol.export.prompts import learnt_prompts
     from mirasol.export.quantize import precisions_of
     from mirasol.export.quantize_check import export_precisions
     from mirasol.tasks.scoring.normalise import exact_match
@@ -88,7 +111,9 @@ def export(params: Params) -> None:
     precisions_of(params.export)  # refuse a wrong name before hours of export
     model, limit, split = load_model(paths.FINETUNE), params.evaluate.max_answer, params.evaluate.split
     scores = paths.REPORTS / "eval.json"
-    trained = TrainedModel(model, view_of(model.config).of(params.clip), paths.TOKENIZER, limit)
+    clip, prompts = view_of(model.config).of(params.clip), learnt_prompts(paths.SHARDS)
+    # a caption is longer than the answers that are scored: the model ends its answers itself
+    trained = TrainedModel(model, clip, paths.TOKENIZER, model.config.max_text, prompts)
     export_bundle(trained, paths.BUNDLE, params.export, evaluation=scores)
     report = check_parity(model, paths.BUNDLE, paths.SHARDS, params.export, split=split, max_answer=limit)
     write_json(paths.REPORTS / "parity.json", report)
@@ -101,25 +126,60 @@ def export(params: Params) -> None:
 
 
 def benchmark(params: Params) -> None:
-    """Stream files through the bundle, decoding included, next to torch -> reports/latency.json."""
+    """Stream files through the bundle: answers -> build/reports/streaming.json, times -> runs/latency.json.
+
+    Times, next to torch's, differ between equal runs: neither git nor DVC holds them.
+    """
     from mirasol.export.benchmark import benchmark
     from mirasol.training.weights import load_model
 
     model = load_model(paths.FINETUNE)
-    report = benchmark(model, paths.BUNDLE, paths.DATA, params.benchmark, split=params.evaluate.split)
-    write_json(paths.REPORTS / "latency.json", report)
-    rounds, chunk = report["realtime_rounds"], report["chunk_ms"]
+    streamed, times = benchmark(model, paths.BUNDLE, paths.DATA, params.benchmark, split=params.evaluate.split)
+    write_json(paths.REPORTS / "streaming.json", streamed)
+    write_json(paths.LATENCY, times)
+    rounds, chunk = times["realtime_rounds"], times["chunk_ms"]
     print(
-        f"[benchmark] {report['realtime']['median']:g} times real time ({rounds['low']:g} to {rounds['high']:g} over "
+        f"[benchmark] {times['realtime']['median']:g} times real time ({rounds['low']:g} to {rounds['high']:g} over "
         f"{rounds['rounds']} rounds); a chunk takes {chunk['p50']:g} ms, 99 in 100 less than {chunk['p99']:g} ms",
         flush=True,
     )
 
 
+def reports(params: Params) -> None:
+    """Copy build/reports to reports/, for git, with the main figures in metrics.json, for `dvc metrics diff`.
+
+    One stage does it for all: DVC keeps no run cache for a stage with an output that it does not cache.
+    """
+    from mirasol.pipeline.figures import headline
+
+    found = {
+        name: json.loads((paths.REPORTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("shards", *PHASES, "eval", "parity", "streaming")
+    }
+    found["metrics"] = headline(found["eval"], {phase: found[phase] for phase in PHASES})
+    for name, report in found.items():
+        write_json(paths.PUBLISHED / f"{name}.json", report)
+
+
 STAGES: dict[str, Callable[[Params], None]] = {
     stage.__name__: stage
-    for stage in (tokenizer, shards, pretrain, audio_pretrain, finetune, evaluate, export, benchmark)
+    for stage in (params, tokenizer, shards, pretrain, audio_pretrain, finetune, evaluate, export, benchmark, reports)
 }
+
+
+def made_on(params: Params) -> dict[str, Any]:
+    """What decides the bits of a result besides code, data and parameters, with seed and threads; no time, no host."""
+    import torch
+
+    gpu = params.training.accelerator != "cpu" and torch.cuda.is_available()
+    return {
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        **({"gpu": torch.cuda.get_device_name()} if gpu else {}),
+        "seed": params.training.seed,
+        "threads": params.training.threads,
+        "torch": torch.__version__,
+    }
 
 
 def model_config(params: Params, phase: PhaseConfig) -> ModelConfig:
@@ -175,4 +235,5 @@ def train_phase(name: str, params: Params, init: Path | None) -> None:
     before = [task for earlier in PHASES[: PHASES.index(name)] for task in getattr(params, earlier).tasks.split()]
     phase: PhaseConfig = getattr(params, name)
     run = PhaseRun(name, phase, params.training, params.clip, places, before=tuple(dict.fromkeys(before)))
-    write_json(paths.REPORTS / f"{name}.json", run_phase(run, model_config(params, phase)))
+    report = run_phase(run, model_config(params, phase))
+    write_json(paths.REPORTS / f"{name}.json", report | {"made_on": made_on(params)})

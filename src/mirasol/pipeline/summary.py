@@ -17,11 +17,24 @@ class StageResult:
 
 
 def why(reasons: Sequence[str], shown: int = 4) -> str:
-    """The reasons that `dvc.status` gives for a stale stage, as one line."""
+    """The reasons that `dvc.status` gives for a stale stage, as one line.
+
+    Leaves out inputs that did not exist when the run began: the stages before have written them since.
+    """
     if any(reason.endswith("params.yaml new") for reason in reasons):
         return "runs for the first time"
-    more = f" and {len(reasons) - shown} more" if len(reasons) > shown else ""
-    return "; ".join(reasons[:shown]) + more
+    words = []
+    for reason in reasons:
+        kind, _, text = reason.partition(": ")
+        thing, _, state = text.rpartition(" ")
+        if kind == "changed outs" and (state == "deleted" or text.endswith(" not in cache")):
+            words.append(f"no {thing.removesuffix(' not in')} yet")
+        elif kind == "changed deps" and state == "modified":
+            words.append(f"{thing.removeprefix('params.yaml ')} changed")
+        elif not (kind == "changed deps" and state == "deleted"):
+            words.append(text or reason)
+    more = f" and {len(words) - shown} more" if len(words) > shown else ""
+    return ", ".join(words[:shown]) + more or "a stage before it ran"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

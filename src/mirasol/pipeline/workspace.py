@@ -17,11 +17,11 @@ from mirasol.core.files import atomic_write
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import CommandError, git, mirasol
 from mirasol.pipeline.dvc.lock import hold
+from mirasol.pipeline.own import ANNOTATIONS, begin_from, find_start, write_proposal
 from mirasol.pipeline.params.load import of_set
 from mirasol.tasks.registry import ADAPTERS
 
 WORKSPACES = Path("runs", "workspaces")
-ANNOTATIONS = ("annotations.csv", "annotations.jsonl")
 WITHOUT_ANNOTATIONS = ("drone", "fsdd")
 _BASE = "refs/mirasol/base"  # the commit of the project that the workspace started from
 _TIP = "refs/mirasol/tip"  # our own commit on top of it
@@ -66,6 +66,7 @@ def make_workspace(
     params: str | Path | None = None,
     data: Import = Import(),
     fill: Callable[[Path], None] | None = None,
+    start: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Make runs/workspaces/``name``, or bring it up to date: a clone of the project's HEAD that shares its cache.
@@ -75,9 +76,10 @@ def make_workspace(
 
     Args:
         root: the project's folder.
-        params: a complete params file (recipes/*.yaml), of whose `sets` the adapter's counts; the project's committed
-            one if ``None``.
+        params: a complete params file (recipes/*.yaml), of whose `sets` the adapter's counts. ``None``: a proposal for
+            ``data``, or without them the project's committed file.
         fill: puts data and pipeline into the folder, and its new files into git's index, in place of ``data``.
+        start: trained weights to start from (:func:`mirasol.pipeline.own.find_start`).
 
     Returns:
         The workspace's folder.
@@ -91,15 +93,20 @@ def make_workspace(
         raise MirasolError(f"workspace name `{name}`: use letters, digits, `.`, `_` and `-`, a letter or digit first")
     recipe = _existing(params, "--params") if params is not None else None
     words = data.command()
+    begin = find_start(start) if start is not None else None
     head = _head(root, say)
     folder = root / WORKSPACES / name
     if not (folder / ".git").exists():
         _clone(root, folder)
     with hold(folder, "mirasol workspace", say=say):
+        results = _results(folder) if recipe or words or fill else {}
         new = _follow(folder, root, head, say)
         if new and (recipe or words or fill):
-            # results of the project's own data and parameters; stages that are the same come from the run cache
-            git(folder, "rm", "-q", "--ignore-unmatch", "dvc.lock", "reports/*.json")
+            # the project's results are of its own data and parameters; those computed here stay
+            git(folder, "rm", "-q", "-f", "--ignore-unmatch", "dvc.lock", "reports/*.json")
+            for path, content in results.items():
+                with atomic_write(path) as file:
+                    file.write(content)
         if recipe:
             with atomic_write(folder / "params.yaml", "w") as file:
                 file.write(of_set(recipe, data.adapter))
@@ -108,14 +115,28 @@ def make_workspace(
             mirasol(folder, *words, on_line=say)
             dvc.call(folder, "add", "data", on_line=say)
             git(folder, "add", "data.dvc")
+            if recipe is None:
+                write_proposal(folder, git(folder, "show", f"{_BASE}:params.yaml"), say, begin)
         elif fill:
             fill(folder)
         elif (folder / "data.dvc").exists():
             _checkout(folder, say)
+        if begin is not None:
+            begin_from(folder, begin, say)
         if git(folder, "status", "--porcelain", "--untracked-files=no"):
             _commit(folder, f"Workspace {name}")
         git(folder, "update-ref", _TIP, "HEAD")
     return folder
+
+
+def _results(folder: Path) -> dict[Path, bytes]:
+    """dvc.lock and the reports that were computed in this workspace; none in one without a first commit of ours."""
+    try:
+        git(folder, "rev-parse", "--verify", "--quiet", _TIP)
+    except CommandError:
+        return {}
+    paths = [folder / "dvc.lock", *(folder / "reports").glob("*.json")]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
 
 
 def _existing(path: str | Path, option: str) -> Path:
@@ -182,10 +203,9 @@ def _follow(folder: Path, root: Path, head: str, say: Callable[[str], None]) -> 
             refs[name] = git(folder, "rev-parse", "--verify", "--quiet", name)
     if refs.get(_BASE) == head:
         return False
-    ours = ("dvc.lock", "params.yaml", "data.dvc")
     if _TIP in refs:
         listed = [line[3:] for line in git(folder, "status", "--porcelain", "--untracked-files=no").splitlines()]
-        edited = [path for path in listed if path not in ours and not path.startswith("reports/")]
+        edited = [path for path in listed if path != "dvc.lock" and not path.startswith("reports/")]
         if edited or git(folder, "rev-parse", "HEAD") != refs[_TIP]:
             what = ", ".join(edited[:5]) or "commits"
             say(f"note: {folder} has work of its own ({what}): it stays on {refs[_BASE][:10]}, not on {head[:10]}")

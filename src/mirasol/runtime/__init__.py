@@ -3,5 +3,10 @@
 from mirasol.core.face import face
 
 __all__, __getattr__ = face(
-    __name__, model="Model load", engine="Engine", session="Answer Session", contract="Contract read_contract"
+    __name__,
+    model="Model load",
+    engine="Engine",
+    answer="Answer Flag",
+    session="Session",
+    contract="Contract read_contract",
 )

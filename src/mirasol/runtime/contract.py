@@ -29,6 +29,7 @@ LATENT = "latent_step"
 TEXT = "text_step"
 GRAPHS = (AUDIO, ENCODER_COMBINER, LATENT, TEXT)
 DTYPES = ("bool", "uint8", "int64", "float16", "float32")
+MOST_PROMPTS = 2000  # of training, in a contract
 ROLES = ("samples", "count", "video", "audio", "presence", "features", "token", "memory", "logits", "state")
 
 
@@ -158,16 +159,23 @@ class Contract:
     tools: dict[str, str]
     licence: str  # a file
     files: dict[str, str]  # name -> SHA-256, every file but contract.json
+    prompts: tuple[str, ...] | None = None  # of training, the most frequent first; None: not recorded
 
     def to_json(self) -> str:
         """The text of `contract.json`: keys sorted, with its own hash in ``sha256``."""
-        values = dataclasses.asdict(self)
+        values = self._values()
         return _dump({**values, "sha256": _hash(values)})
 
     @property
     def sha256(self) -> str:
         """The hash that identifies a bundle, including the hashes of all files."""
-        return _hash(dataclasses.asdict(self))
+        return _hash(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        if self.prompts is None:  # as bundles were written before prompts were recorded
+            del values["prompts"]
+        return values
 
 
 def read_contract(bundle: str | Path) -> Contract:
@@ -180,7 +188,7 @@ def read_contract(bundle: str | Path) -> Contract:
     path = bundle / CONTRACT_FILE
     if not path.is_file():
         lack = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
-        raise MirasolError(f"{bundle} is not a bundle: {lack}. Run `mirasol stage export`, or give one with --bundle")
+        raise MirasolError(f"{bundle} is not a bundle: {lack}. `make demo` trains one, or name yours with --bundle")
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)
@@ -219,6 +227,8 @@ def _check_consistency(contract: Contract, path: Path) -> None:
     listed |= {file for files in contract.opsets.values() for file in files.values()}
     if not listed <= set(contract.files):
         refuse(f"files without a hash: {sorted(listed - set(contract.files))}")
+    if len(contract.prompts or ()) > MOST_PROMPTS:
+        refuse(f"{len(contract.prompts or ())} prompts, at most {MOST_PROMPTS} are allowed")
     for name in contract.files:
         if Path(name).name != name or name == CONTRACT_FILE:
             refuse(f"{name!r} is not a plain file name")
@@ -267,10 +277,11 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
         names = {field.name for field in dataclasses.fields(kind)}
-        if not isinstance(value, dict) or set(value) != names:
-            found = set(value) if isinstance(value, dict) else {repr(value)}
-            raise ValueError(f"{where}: missing {sorted(names - found)}, unknown {sorted(found - names)}")
-        return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in sorted(names)})
+        needed = names - ({"prompts"} if kind is Contract else set())
+        found = set(value) if isinstance(value, dict) else {repr(value)}
+        if not needed <= found <= names:
+            raise ValueError(f"{where}: missing {sorted(needed - found)}, unknown {sorted(found - names)}")
+        return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in sorted(found)})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list):
         return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))

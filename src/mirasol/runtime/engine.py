@@ -14,6 +14,8 @@ from mirasol.runtime.backends import onnxruntime as ort
 from mirasol.runtime.backends import tensorrt as trt
 from mirasol.runtime.contract import CONTRACT_FILE, ENCODER_COMBINER, LATENT, TEXT, Contract, read_contract
 from mirasol.runtime.features import ChunkFeatures
+from mirasol.runtime.questions import LearntPrompts
+from mirasol.runtime.releases import resolve
 from mirasol.tokenizer import Tokenizer
 
 States = dict[str, Array]
@@ -24,7 +26,7 @@ class Engine:
     """The graphs, contract and tokenizer of a bundle; it holds no state of any stream.
 
     Args:
-        bundle: the folder that `mirasol stage export` wrote.
+        bundle: the folder that `mirasol stage export` wrote, or `release:current` (:mod:`mirasol.runtime.releases`).
         threads: CPU threads of one call; 0 leaves the choice to the backend.
         provider: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it, or "auto": CUDA if
             onnxruntime has it and finds a GPU, else the CPU.
@@ -37,9 +39,11 @@ class Engine:
     def __init__(self, bundle: str | Path, *, threads: int = 0, provider: str = "auto") -> None:
         if provider not in CHOICES:
             raise MirasolError(f"the provider {provider!r} does not exist: one of {', '.join(CHOICES)}")
-        self.bundle = Path(bundle)
+        self.bundle = resolve(bundle)
         self.contract = read_contract(self.bundle)
         self.tokenizer = Tokenizer.load(self.bundle / self.contract.tokenizer.file)
+        prompts = self.contract.prompts
+        self._learnt = None if prompts is None else LearntPrompts(prompts)
         self._idle: dict[str, list[Bound]] = {name: [] for name in self.contract.graphs}  # see lent
         self.provider, self._steps = self._load(provider, threads)  # the provider in use, never "auto"
         _check_sizes(self.contract, self.bundle)
@@ -106,6 +110,13 @@ class Engine:
         if not question.strip():
             raise MirasolError("the question is empty: ask, for example, 'Classify the video audio clip.'")
         self.prompt(question)
+
+    def nearest_prompt(self, question: str) -> tuple[float | None, str]:
+        """Similarity in [0, 1] of ``question`` to the nearest prompt of training, and that prompt.
+
+        ``None`` and "" if the bundle does not list its prompts. See :class:`~mirasol.runtime.questions.LearntPrompts`.
+        """
+        return (None, "") if self._learnt is None else self._learnt.nearest(question)
 
     def prompt(self, question: str) -> list[int]:
         """Tokens of ``question``; raises MirasolError if they leave no space for an answer in the text cache."""

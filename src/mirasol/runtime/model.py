@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mirasol.core.errors import MirasolError
+from mirasol.runtime.answer import PARTIAL, Answer, Flag
 from mirasol.runtime.engine import Engine
-from mirasol.runtime.session import Answer, Session
-from mirasol.runtime.sources.files import open_source
+from mirasol.runtime.session import Session
+from mirasol.runtime.sources.files import FileSource, Source, open_source
 from mirasol.runtime.sources.open import open_stream
 from mirasol.runtime.stream import Moment, moments
 
@@ -18,7 +20,7 @@ def load(bundle: str | Path = "build/bundle", *, threads: int = 0, provider: str
     """Load a bundle, without PyTorch.
 
     Args:
-        bundle: the folder that `mirasol stage export` wrote.
+        bundle: the folder that `mirasol stage export` wrote, or a release: `release:current`, `release:model-3`.
         threads: CPU threads; 0 leaves the choice to the engine.
         provider: the compute backend, see :class:`~mirasol.runtime.engine.Engine`.
 
@@ -34,20 +36,37 @@ class Model:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def answer(self, file: str | Path, question: str) -> Answer:
-        """Watch ``file``, or a folder of files in order, to its end and answer ``question`` about it.
+    def answer(self, file: str | Path, question: str, *, join: bool = False) -> Answer:
+        """Watch ``file`` to its end and answer ``question`` about it.
 
-        The answer rests on the last ``max_chunks`` chunks.
+        The answer rests on the last ``max_chunks`` chunks; its ``flags`` say so, and what else a reader needs.
+
+        Args:
+            file: a media file; with ``join`` a folder, whose files are one stream in the order of their names.
+            question: in the words of the training questions.
+            join: accept a folder.
 
         Raises:
             MirasolError: the file cannot be used, or the question is empty or too long.
         """
-        self.engine.check_question(question)
+        return self.answers(file, [question], join=join)[0]
+
+    def answers(self, file: str | Path, questions: Sequence[str], *, join: bool = False) -> list[Answer]:
+        """Like :meth:`answer` for several questions; the file is decoded once."""
+        for question in questions:
+            self.engine.check_question(question)
+        if Path(file).is_dir() and not join:
+            raise MirasolError(
+                f"{file} is a folder: `mirasol predict` answers about each of its files; to take them as one stream, "
+                "in the order of their names, add --join (join=True)"
+            )
         source = open_source(file, self.engine.contract.clip)
         session = self.session(source.chunk_seconds)
         for chunk in source:
             session.push(chunk.video, chunk.samples)
-        return session.ask(question)
+        partial = _partial(source, session.seconds)
+        answers = [session.ask(question) for question in questions]
+        return [replace(answer, flags=(*answer.flags, *partial)) for answer in answers]
 
     def stream(self, source: str | Path, ask: str, every: float = 2.0, *, wait: bool = True) -> Iterator[Answer]:
         """Stream ``source`` and answer ``ask`` every ``every`` seconds and at the end; a camera has no end.
@@ -70,6 +89,14 @@ class Model:
     def session(self, chunk_seconds: float | None = None) -> Session:
         """An empty session: push chunks, ask at any time. ``chunk_seconds`` defaults to the bundle's."""
         return Session(self.engine, chunk_seconds)
+
+
+def _partial(source: Source, seconds: float) -> tuple[Flag, ...]:
+    """The remark about a file of which a whole chunk or more could not be used."""
+    if not isinstance(source, FileSource) or source.stated - seconds < source.chunk_seconds:
+        return ()
+    why = f": {source.wrong}" if source.wrong else ": the rest holds nothing that can be decoded"
+    return (Flag(PARTIAL, f"only {seconds:.3g} of {source.stated:.4g} s were used{why}"),)
 
 
 def _answers(stream: Generator[Moment]) -> Iterator[Answer]:

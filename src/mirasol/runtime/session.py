@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,25 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirasol.core.errors import MirasolError
+from mirasol.runtime.answer import CUT, FOREIGN, MEMORY, NO_PICTURE, NO_SOUND, Answer, Flag, Scorer
 from mirasol.runtime.backends import Array
 from mirasol.runtime.contract import ENCODER_COMBINER, LATENT, TEXT
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.features import ChunkFeatures, Frames, Inputs, Samples
+from mirasol.runtime.questions import LEAST
 
 Snapshot = dict[str, Array]
 MOST_CHUNKS = 1 << 40  # of a stream: thousands of years, and a float still counts its samples
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer; ``str()`` gives its text."""
-
-    text: str
-    seconds: float  # of the stream when the question came
-    complete: bool  # the model ended it; else it was cut at the longest allowed answer
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class Latents(NamedTuple):
@@ -60,7 +49,7 @@ class Session:
         rows, model = self.contract.graphs[TEXT].input("memory").shape[1], self.contract.model
         # Rings of the last R chunks: chunk i is in row i modulo R.
         self._memory = np.zeros((rows // model.combined, model.combined, model.width), np.float32)
-        self._valid = np.zeros(len(self._memory), np.bool_)
+        self._present = np.zeros((len(self._memory), 2), np.bool_)  # video, audio
         self._chunks = 0
         self._bytes = sum(array.nbytes for array in self._arrays().values())
 
@@ -71,7 +60,7 @@ class Session:
             for graph, bound in self._bound.items():
                 for name, first in self.engine.initial(graph).items():
                     bound.set(name, first)
-            self._memory[:], self._valid[:], self._chunks = 0, False, 0
+            self._memory[:], self._present[:], self._chunks = 0, False, 0
 
     @property
     def chunks(self) -> int:
@@ -96,16 +85,20 @@ class Session:
     @property
     def remembers(self) -> bool:
         """Whether any chunk in memory held video or audio, so that a question makes sense."""
-        return bool(self._valid.any())
+        return bool(self._present.any())
 
     @property
     def memory(self) -> tuple[Array, Array]:
         """Inputs of the text model, copied: h of the last R chunks [1, R*m, d], oldest first, and a mask [1, R*m]."""
         with self._turn:
-            order = np.arange(self._chunks, self._chunks + len(self._memory)) % len(self._memory)
-            memory, valid = self._memory[order], self._valid[order]
+            order = self._order(self._chunks)
+            memory, valid = self._memory[order], self._present[order].any(axis=1)
         rows, combined, width = memory.shape
         return memory.reshape(1, rows * combined, width), np.repeat(valid, combined)[None]
+
+    def _order(self, chunks: int) -> Array:
+        """Rows of the rings after ``chunks`` chunks, oldest first."""
+        return np.arange(chunks, chunks + len(self._memory)) % len(self._memory)
 
     def push(self, video: Frames | None, samples: Samples | None) -> Latents:
         """Process the next chunk; after an error the stream is unchanged.
@@ -157,34 +150,56 @@ class Session:
         latent.swap()
         # An empty chunk keeps its place in time, masked out.
         place = self._chunks % len(self._memory)
-        self._memory[place], self._valid[place] = h[0], inputs.video_present or inputs.audio_present
+        self._memory[place], self._present[place] = h[0], (inputs.video_present, inputs.audio_present)
         self._chunks += 1
         return Latents(x[0], h[0])
 
     def ask(self, question: str, max_tokens: int | None = None) -> Answer:
-        """Answer ``question`` about the stream so far.
+        """Answer ``question`` about the stream so far, with a score and remarks.
 
         Raises MirasolError if the memory holds no video or audio, or the question is too long for the text cache.
         """
-        with self._turn:
-            seconds, tokens = self.seconds, self._tokens(question, max_tokens)
-        ids = [token for token, _ in tokens]
-        complete = ids[-1:] == [self.contract.tokenizer.eos]
-        return Answer(self.engine.tokenizer.decode(ids[:-1] if complete else ids), seconds, complete)
+        pieces = self.ask_stream(question, max_tokens)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
 
-    def ask_stream(self, question: str, max_tokens: int | None = None) -> Generator[str, None, bool]:
-        """Yield the text of :meth:`ask` piece by piece and return whether the answer is complete."""
-        ids: list[int] = []
-        said = ""
-        for token, _ in self._tokens(question, max_tokens):
-            if token == self.contract.tokenizer.eos:
-                return True
-            ids.append(token)
-            text = self.engine.tokenizer.decode(ids)
+    def ask_stream(self, question: str, max_tokens: int | None = None) -> Generator[str, None, Answer]:
+        """Yield the text of :meth:`ask` piece by piece and return its answer."""
+        with self._turn:
+            tokens = self._tokens(question, max_tokens)
+            seconds, used = self.seconds, int(self._present.any(axis=1).sum()) * self._features.chunk_seconds
+            flags = list(self._flags())
+        scorer, said, eos = Scorer(), "", self.contract.tokenizer.eos
+        for token, logits in tokens:
+            scorer.add(token, logits)
+            text = said if token == eos else self.engine.tokenizer.decode(scorer.ids)
             if len(text) > len(said):
                 yield text[len(said) :]
                 said = text
-        return False
+        complete = scorer.ids[-1:] == [eos]
+        said = self.engine.tokenizer.decode(scorer.ids[:-1] if complete else scorer.ids)
+        similarity, nearest = self.engine.nearest_prompt(question)
+        known = None if similarity is None else similarity >= LEAST
+        if known is False:
+            like = f" (nearest: {nearest!r})" if nearest else ""
+            flags.insert(0, Flag(FOREIGN, f"the question is unlike any that was learnt{like}"))
+        if not complete:
+            flags.append(Flag(CUT, f"the answer is cut at {len(scorer.ids)} tokens, the longest that is allowed"))
+        return Answer(said, seconds, complete, scorer.score, scorer.margin, used, known, tuple(flags))
+
+    def _flags(self) -> Iterator[Flag]:
+        video, audio = bool(self._present[:, 0].any()), bool(self._present[:, 1].any())
+        if not audio:
+            yield Flag(NO_SOUND, "no sound: the answer rests on the picture alone")
+        if not video:
+            yield Flag(NO_PICTURE, "no picture: the answer rests on the sound alone")
+        if self._chunks > len(self._memory):
+            kept = len(self._memory) * self._features.chunk_seconds
+            yield Flag(MEMORY, f"only the last {kept:.3g} s of {self.seconds:.4g} s are remembered")
 
     def answer_ids(self, question: str, max_tokens: int | None = None) -> Iterator[int]:
         """Greedy tokens of the answer, without the end mark; raises like :meth:`ask`."""
@@ -207,6 +222,7 @@ class Session:
         for graph, bound in self._bound.items():
             arrays |= {f"{graph}/{s.input}": bound.get(s.input) for s in self.contract.graphs[graph].states}
         arrays["memory"], arrays["memory_valid"] = self.memory
+        arrays["present"] = self._present[self._order(self._chunks)]
         arrays["chunks"] = np.array(self._chunks)
         arrays["bundle"] = np.frombuffer(bytes.fromhex(self.contract.sha256), np.uint8)
         return arrays
@@ -229,15 +245,18 @@ class Session:
             for name in ("chunks", "features/index"):
                 if not 0 <= int(snapshot[name]) < MOST_CHUNKS:
                     raise MirasolError(f"the snapshot's {name} is damaged: it counts {int(snapshot[name])} chunks")
-            chunks = int(snapshot["chunks"])
+            chunks, present = int(snapshot["chunks"]), snapshot["present"]
+            if not np.array_equal(
+                np.repeat(present.any(axis=1), self.contract.model.combined), snapshot["memory_valid"][0]
+            ):
+                raise MirasolError("the snapshot's memory_valid is damaged: it differs from its present")
             self._features.restore({name: snapshot[f"features/{name}"] for name in self._features.snapshot()})
             for graph, bound in self._bound.items():
                 for state in self.contract.graphs[graph].states:
                     bound.set(state.input, snapshot[f"{graph}/{state.input}"])
             self._chunks = chunks
-            order = np.arange(chunks, chunks + len(self._memory)) % len(self._memory)
-            self._memory[order] = snapshot["memory"].reshape(self._memory.shape)
-            self._valid[order] = snapshot["memory_valid"].reshape(len(self._memory), -1)[:, 0]
+            order = self._order(chunks)
+            self._memory[order], self._present[order] = snapshot["memory"].reshape(self._memory.shape), present
 
 
 def greedy(

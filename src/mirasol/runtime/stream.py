@@ -6,7 +6,8 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from mirasol.runtime.session import Answer, Session
+from mirasol.runtime.answer import Answer
+from mirasol.runtime.session import Session
 from mirasol.runtime.sources.camera import LiveSource
 from mirasol.runtime.sources.files import Source
 

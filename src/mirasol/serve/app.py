@@ -15,17 +15,29 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mirasol import __version__
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.samples import read_samples
 from mirasol.serve.limits import Limits
 from mirasol.serve.middleware import AccessMiddleware
-from mirasol.serve.schemas import Answer, Health, LimitsView, MediaView, Question, Ready, Refusal, SessionView
-from mirasol.serve.sessions import ClientSession, FullError, SessionManager, gone
+from mirasol.serve.schemas import (
+    About,
+    Answer,
+    Health,
+    LimitsView,
+    MediaView,
+    Question,
+    Ready,
+    Refusal,
+    SampleView,
+    SessionView,
+)
+from mirasol.serve.sessions import ClientSession, FullError, SessionManager, facts_of, gone
 from mirasol.serve.uploads import TooLargeError, save
 from mirasol.serve.websocket import Connection
 
@@ -73,13 +85,24 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Refusal, "description": WHY[status]} for status in sorted({401, 403, 421, *statuses})}
 
 
-def make_app(engine: Engine, limits: Limits | None = None, *, token: str = "", local: bool = True) -> FastAPI:
+def make_app(
+    engine: Engine,
+    limits: Limits | None = None,
+    *,
+    token: str = "",
+    local: bool = True,
+    samples: File | None = None,
+) -> FastAPI:
     """The service over a loaded engine.
 
     Args:
         limits: resources that clients may use.
         token: the secret that clients send as `Authorization: Bearer TOKEN`; empty for none.
         local: refuse requests under any host name but localhost's.
+        samples: a folder with clips that the page offers.
+
+    Raises:
+        MirasolError: ``samples`` has no clip, or is damaged.
     """
     limits = limits or Limits()
     manager = SessionManager(engine, limits)
@@ -94,13 +117,16 @@ def make_app(engine: Engine, limits: Limits | None = None, *, token: str = "", l
     )
     app.state.manager = manager
     app.add_middleware(AccessMiddleware, limits=limits, metrics=manager.metrics, token=token, local=local)
-    _errors(app)
+    add_errors(app)
     _pages(app, manager)
+    _samples(app, engine, samples)
     _sessions(app, manager)
     return app
 
 
-def _errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
+    """Errors as JSON: ``{"error": text}``."""
+
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
@@ -118,7 +144,7 @@ def _errors(app: FastAPI) -> None:
 
 def _pages(app: FastAPI, manager: SessionManager) -> None:
     html = PAGE.read_text(encoding="utf-8")
-    policy = _policy(html)
+    policy = content_policy(html)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -147,6 +173,25 @@ def _pages(app: FastAPI, manager: SessionManager) -> None:
     async def metrics() -> Response:
         """Counts and times in Prometheus' format."""
         return Response(manager.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _samples(app: FastAPI, engine: Engine, folder: File | None) -> None:
+    prompts = list(getattr(engine.contract, "prompts", None) or ())
+    listed = [] if folder is None else read_samples(folder)
+    files = {} if folder is None else {one.file: folder / one.file for one in listed}
+
+    @app.get("/api/about", tags=["service"], responses=refusals())
+    async def about() -> About:
+        """Questions that the model learnt, and sample clips."""
+        views = [SampleView(file=s.file, question=s.question, bytes=files[s.file].stat().st_size) for s in listed]
+        return About(prompts=prompts, samples=views)
+
+    @app.get("/api/samples/{file}", tags=["service"], response_class=FileResponse, responses=refusals(404))
+    async def sample(file: str) -> FileResponse:
+        """The file of a sample clip."""
+        if file not in files:
+            raise HTTPException(404, "no such sample clip: /api/about lists them")
+        return FileResponse(files[file])
 
 
 def _sessions(app: FastAPI, manager: SessionManager) -> None:
@@ -205,9 +250,9 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
                     session.stream = None  # no answer from a part of the file: the next one starts again
                     raise
             text = "".join([piece async for piece in manager.answer(session, question.question)])
-            if (stream := session.stream) is None:
+            if (stream := session.stream) is None or session.answer is None:
                 raise gone()
-            return Answer(answer=text, complete=session.complete, chunks=stream.chunks, seconds=stream.seconds)
+            return Answer(answer=text, **facts_of(session.answer), chunks=stream.chunks, seconds=stream.seconds)
 
     @app.websocket("/api/sessions/{id}/stream")
     async def stream(websocket: WebSocket, id: str) -> None:
@@ -254,7 +299,7 @@ def _view(manager: SessionManager, session: ClientSession) -> SessionView:
     )
 
 
-def _policy(html: str) -> str:
+def content_policy(html: str) -> str:
     """Content security policy: the page's own script and style by hash, nothing else."""
 
     def hashes(tag: str) -> str:
@@ -264,6 +309,6 @@ def _policy(html: str) -> str:
 
     return (
         f"default-src 'none'; script-src {hashes('script')} blob:; worker-src blob:; style-src {hashes('style')}; "
-        "connect-src 'self'; media-src blob:; img-src data:; base-uri 'none'; form-action 'none'; "
+        "connect-src 'self'; media-src 'self' blob:; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.samples import SAMPLES
 from mirasol.serve.app import make_app
 from mirasol.serve.limits import Limits
 from mirasol.serve.middleware import LOCAL
@@ -70,6 +72,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
+    samples: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve ``engine`` until Ctrl-C or SIGTERM.
@@ -79,14 +82,19 @@ def serve(
         host: the address to listen at; by default other machines cannot reach it.
         port: its port; 0 for any free one.
         limits: resources that clients may use.
+        samples: a folder with clips that the page offers, by default the bundle's `samples` if it has one.
         say: receives the address, and a warning if other machines reach it.
 
     Raises:
-        MirasolError: the token cannot be used, or the address is in use or not one of this machine.
+        MirasolError: the token cannot be used, the address is in use or not one of this machine, or ``samples`` has no
+            clip.
     """
     local, token = host in LOCAL, _token()
-    app = make_app(engine, limits, token=token, local=local)
-    with _listen(host, port) as listening:
+    own = engine.bundle / SAMPLES
+    if samples is None and own.is_dir():
+        samples = own
+    app = make_app(engine, limits, token=token, local=local, samples=samples)
+    with listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}")
         if not local:
@@ -114,11 +122,16 @@ def _warning(token: bool) -> str:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, options: str = "--host or --port") -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        MirasolError: the address is in use or not one of this machine; the remedy names ``options``.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MirasolError(f"cannot listen at {host} port {port}: {reason}. Choose --host or --port") from error
+        raise MirasolError(f"cannot listen at {host} port {port}: {reason}. Choose {options}") from error
     return listening

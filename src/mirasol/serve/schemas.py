@@ -53,6 +53,21 @@ class MediaView(Shape):
     has_audio: bool
 
 
+class SampleView(Shape):
+    """A sample clip, at /api/samples/FILE."""
+
+    file: str
+    question: str = Field(description="One that fits it; may be empty.")
+    bytes: int
+
+
+class About(Shape):
+    """What the page offers."""
+
+    prompts: list[str] = Field(description="Questions that the model learnt.")
+    samples: list[SampleView]
+
+
 class Question(Shape):
     """A question, in the words of the training questions."""
 
@@ -64,6 +79,8 @@ class Answer(Shape):
 
     answer: str
     complete: bool = Field(description="Whether the model ended it; else it was cut at the longest answer.")
+    score: float = Field(description="Probability of the answer's tokens, in [0, 1].")
+    flags: list[str] = Field(description="Remarks, such as that the question is unlike any that was learnt.")
     chunks: int
     seconds: float = Field(description="Length of the stream so far.")
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from mirasol.core.errors import MirasolError
+from mirasol.runtime.answer import Answer
 from mirasol.runtime.backends import Array
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.influence import answer_tokens, influences
@@ -55,7 +56,7 @@ class ClientSession:
         self.summary: Summary | None = None
         self.stream: Session | None = None
         self.basis: Basis | None = None  # of the last answer
-        self.complete = False  # the model ended that answer itself
+        self.answer: Answer | None = None  # the last one
         self.over = asyncio.Event()  # the session has ended
         self.busy = 0  # uploads, connections and answers under way
         self.lock = asyncio.Lock()  # one change of the stream at a time
@@ -183,7 +184,7 @@ class SessionManager:
         self.engine.check_question(question)
 
     async def answer(self, session: ClientSession, question: str) -> AsyncIterator[str]:
-        """Yield the answer piece by piece, then set ``session.complete``.
+        """Yield the answer piece by piece, then set ``session.answer``.
 
         Raises MirasolError if the session has no stream yet, or the question is empty or too long.
         """
@@ -196,7 +197,7 @@ class SessionManager:
             pieces = session.stream.ask_stream(question)
             while isinstance(piece := await self.compute(following, pieces), str):
                 yield piece
-            session.complete = piece
+            session.answer = piece
             self.metrics.answer.observe(time.perf_counter() - began)
 
     async def influence(self, session: ClientSession, question: str) -> dict[str, object]:
@@ -221,12 +222,19 @@ class SessionManager:
         }
 
 
-def following(pieces: Generator[str, None, bool]) -> str | bool:
-    """The next piece of an answer; after the last, whether the model ended it."""
+def following(pieces: Generator[str, None, Answer]) -> str | Answer:
+    """The next piece of an answer; after the last, the answer."""
     try:
         return next(pieces)
     except StopIteration as end:
-        return bool(end.value)
+        answer: Answer = end.value
+        return answer
+
+
+def facts_of(answer: Answer) -> dict[str, Any]:
+    """The parts of a reply that an answer gives besides its text."""
+    flags = [flag.text for flag in answer.flags]
+    return {"complete": answer.complete, "score": round(answer.score, 6), "flags": flags}
 
 
 def gone() -> MirasolError:

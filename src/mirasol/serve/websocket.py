@@ -28,7 +28,7 @@ from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import ChunkFeatures, Frames, Samples
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.schemas import Ask, Order, Play
-from mirasol.serve.sessions import ClientSession, SessionManager, gone
+from mirasol.serve.sessions import ClientSession, SessionManager, facts_of, gone
 
 MAGIC = b"MIR1"
 PICTURE, SOUND = 1, 2
@@ -204,8 +204,10 @@ class Connection:
                 await self._send("piece", text=piece)
             chunks = self.session.basis.chunks if self.session.basis else 0
             ms = round((time.perf_counter() - began) * 1e3, 3)
-            text, complete = "".join(pieces), self.session.complete
-            await self._send("answer", question=ask.question, answer=text, complete=complete, chunks=chunks, ms=ms)
+            if (answer := self.session.answer) is None:
+                raise gone()
+            facts = {"answer": "".join(pieces), **facts_of(answer), "chunks": chunks, "ms": ms}
+            await self._send("answer", question=ask.question, **facts)
             if ask.influence:
                 await self._send("influence", **await self.manager.influence(self.session, ask.question))
         except MirasolError as error:

@@ -5,18 +5,20 @@ One row is one example. Columns (JSONL: keys):
 ======== ======== ===========================================================================================
 media    required path below the media folder
 answers  required CSV: separated by ``|``; JSONL: a list, or one text. Training uses the first, any counts as right
-start    optional seconds; empty: the beginning
-end      optional seconds; empty: the end
+start    optional seconds, or hours:minutes:seconds; empty: the beginning
+end      optional likewise; empty: the end
 prompt   optional empty: the task's own, for ``qa`` the classification prompt
 task     optional ``qa`` (default), ``caption`` or ``audio_class``
 group    optional source video, if several files or clips were cut from one; empty: the media path
-split    optional ``train``, ``val`` or ``test``; empty: by a hash of the group, 80/10/10
+split    optional ``train``, ``val`` or ``test``; empty: 80/10/10 by a hash of the group, below 300 groups 65/15/20
 family   optional kind of question, for the report
 licence  optional
 options  optional of a multiple choice, like ``answers``; the first of the answers is the right one
 id       optional empty: the annotation file's name and the row's number
 set      optional name of the data set, where a folder holds several
 ======== ======== ===========================================================================================
+
+Commas, semicolons or tabs separate the columns of a CSV.
 
 Score: exact match over all questions and per family, as on the published sets of questions.
 """
@@ -25,10 +27,9 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,19 @@ from mirasol.data.manifest import (
 )
 from mirasol.data.storage import is_url
 from mirasol.tasks.base import open_ended
+from mirasol.tasks.base.splits import splits_of
 from mirasol.tasks.base.writer import check_link, refuse_world, write_data
 
 REQUIRED = ("media", "answers")
 PROMPTS = {"qa": CLASSIFY_PROMPT, "caption": CAPTION_PROMPT, "audio_class": AUDIO_PROMPT}
-TENTHS = ("train",) * 8 + ("val", "test")  # of the groups without a split
 SHOWN_MISSING = 10
+CALLED = {  # columns as other tools name them
+    **dict.fromkeys(("file", "filename", "file_name", "path", "video", "clip", "audio"), "media"),
+    **dict.fromkeys(("question", "text"), "prompt"),
+    **dict.fromkeys(("answer", "label", "class", "caption", "target"), "answers"),
+    **dict.fromkeys(("begin", "from", "start_time"), "start"),
+    **dict.fromkeys(("stop", "to", "end_time"), "end"),
+}
 
 
 def import_generic(
@@ -79,6 +87,7 @@ def import_generic(
     refuse_world(out)
     rows = list(_rows(annotations))
     examples, missing = _examples(annotations, media, rows)
+    check_segments(annotations, media, rows)
     if missing and not skip_missing:
         title = (
             f"{len(missing)} of {len(rows)} rows name a file that is not below {media}: bring the files, "
@@ -95,9 +104,15 @@ def import_generic(
     return write_data(out, media, examples, link, facts, append=append)
 
 
-def split_of(group: str) -> str:
-    """The split of a group without one in the annotations: the same on every machine, 80/10/10."""
-    return TENTHS[int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 10]
+def read_generic(annotations: Path, media: Path) -> tuple[list[Example], list[str]]:
+    """The examples of an import, and ``file:line`` of rows without a file; nothing is written.
+
+    Their media are named ``media/...``, below the folder ``media``.
+
+    Raises:
+        MirasolError: rows are wrong, or the file cannot be read.
+    """
+    return _examples(annotations, media, list(_rows(annotations)))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -116,19 +131,22 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    first = text.partition("\n")[0]
+    mark = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=mark)
     try:
         _check_columns(f"{path}:1", list(reader.fieldnames or []))
         for row in reader:
             if None in row or None in row.values():
                 raise MirasolError(
                     f"{path}:{reader.line_num}: {len(reader.fieldnames or [])} columns in the header, but another "
-                    'number here: put texts with commas in quotes, "like, this"'
+                    f"number here: put texts with {'commas' if mark == ',' else repr(mark)} in quotes, "
+                    f'"like{mark} this"'
                 )
             cells: dict[str, Any] = {name: cell.strip() for name, cell in row.items() if cell.strip()}
             for name in ("start", "end"):
                 if name in cells:
-                    cells[name] = _number(cells[name])
+                    cells[name] = _seconds(cells[name].replace(",", ".") if mark == ";" else cells[name])
             for name in {"answers", "options"} & set(cells):
                 cells[name] = [text.strip() for text in cells[name].split("|") if text.strip()]
             if cells:
@@ -149,34 +167,62 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise MirasolError(f'{path}:{number}: expected one JSON object, like {{"media": …, "answers": […]}}')
         _check_columns(f"{path}:{number}", [*row, *(name for name in REQUIRED if name not in row)])
         row = {name: value for name, value in row.items() if value not in (None, "")}
+        row |= {name: _seconds(row[name]) for name in ("start", "end") if ":" in str(row.get(name))}
         if isinstance(row.get("answers"), str):
             row["answers"] = [row["answers"]]
         yield number, row
 
 
 def _check_columns(where: str, names: list[str]) -> None:
-    wrong = []
+    wrong, meant = [], set()
     for name in names:
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, 1)
+            lower = str(name).strip().lower()
+            near = [CALLED[lower]] if lower in CALLED else difflib.get_close_matches(lower, FIELDS, 1)
+            meant.update(near)
             wrong.append(f"unknown column {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-    wrong += [f"no column {name!r}" for name in REQUIRED if name not in names]
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        raise MirasolError(f"{where}: one column, {names[0]!r}: save the file with commas between its columns")
+    wrong += [f"no column {name!r}" for name in REQUIRED if name not in {*names, *meant}]
     if wrong:
         raise MirasolError(f"{where}: {'; '.join(wrong)}. Columns: {', '.join(FIELDS)}")
 
 
-def _number(text: str) -> float | str:
+def _seconds(text: Any) -> Any:
+    """``12.5``, ``1:02`` or ``0:01:02`` in seconds; anything else as it is: the check of the field explains it."""
     try:
-        return float(text)
+        parts = [float(part) for part in str(text).split(":")]
     except ValueError:
-        return text  # the check of the field explains the fault
+        return text
+    if len(parts) > 3 or (len(parts) > 1 and not all(part >= 0 for part in parts)):
+        return text
+    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+
+
+def check_segments(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -> None:
+    """Refuse rows whose ``start`` lies past the end of their file, before anything is copied.
+
+    Raises:
+        MirasolError: each with its line and the file's seconds. Files that cannot be read are listed by the import.
+    """
+    from mirasol.media.probe import stated_seconds  # PyAV takes a while to load
+
+    seconds: dict[str, float | None] = {}
+    wrong = []
+    for line, row in rows:
+        name, start = row["media"], row.get("start")
+        if start and (media / name).is_file():
+            if name not in seconds:
+                seconds[name] = stated_seconds(media / name)
+            ends = seconds[name]
+            if ends is not None and start >= ends:
+                wrong.append(f"{path}:{line}: start {start:g} s is past the end of {name}, which lasts {ends:.4g} s")
+    if wrong:
+        raise MirasolError(listing(f"{len(wrong)} row(s) start where their file has ended: correct start", wrong))
 
 
 def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -> tuple[list[Example], list[str]]:
     """Examples of the rows with a file, and ``file:line`` of the others."""
     splits = {str(row.get("group", row.get("media"))): row["split"] for _, row in rows if "split" in row}
+    chosen = _open_splits(rows, splits)
     examples: list[Example] = []
     missing: list[str] = []
     wrong: list[str] = []
@@ -193,7 +239,7 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
             "prompt": PROMPTS.get(str(row.get("task", "qa")), CLASSIFY_PROMPT),
             "answers": [],
             "group": group,
-            "split": splits.get(group) or split_of(group),
+            "split": splits.get(group) or chosen.get(group, "train"),
             "family": "",
             "licence": "",
         } | row
@@ -214,6 +260,17 @@ def _examples(path: Path, media: Path, rows: list[tuple[int, dict[str, Any]]]) -
     if wrong:
         raise MirasolError(listing(f"{len(wrong)} error(s) in the annotations", wrong))
     return examples, missing
+
+
+def _open_splits(rows: list[tuple[int, dict[str, Any]]], stated: Mapping[str, str]) -> dict[str, str]:
+    """The split of each group for which no row states one."""
+    answers: dict[str, list[str]] = {}
+    for _, row in rows:
+        group = str(row.get("group", row.get("media", "")))
+        if group not in stated:
+            texts = row.get("answers")
+            answers.setdefault(group, []).extend(map(str, texts[:1] if isinstance(texts, list) else ()))
+    return splits_of(answers)
 
 
 PROTOCOL = open_ended.protocol(

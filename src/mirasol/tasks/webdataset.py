@@ -35,8 +35,8 @@ from mirasol.data.manifest import CAPTION_PROMPT, SET, SPLITS, Example, check_me
 from mirasol.data.storage import is_url, local_file
 from mirasol.tasks.base.annotations import RowError
 from mirasol.tasks.base.media_patterns import PICTURES, SOUNDS
+from mirasol.tasks.base.splits import split_of
 from mirasol.tasks.base.writer import media_linked, refuse_world, write_data
-from mirasol.tasks.generic import split_of
 
 HASH = "hash"  # 80/10/10 by the hash of the key: shards need train and val
 CAPTION_KEYS = ("caption", "text")
@@ -95,7 +95,7 @@ def import_webdataset(
     try:
         from webdataset.tariterators import group_by_keys
     except ModuleNotFoundError as error:
-        raise MirasolError(f"{error}: run {install('train')}, or `pip install webdataset`") from error
+        raise MirasolError(f"{error}: run {install('train')}") from error
     tars, found = _expanded(urls), Found()
     tar_of: dict[str, str] = {}
 

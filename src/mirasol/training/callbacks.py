@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from torch import Tensor
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.model.batch import Batch
+from mirasol.training.best import BestWeights
 from mirasol.training.checkpoint import CHECKPOINT, FINGERPRINT
 from mirasol.training.config import PhaseRun
 from mirasol.training.curves import CURVES, SPEED, CurveFile
@@ -21,6 +23,7 @@ from mirasol.training.speed import Stopwatch, peak_memory, step_flops
 from mirasol.training.validation import Validation, flat
 
 LOG_EVERY = 10  # steps of a curve's line: their mean
+SHOWN = {"loss": "loss", "text": "text loss"}  # figures of a line in the progress display, with their labels
 
 
 class Window:
@@ -97,6 +100,7 @@ class Recorder(pl.Callback):
         self.checkpoint = folder / CHECKPOINT
         self.curves, self.speed = CurveFile(folder / CURVES), CurveFile(folder / SPEED)
         self.window = Window(watched)
+        self.best = BestWeights(folder, run.config) if run.config.keep == "best" else None
         self.restored: dict[str, Any] | None = None
         self.watch: Stopwatch | None = None  # from the start of training on
 
@@ -106,7 +110,7 @@ class Recorder(pl.Callback):
         checkpoint[FINGERPRINT] = self.made_by
 
     def state_dict(self) -> dict[str, Any]:
-        return self.window.state()
+        return self.window.state() | ({} if self.best is None else {"best": self.best.state()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.restored = state_dict
@@ -114,7 +118,13 @@ class Recorder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.restored is not None:
             self.window.restore(self.restored, pl_module.device)
+            if self.best is not None:
+                self.best.restore(self.restored["best"])
+        if self.best is not None:
+            trainer.should_stop = self.best.exhausted  # a run that had stopped is not trained further
         if trainer.is_global_zero:
+            if self.best is not None:
+                self.best.tidy()
             self.curves.start(self.start)
             self.speed.start(self.start)
         if pl_module.device.type == "cuda":
@@ -143,9 +153,21 @@ class Recorder(pl.Callback):
         if milestone or (trainer.received_sigterm and trainer.world_size == 1):
             self.window.check(self.phase)
             trainer.save_checkpoint(self.checkpoint)
+            self._after_checkpoint(trainer, step)
         self.progress.advance(config.batch_size, **shown)
         if self.window.count == 0:  # after a line
             self.watch.resume()
+
+    def _after_checkpoint(self, trainer: pl.Trainer, step: int) -> None:
+        if self.best is None:
+            return
+        if trainer.is_global_zero:
+            self.best.tidy()
+        if self.best.exhausted and not trainer.should_stop:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                reason = f"no better evaluation since step {self.best.step}"
+                print(f"[{self.phase}] stops at step {step}: {reason}", file=sys.stderr)
 
     def _log(self, trainer: pl.Trainer, module: PhaseModule, parts: list[Batch], *, evaluate: bool) -> dict[str, Any]:
         """Write the line of this step; returns the figures for the progress bar."""
@@ -155,15 +177,17 @@ class Recorder(pl.Callback):
         speed = self._measure(trainer, module, parts)
         if evaluate:
             line["val"] = self.validation.run(trainer, module)
+            if self.best is not None:
+                self.best.offer(step, line["val"], module, leader=trainer.is_global_zero)
         if trainer.is_global_zero:
             self.curves.append(line, sync=evaluate)  # the checkpoint comes next
             self.speed.append({"step": step} | speed, sync=False)
         for logger in trainer.loggers:
             logger.log_metrics({**flat(line), **speed}, step)
-        shown = {name: line[name] for name in ("loss", "text") if line[name] is not None}
+        shown = {label: line[name] for name, label in SHOWN.items() if line[name] is not None}
         if evaluate:
-            shown["val"] = line["val"]["exact_match"]
-        return shown | {"waits": f"{speed['wait_share']:.0%}"}
+            shown["val right answers"] = f"{100 * line['val']['exact_match']:.1f} %"
+        return shown | {"waits for data": f"{100 * speed['wait_share']:.0f} %"}
 
     def _measure(self, trainer: pl.Trainer, module: PhaseModule, parts: list[Batch]) -> dict[str, float]:
         """The speed of the steps since the last line, over all processes."""

@@ -83,6 +83,14 @@ class PhaseConfig:
         ge=0,
         lt=1,
     )
+    keep: str = param(
+        "last",
+        "weights that it hands on: `last`, or `best`, of the evaluation with the most right answers on the val split",
+        choices=("last", "best"),
+    )
+    patience: int = param(
+        0, "evaluations in a row without a better one that end it, under `keep: best`; 0: never", ge=0
+    )
     size: int = param(0, "pixels that it sees of a frame; 0: `clip.size`", ge=0)
     chunks: int = param(0, "first chunks of a clip that it sees; 0: all", ge=0)
     frames_per_chunk: int = param(0, "frames that it sees of a chunk; 0: all", ge=0)

@@ -15,7 +15,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mirasol.core.errors import MirasolError
+from mirasol.core.errors import MirasolError, install
 from mirasol.core.files import atomic_write
 from mirasol.training.config import PhaseRun
 from mirasol.training.curves import CURVES, SPEED, read_lines
@@ -142,6 +142,6 @@ def _require(name: str) -> None:
         importlib.import_module(name)
     except ImportError as error:
         raise MirasolError(
-            f"training.logger is {name}, whose package cannot be imported ({error}): `pip install -e '.[{name}]'` in "
-            "the project's folder, or choose tensorboard or none"
+            f"training.logger is {name}, whose package cannot be imported ({error}): {install(name)}, "
+            "or choose tensorboard or none"
         ) from error

@@ -27,6 +27,7 @@ from mirasol.data.loading.failures import report
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
+from mirasol.training.best import BestWeights
 from mirasol.training.callbacks import Recorder
 from mirasol.training.checkpoint import CHECKPOINT, AtomicCheckpointIO, fingerprint, resumable_step
 from mirasol.training.config import PhaseRun, TrainingConfig
@@ -109,16 +110,19 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     if not run.required and not data.has_examples:
         return _hand_on(run, network)
     freeze(network, run.config, data.modalities)
-    trainer = fit(run, network, data, describe(run, model))
+    trainer, best = fit(run, network, data, describe(run, model))
     lines = read_lines(paths.runs / CURVES)
     if trainer.is_global_zero:
         with atomic_write(paths.out / CURVES) as file:
             file.write((paths.runs / CURVES).read_bytes())
         write_plots(paths.out, lines)
-    save_weights(paths.out, network, leader=trainer.is_global_zero)
+    if best is None:
+        save_weights(paths.out, network, leader=trainer.is_global_zero)
+    elif trainer.is_global_zero:
+        best.hand_on(paths.out)
     trainer.strategy.barrier("weights are written")
     extra = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
-    found = summary(lines)
+    found = summary(lines, best.step if best else 0)
     extra["forgotten"] = forgotten(_before(run), found["val"], run.before)
     return found | {name: facts for name, facts in extra.items() if facts}
 
@@ -155,8 +159,14 @@ def check_devices(run: PhaseRun) -> None:
     check_sharding(run)
 
 
-def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[str, Any]) -> pl.Trainer:
-    """Train ``network`` in place up to step ``run.config.steps``, from the run's checkpoint if ``made_by`` made it."""
+def fit(
+    run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[str, Any]
+) -> tuple[pl.Trainer, BestWeights | None]:
+    """Train ``network`` in place up to step ``run.config.steps``, from the run's checkpoint if ``made_by`` made it.
+
+    Returns:
+        The trainer, and under `keep: best` the weights to hand on in place of the last ones.
+    """
     name, config, training, runs = run.name, run.config, run.training, run.paths.runs
     _quieten()
     use_backend(network, training.attention)
@@ -190,7 +200,7 @@ def fit(run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[st
             # Lightning leaves with status 0, which a pipeline would take for success.
             print(f"[{name}] stopped by SIGTERM: run again to resume from the last checkpoint", file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM) from None
-    return trainer
+    return trainer, recorder.best
 
 
 @contextlib.contextmanager
@@ -206,10 +216,12 @@ def stopping_between_steps() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the last line: means over the last steps, and the last evaluation."""
-    last = dict(lines[-1])
-    return {"steps": last.pop("step"), "val": last.pop("val"), "train": last}
+def summary(lines: list[dict[str, Any]], kept: int = 0) -> dict[str, Any]:
+    """The figures of the last line: means over the last steps, and the last evaluation; or those of step ``kept``."""
+    steps = lines[-1]["step"]
+    line = dict(next((line for line in lines if line["step"] == kept), lines[-1]))
+    step = line.pop("step")
+    return {"steps": steps, "val": line.pop("val"), "train": line} | ({"kept": step} if kept else {})
 
 
 def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:

@@ -34,6 +34,13 @@ def test_the_lock_is_read_without_its_comments(tmp_path: Path) -> None:
     assert locked(tmp_path / "requirements.lock") == {"av": "18.1.0", "ruamel.yaml": "0.19.1"}
 
 
+def test_a_python_outside_the_range_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PYTHONS", ((4, 0), (4, 2)))
+    (finding,) = findings(tmp_path, "python")
+    assert (finding.state, finding.fix) == ("missing", "make setup PYTHON=/path/to/python4.2")
+    assert finding.text.endswith("expected 4.0 to 4.2")
+
+
 @pytest.mark.parametrize(("free", "state"), [(9 * GIB, "ok"), (3 * GIB, "note"), (GIB // 2, "missing")])
 def test_free_disk_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free))

@@ -34,41 +34,52 @@ SET_OPTIONS |= {"skip_missing", "dry_run", "append", "as_json"}
 # A change here is a change for users: it needs a line in CHANGELOG.md.
 COMMANDS = {
     "ablate": set(),
-    "answer": {"file", "question", "bundle", "threads", "provider", "as_json"},
+    "answer": {"file", "question", "join", "bundle", "threads", "provider", "as_json"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
+    "bundle slim": {"source", "out", "as_json"},
+    "completion": {"shell"},
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out", "as_json"},
     "data import fsdd": {"media", "out", "as_json"},
     "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append", "as_json"},
     "data import webdataset": {"tars", "out", "split", "caption_key", "append", "name", "as_json"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
-    "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards"},
+    "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards", "as_json"},
+    "data probe": {"data", "annotations", "out", "as_json"},
     "doctor": {"as_json"},
     "compare": {"files", "runs", "out", "as_json"},
     "evaluate": {"benchmark", "split", "weights", "data", "out", "wordnet", "as_json"},
     "explain": {"clip", "question", "weights", "out", "as_json"},
+    "label": {"folder", "ask", "answers", "bundle", "out", "group_by", "port"},
     "model memory": {
         *("preset", "file", "frames", "size", "combiner", "gpus", "nodes", "batch", "memory", "texts", "optimizer"),
         *("sharding", "recompute", "micro_batch", "mfu", "tflops", "json"),
     },
     "model show": {"preset", "file", "frames", "size", "combiner", "as_json"},
     "params check": {"file", "as_json", "paper"},
-    "params docs": {"out"},
+    "params docs": {"out", "as_json"},
     "params schema": set(),
-    "report": {"out", "markdown"},
+    "predict": {"source", "out", "ask", "join", "bundle", "workers", "provider", "as_json"},
+    "releases current": {"folder", "as_json"},
+    "releases list": {"folder", "as_json"},
+    "releases promote": {"name", "folder", "as_json"},
+    "releases rollback": {"folder", "as_json"},
+    "report": {"out", "markdown", "as_json"},
     "run": set(),
     "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet", "as_json"},
-    "serve": {"bundle", "host", "port", "sessions", "max_upload", "idle", "threads", "provider"},
+    "serve": {"bundle", "host", "port", "sessions", "max_upload", "samples", "idle", "threads", "provider"},
     "stage": {"name"},
-    "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider"},
+    "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider", "as_json"},
+    "try": {"bundle", "page"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params", "as_json"},
-    "workspace": {"name", "params", "data", "adapter", "annotations", "options"},
+    "train": {"data", "name", "params", "start", "adapter", "annotations", "options"},
+    "workspace": {"name", "params", "data", "adapter", "annotations", "options", "start", "as_json"},
     "world": {"out", "clips", "seed", "workers", "hard", "force", "as_json"},
 }
 # Commands that pass all arguments to a module of the project's folder, with its options.
 PASSED_ON = {
     "ablate": {"--seeds", "--jobs", "--list", "--dry-run"},
-    "run": {"--push", "--workspace", "--no-report", "--retries", "--retry-delay", "--lock-wait"},
+    "run": {"--push", "--workspace", "--no-report", "--retries", "--retry-delay", "--lock-wait", "--json"},
 }
 
 
@@ -187,7 +198,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    hint = "run `make setup`, or `pip install -e '.[train]'`, in the project's folder"
+    hint = "run `pip install 'mirasol-av[train]'`, or `make setup` in the project's folder"
     assert done.stderr == f"error: this needs the package torch: {hint}\n"
 
 
@@ -202,7 +213,7 @@ def test_params_check_shows_the_resolved_file() -> None:
     assert done.returncode == 0, done.stderr
     resolved = dataclasses.asdict(load_params(ROOT / "recipes/drone.yaml"))
     assert YAML(typ="safe").load(done.stdout) == resolved
-    assert done.stderr == "recipes/drone.yaml: 168 values in 11 sections, all valid\n"
+    assert done.stderr == "recipes/drone.yaml: 174 values in 11 sections, all valid\n"
     assert json.loads(mirasol("params", "check", "recipes/drone.yaml", "--json").stdout) == resolved
 
 
@@ -332,6 +343,6 @@ def test_answer_refuses_without_importing_torch(tmp_path: Path) -> None:
 
 def test_doctor_names_what_it_looked_at() -> None:
     done = mirasol("doctor", "--json")
-    subjects = {finding["subject"] for finding in json.loads(done.stdout)}
+    subjects = {finding["subject"] for finding in json.loads(done.stdout)["findings"]}
     assert {"python", "packages", "cores", "memory", "gpu", "codecs", "free disk", "git", "dvc"} <= subjects
     assert done.returncode == (1 if '"state": "missing"' in done.stdout else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import write_manifest
 from mirasol.export.benchmark import benchmark
 from mirasol.export.config import BenchmarkSpec
-from mirasol.runtime.contract import AUDIO, GRAPHS
+from mirasol.runtime.contract import AUDIO, GRAPHS, read_contract
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report(data: Path) -> None:
     threads = torch.get_num_threads()
-    report = benchmark(bundle_model(), tiny_bundle(), data, BenchmarkSpec(rounds=3, threads=1), split="test")
-    assert report["streamed"] == {"files": 2, "seconds": 6.0, "split": "test"}
+    streamed, report = benchmark(bundle_model(), tiny_bundle(), data, BenchmarkSpec(rounds=3, threads=1), split="test")
+    assert streamed["streamed"] == {"files": 2, "seconds": 6.0, "chunks": 12, "split": "test"}
     assert report["realtime_rounds"]["low"] <= report["realtime"]["median"] <= report["realtime_rounds"]["high"]
     assert (
         set(report["step_ms"]) == set(report["torch_over_ort"]) == set(GRAPHS) - {AUDIO}
@@ -38,14 +39,29 @@ def test_the_report(data: Path) -> None:
     for step in report["step_ms"].values():
         assert 0 < step["onnxruntime"]["p50"] <= step["onnxruntime"]["p99"]
     assert report["chunk_ms"]["p50"] > 0
-    assert report["state_bytes"] > 0
+    assert streamed["state_bytes"] > 0
     assert torch.get_num_threads() == threads
+
+
+def test_apart_from_times_two_runs_report_the_same(data: Path) -> None:
+    spec = BenchmarkSpec(rounds=2, threads=1)
+    first, second = (benchmark(bundle_model(), tiny_bundle(), data, spec, split="test")[0] for _ in range(2))
+    assert first == second
+    assert first["bundle"] == read_contract(tiny_bundle()).sha256
+    assert [answer["equal"] for answer in first["answers"]] == [True, True]
+
+
+def test_each_lower_precision_of_the_bundle_is_timed(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle(), tmp_path / "bundle")
+    shutil.copytree(tiny_bundle(), tmp_path / "bundle" / "int8")
+    _, times = benchmark(bundle_model(), tmp_path / "bundle", data, BenchmarkSpec(rounds=1, threads=1), split="test")
+    assert times["precision_over_float32"].keys() == {"int8"}
 
 
 def test_media_behind_a_url_are_streamed_too(data: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path / "manifest.jsonl", [example(0, media=f"file://{data}/media/0.mp4", split="test")])
-    report = benchmark(bundle_model(), tiny_bundle(), tmp_path, BenchmarkSpec(rounds=1, threads=1), split="test")
-    assert report["streamed"] == {"files": 1, "seconds": 3.0, "split": "test"}
+    streamed, _ = benchmark(bundle_model(), tiny_bundle(), tmp_path, BenchmarkSpec(rounds=1, threads=1), split="test")
+    assert streamed["streamed"] == {"files": 1, "seconds": 3.0, "chunks": 6, "split": "test"}
 
 
 def test_a_url_that_leads_nowhere_is_an_error_that_names_it(tmp_path: Path) -> None:

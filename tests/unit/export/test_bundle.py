@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from support.bundle import CLIP, bundle_model, export_tiny, tiny_bundle, write_tokenizer
+from support.commands import commands, fault, in_document
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
@@ -152,6 +153,18 @@ def test_provenance_names_commit_data_and_params(tmp_path: Path) -> None:
     assert provenance(tmp_path).changed
 
 
+def test_a_commit_of_results_alone_does_not_change_the_provenance(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("clip: {}\n")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@x"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    before = provenance(tmp_path)
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    for command in (["add", "."], ["commit", "-qm", "results"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    assert provenance(tmp_path) == before
+
+
 def test_provenance_without_a_repository(tmp_path: Path) -> None:
     found = provenance(tmp_path)
     assert (found.commit, found.changed, found.data, found.params) == (None, False, None, None)
@@ -163,3 +176,10 @@ def test_the_card_shows_scores_with_their_interval() -> None:
     card = model_card(contract, {"overall": cell, "families": {"count": cell}, "split": "test"})
     assert "| count | 0.970 | 0.950 to 0.980 | 0.20 | 900 |" in card
     assert "Not evaluated." in model_card(contract, {})
+
+
+def test_every_command_of_the_card_can_be_run() -> None:
+    card = (tiny_bundle() / "README.md").read_text(encoding="utf-8")
+    found = [command for line in in_document(card) for command in commands(line)]
+    assert ["pip", "install", "mirasol-av[runtime]"] in found
+    assert [(command, why) for command in found if (why := fault(command))] == []

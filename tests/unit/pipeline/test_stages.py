@@ -57,5 +57,5 @@ def test_shards_that_are_made_again_leave_the_same_report(tmp_path: Path, monkey
     reports = []
     for _ in range(2):
         STAGES["shards"](params)
-        reports.append(Path("reports/shards.json").read_bytes())
+        reports.append(Path("build/reports/shards.json").read_bytes())
     assert reports[0] == reports[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mirasol.pipeline.summary import StageResult, flatten, markdown, number, why
 
 
@@ -32,6 +34,21 @@ def test_a_cell_cannot_break_the_table() -> None:
 
 
 def test_many_reasons_are_one_line() -> None:
-    assert why(["a", "b"]) == "a; b"
-    assert why(list("abcdef")) == "a; b; c; d and 2 more"
+    assert why(["a", "b"]) == "a, b"
+    assert why(list("abcdef")) == "a, b, c, d and 2 more"
     assert why(["changed deps: data modified", "changed deps: params.yaml new"]) == "runs for the first time"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        (["changed deps: build/shards deleted", "changed deps: data modified"], "data changed"),
+        (["changed deps: build/shards deleted"], "a stage before it ran"),
+        (["changed outs: build/tokenizer not in cache"], "no build/tokenizer yet"),
+        (["changed outs: build/tokenizer deleted"], "no build/tokenizer yet"),
+        (["changed deps: params.yaml finetune.lr modified"], "finetune.lr changed"),
+        (["changed outs: data modified"], "data modified"),
+    ],
+)
+def test_a_healthy_run_has_no_word_of_deleted_inputs(reasons: list[str], said: str) -> None:
+    assert why(reasons) == said

@@ -15,6 +15,7 @@ from mirasol.runtime.contract import (
     CONTRACT_FILE,
     CONTRACT_VERSION,
     GRAPHS,
+    MOST_PROMPTS,
     AudioFormat,
     Contract,
     GoldenSpec,
@@ -76,8 +77,20 @@ def test_a_contract_reads_back_equal(bundle: Path) -> None:
     assert json.loads((bundle / CONTRACT_FILE).read_text())["sha256"] == contract.sha256
 
 
+def test_prompts_are_read_back_and_a_contract_without_them_stays_as_it_was(bundle: Path) -> None:
+    assert "prompts" not in json.loads((bundle / CONTRACT_FILE).read_text())
+    rewrite(bundle, prompts=("Which sound came first?",))
+    assert read_contract(bundle).prompts == ("Which sound came first?",)
+
+
+def test_too_many_prompts_are_refused(bundle: Path) -> None:
+    rewrite(bundle, prompts=tuple(map(str, range(MOST_PROMPTS + 1))))
+    with pytest.raises(MirasolError, match="2001 prompts, at most 2000"):
+        read_contract(bundle)
+
+
 def test_missing_bundle(tmp_path: Path) -> None:
-    with pytest.raises(MirasolError, match=r"nowhere is not a bundle: no such folder.*mirasol stage export"):
+    with pytest.raises(MirasolError, match=r"nowhere is not a bundle: no such folder.*make demo"):
         read_contract(tmp_path / "nowhere")
 
 

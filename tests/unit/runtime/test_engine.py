@@ -94,7 +94,7 @@ def test_a_file_that_is_no_graph_is_named(bundle: Path) -> None:
 
 def test_a_missing_onnxruntime_names_the_command(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "onnxruntime", None)
-    with pytest.raises(MirasolError, match=r"pip install -e '\.\[runtime\]'"):
+    with pytest.raises(MirasolError, match=r"pip install 'mirasol-av\[runtime\]'"):
         Engine(bundle)
 
 

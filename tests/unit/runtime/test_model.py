@@ -17,7 +17,8 @@ from support.media import tone, write_media
 import mirasol as mirasol_package
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.contract import CONTRACT_VERSION
-from mirasol.runtime.model import load
+from mirasol.runtime.model import _partial, load
+from mirasol.runtime.sources.files import FileSource
 
 # Forbids what only training has, then runs the command line as a user would.
 FORBID = """
@@ -130,7 +131,7 @@ def test_stream_runs_without_torch(media: Path) -> None:
 @pytest.mark.parametrize("command", ["answer", "stream"])
 def test_a_folder_s_bad_file_is_told_on_stderr_alone(command: str, media: Path) -> None:
     (media.parent / "notes.mp4").write_text("no media")
-    asked = {"answer": (QUESTION,), "stream": ("--ask", QUESTION, "--fast")}[command]
+    asked = {"answer": (QUESTION, "--join"), "stream": ("--ask", QUESTION, "--fast")}[command]
     done = mirasol(command, media.parent, *asked, "--bundle", tiny_bundle(), folder=media.parent)
     assert done.returncode == 0, done.stderr
     assert "notes.mp4: skipped: cannot be opened" in done.stderr
@@ -144,6 +145,28 @@ def test_a_file_without_sound_and_one_without_a_picture(tmp_path: Path) -> None:
     model = load(tiny_bundle())
     for file in (silent, dark):
         assert isinstance(model.answer(file, QUESTION).text, str)
+
+
+def test_answer_says_on_stderr_that_the_sound_is_missing(tmp_path: Path) -> None:
+    silent = write_media(tmp_path / "silent.mkv", frames=16)
+    done = mirasol("answer", silent, QUESTION, "--bundle", tiny_bundle(), folder=tmp_path)
+    assert done.stderr.splitlines()[0] == "no sound: the answer rests on the picture alone"
+    assert "sound:" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("stated", "wrong", "text"),
+    [
+        (4.0, "", "only 2 of 4 s were used: the rest holds nothing"),
+        (4.0, "video: bad", "only 2 of 4 s were used: video: bad"),
+    ],
+)
+def test_a_file_of_which_a_part_could_not_be_used_is_marked(media: Path, stated: float, wrong: str, text: str) -> None:
+    source = FileSource(media, CLIP)
+    assert _partial(source, source.stated) == ()
+    source.stated, source.wrong = stated, wrong
+    (flag,) = _partial(source, 2.0)
+    assert flag.name == "partial" and flag.text.startswith(text)
 
 
 def flipped(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from support.bundle import CLIP, MAX_ANSWER, MAX_CHUNKS, QUESTION, ended_by, ran
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
+from mirasol.runtime.questions import LearntPrompts
 from mirasol.runtime.session import Session
 
 COMBINERS = ("transformer", "ttm")
@@ -140,7 +141,7 @@ def pieces_of(session: Session, question: str) -> tuple[str, bool]:
         try:
             said += next(pieces)
         except StopIteration as end:
-            return said, end.value
+            return said, end.value.complete
 
 
 def test_an_answer_in_pieces_tells_whether_the_model_has_ended_it(
@@ -150,6 +151,41 @@ def test_an_answer_in_pieces_tells_whether_the_model_has_ended_it(
     assert pieces_of(pushed(engine, 2), question) == (said, False)
     monkeypatch.setattr(engine, "contract", ended_by(engine, "bell"))
     assert pieces_of(pushed(engine, 2), question) == ("", True)
+
+
+def test_the_score_is_the_product_of_the_tokens_probabilities(engine: Engine) -> None:
+    session = pushed(engine, 2)
+    shares = []
+    for token, logits in session._tokens(QUESTION, None):
+        each = np.exp(np.float64(logits)) / np.exp(np.float64(logits)).sum()
+        shares.append((each[token], each[token] - np.sort(each)[-2]))
+    answer = session.ask(QUESTION)
+    assert answer.score == pytest.approx(np.prod([share for share, _ in shares]))
+    assert answer.margin == pytest.approx(min(margin for _, margin in shares))
+
+
+def test_an_answer_says_which_modality_was_missing_and_how_much_is_remembered(engine: Engine) -> None:
+    session, (frames, samples) = Session(engine), random_chunk(0)
+    session.push(frames, None)
+    names = lambda: [flag.name for flag in session.ask(QUESTION).flags]  # noqa: E731
+    assert names() == ["no sound", "cut"]
+    session.push(None, samples)
+    assert names() == ["cut"]
+    for _ in range(MAX_CHUNKS):
+        session.push(None, samples)
+    assert names() == ["no picture", "memory", "cut"]
+    remark = {flag.name: flag.text for flag in session.ask(QUESTION).flags}["memory"]
+    assert remark == "only the last 2.5 s of 3.5 s are remembered"
+    assert session.ask(QUESTION).seconds_used == 2.5
+
+
+def test_a_question_unlike_those_of_training_is_marked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pushed(engine, 1)
+    assert session.ask(QUESTION).known is None
+    monkeypatch.setattr(engine, "_learnt", LearntPrompts([QUESTION]))
+    assert session.ask(QUESTION).known is True
+    answer = session.ask("is it red")
+    assert (answer.known, answer.flags[0].name) == (False, "foreign question")
 
 
 def test_answers_are_as_long_as_they_may_be_and_no_longer(engine: Engine) -> None:

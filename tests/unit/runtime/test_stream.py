@@ -13,9 +13,10 @@ from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime import stream as module
+from mirasol.runtime.answer import Answer
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.model import load
-from mirasol.runtime.session import Answer, Session
+from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk, FileSource
 from mirasol.runtime.stream import Moment, moments
 from mirasol.runtime.view import View, show
@@ -145,7 +146,7 @@ def test_the_view_before_the_first_chunk_and_of_a_late_one() -> None:
     assert view.summary() == "nothing was streamed"
     out = Console(file=io.StringIO(), width=100, record=True)
     out.print(view.render())
-    view.add(Moment(0, 0.5, True, False, 900.0, 1.4, 2048, Answer("", 0.5, True), 3.0))
+    view.add(Moment(0, 0.5, True, False, 900.0, 1.4, 2048, Answer("", 0.5, True, 1.0, 1.0, 0.5, None), 3.0))
     out.print(view.render())
     shown = out.export_text()
     assert "waiting for the first chunk" in shown

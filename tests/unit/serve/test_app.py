@@ -45,8 +45,9 @@ def uploaded(service: Service, media: Path) -> Iterator[str]:
 def test_an_answer_about_an_upload_is_the_runtime_s(service: Service, uploaded: str, media: Path) -> None:
     status, found = service.call("POST", f"{uploaded}/answer", {"question": QUESTION})
     assert status == 200
-    expected = str(load(tiny_bundle()).answer(media, QUESTION))
-    assert found == {"answer": expected, "complete": False, "chunks": 7, "seconds": 3.5}
+    expected = load(tiny_bundle()).answer(media, QUESTION)
+    facts = {"score": round(expected.score, 6), "flags": [flag.text for flag in expected.flags]}
+    assert found == {"answer": str(expected), "complete": False, **facts, "chunks": 7, "seconds": 3.5}
 
 
 def test_whether_the_model_has_ended_an_answer_is_told(
@@ -145,6 +146,16 @@ def test_the_page_needs_nothing_from_elsewhere(service: Service) -> None:
     ]
 
 
+def test_sample_clips_are_listed_and_sent_and_no_other_file_is(media: Path) -> None:
+    (media.parent / "secret.txt").write_text("no")
+    with running(samples=media.parent) as service:
+        listed = {"file": "clip.mkv", "question": "", "bytes": media.stat().st_size}
+        assert service.call("GET", "/api/about") == (200, {"prompts": [], "samples": [listed]})
+        assert service.call("GET", "/api/samples/clip.mkv") == (200, media.read_bytes())
+        for other in ("secret.txt", "..%2Fclip.mkv", "%2Fetc%2Fpasswd"):
+            assert service.call("GET", f"/api/samples/{other}")[0] == 404
+
+
 def test_health_readiness_and_metrics(service: Service) -> None:
     assert service.call("GET", "/healthz") == (200, {"status": "ok"})
     assert service.call("GET", "/readyz")[1]["status"] == "ready"
@@ -161,6 +172,8 @@ def test_every_path_is_described_with_its_refusals(service: Service) -> None:
         ("GET", "/healthz"),
         ("GET", "/readyz"),
         ("GET", "/metrics"),
+        ("GET", "/api/about"),
+        ("GET", "/api/samples/{file}"),
         ("POST", "/api/sessions"),
         ("GET", "/api/sessions/{id}"),
         ("DELETE", "/api/sessions/{id}"),

@@ -62,4 +62,4 @@ def test_a_token_that_no_header_carries_unchanged_is_refused_at_the_start(
 
 def test_an_address_that_is_taken_is_named(service: Service) -> None:
     with pytest.raises(MirasolError, match=f"port {service.port}.*in use"):
-        run._listen("127.0.0.1", service.port)
+        run.listen("127.0.0.1", service.port)

@@ -13,7 +13,8 @@ from mirasol.data.manifest import CAPTION_PROMPT, CLASSIFY_PROMPT, Example, read
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.media.clip import ClipSpec
-from mirasol.tasks.generic import import_generic, split_of
+from mirasol.tasks.base.splits import split_of
+from mirasol.tasks.generic import import_generic
 
 
 @pytest.fixture
@@ -60,9 +61,7 @@ def test_only_line_ends_end_a_row(tmp_path: Path, media: Path) -> None:
 
 def test_media_and_answers_are_enough(tmp_path: Path, media: Path) -> None:
     (row,) = imported(tmp_path, media, "media,answers\na.mp4,dog\n")
-    assert row == Example(
-        "notes-000000", "media/a.mp4", None, None, "qa", CLASSIFY_PROMPT, ("dog",), split_of("a.mp4"), "a.mp4"
-    )
+    assert row == Example("notes-000000", "media/a.mp4", None, None, "qa", CLASSIFY_PROMPT, ("dog",), "train", "a.mp4")
 
 
 def test_options_of_a_multiple_choice_are_separated_like_answers(tmp_path: Path, media: Path) -> None:
@@ -198,9 +197,21 @@ def test_real_sounds_without_a_picture_become_shards(tmp_path: Path) -> None:
     assert (report["clips"], report["without_video"], report["without_audio"]) == (len(names), len(names), 0)
 
 
-def test_other_separators_than_commas_are_told(tmp_path: Path, media: Path) -> None:
-    with pytest.raises(MirasolError, match=r"csv:1: one column, 'media;answers': save the file with commas"):
-        imported(tmp_path, media, "media;answers\na.mp4;dog\n")
+@pytest.mark.parametrize("mark", ";\t")
+def test_semicolons_and_tabs_separate_too(tmp_path: Path, media: Path, mark: str) -> None:
+    (row,) = imported(tmp_path, media, f"media{mark}answers\na.mp4{mark}a dog, running\n")
+    assert row.answers == ("a dog, running",)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2.5", 2.5), ("00:01", 1.0), ("1:02:03.5", 3723.5), ("1:2:3:4", None), ("-1:00", None)]
+)
+def test_times_are_seconds_or_clock_times(tmp_path: Path, media: Path, text: str, seconds: float | None) -> None:
+    rows = f"media,answers,end\na.mp4,dog,{text}\n"
+    if seconds is None:
+        assert f"notes.csv:2: end: expected seconds >= 0 or null, got '{text}'" in error_of(tmp_path, media, rows)
+    else:
+        assert imported(tmp_path, media, rows)[0].end == seconds
 
 
 def test_a_url_is_told_where_it_belongs(tmp_path: Path, media: Path) -> None:

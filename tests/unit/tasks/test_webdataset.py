@@ -20,7 +20,7 @@ from mirasol.data.manifest import CAPTION_PROMPT, read_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.tasks import webdataset as importer
-from mirasol.tasks.generic import split_of
+from mirasol.tasks.base.splits import split_of
 from mirasol.tasks.webdataset import import_webdataset
 
 Pack = Callable[..., Path]

@@ -56,7 +56,7 @@ def test_a_missing_package_is_named_with_its_command(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MirasolError, match=rf"training\.logger is {name}.*`pip install -e '\.\[{name}\]'`"):
+    with pytest.raises(MirasolError, match=rf"training\.logger is {name}.*`pip install 'mirasol-av\[{name}\]'`"):
         make_logger(run_of(tmp_path, name), 0)
 
 

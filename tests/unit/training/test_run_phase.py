@@ -175,3 +175,21 @@ def test_weights_to_start_from_must_be_of_the_same_sizes(world: Path, tmp_path: 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"mels": 99}))
     with pytest.raises(MirasolError, match=r"clip.mels: mels 99, now 32"):
         train(world, tmp_path, init="pretrain")
+
+
+def test_the_best_weights_are_handed_on_and_a_wait_without_better_ones_ends_the_phase(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.25, 0.5, 0.5, 0.25, 1.0])
+
+    def scored(self: Any, trainer: Any, module: Any) -> dict[str, Any]:
+        return {"exact_match": next(scores), "text": 1.0, "n": 4, "families": {}}
+
+    monkeypatch.setattr("mirasol.training.validation.Validation.run", scored)
+    found = train(world, tmp_path / "long", steps=10, checkpoint_every=1, keep="best", patience=2)
+    assert (found["steps"], found["kept"], found["val"]["exact_match"]) == (4, 2, 0.5)
+    assert [path.name for path in (tmp_path / "long/runs/finetune/best").iterdir()] == ["2"]
+    kept = (tmp_path / "long/runs/finetune/best/2/weights.safetensors").read_bytes()
+    assert outputs(tmp_path / "long")["weights.safetensors"] == kept
+    again = train(world, tmp_path / "long", steps=10, checkpoint_every=1, keep="best", patience=2)
+    assert again == found, "a phase that had stopped is not trained further"

@@ -30,6 +30,7 @@ from mirasol.data.world.scene import (
     Thing,
 )
 from mirasol.data.world.sound import samples
+from mirasol.media.container import PYAV_WHEEL
 
 # (Y, U, V), BT.601 limited range: six hues a sixth of a turn apart.
 PALETTE = {
@@ -135,7 +136,7 @@ def encode(scene: BaseScene) -> bytes:
         except av.codec.codec.UnknownCodecError as error:
             raise MirasolError(
                 f"PyAV has no encoder {error}: the world needs libx264 and flac. Install PyAV's own wheel "
-                "(`pip install --force-reinstall --only-binary av av`), then see `mirasol doctor`"
+                f"(`{PYAV_WHEEL}`), then see `mirasol doctor`"
             ) from error
         video.width = video.height = SIZE
         video.pix_fmt = "yuv420p"

@@ -48,6 +48,13 @@ class Attribution:
         shares: NDArray[np.float32] = self.features[:, :, : self.video_tokens].sum((1, 2))
         return shares
 
+    def shares(self, token: int) -> tuple[str, str]:
+        """Shares of picture and sound in what counted for a token, over all chunks, in per cent; – if nothing did."""
+        if not self.features[token].any():
+            return "–", "–"
+        picture = float(self.picture[token])
+        return f"{picture:.0%}", f"{1 - picture:.0%}"
+
     def over_frames(self, shares: Heat) -> Heat:
         """Shares [n] of a chunk's features, those of its video spread over the pixels of their tubes: [K, H, W].
 

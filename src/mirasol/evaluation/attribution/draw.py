@@ -45,9 +45,10 @@ def draw(found: Attribution, clip: Decoded) -> bytes:
         shares = found.features[token, strongest].astype(float)
         peak = max(float(shares.max()), 1e-12)  # one scale for picture and sound
         seen, heard = shares[: found.video_tokens], shares[found.video_tokens :]
-        frames.set_title(f"chunk {strongest}, picture: {seen.sum():.0%} of what counted", fontsize=8, loc="left")
+        seen_share, heard_share = found.shares(token)
+        frames.set_title(f"picture: {seen_share} of what counted; shown: chunk {strongest}", fontsize=8, loc="left")
         _frames(frames, clip, strongest, found.over_frames(shares), float(seen.max()) / peak)
-        sound.set_title(f"chunk {strongest}, sound: {heard.sum():.0%}", fontsize=8, loc="left")
+        sound.set_title(f"sound: {heard_share}; shown: chunk {strongest}", fontsize=8, loc="left")
         _sound(sound, clip, strongest, found.over_sound(shares), float(heard.max()) / peak)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})

@@ -108,8 +108,10 @@ class Axis:
 
 
 def ablations_section(project: Project) -> str:
-    """A card for each of the paper's ablations with our rows, if it was run."""
+    """A card for each of the paper's ablations with our rows, if it was run; empty for other data than the world's."""
     found = tables(project)
+    if project.own:
+        return ""
     known = {_key(table["table"]): table for table in paper_tables()["ablations"]}
     return render(
         "ablations.html",
@@ -117,6 +119,7 @@ def ablations_section(project: Project) -> str:
         rest=[table for key, table in known.items() if key not in found],
         known=len(known),
         counted=verdicts(project).most_common(),
+        recorded=not project.ablations_here,
         tone=tone,
         printed=printed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,22 @@ def choose(predictions: Sequence[Prediction], count: int, readable: Callable[[st
     return chosen
 
 
+def mistakes(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """Families by their number of wrong answers: ``family``, ``count``, ``asked``, and the most frequent mistake."""
+    asked = Counter(p["family"] for p in predictions)
+    wrong: dict[str, Counter[tuple[str, str]]] = {}
+    for p in predictions:
+        if not is_right(p):
+            said = p["predicted"].get(Condition.unchanged)
+            pair = ("no answer" if said is None else said, p["answers"][0] if p["answers"] else "")
+            wrong.setdefault(p["family"], Counter())[pair] += 1
+    rows = []
+    for family, pairs in wrong.items():
+        said, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        rows.append({"family": family, "count": pairs.total(), "asked": asked[family], "said": said, "right": right})
+    return sorted(rows, key=lambda row: (-row["count"], row["family"]))
+
+
 def gallery_section(
     predictions: Sequence[Prediction],
     chosen: Sequence[Prediction],
@@ -86,8 +103,10 @@ def gallery_section(
     show: int,
     looks: Mapping[str, Attribution],
     note: str,
+    *,
+    wrong: bool = False,
 ) -> str:
-    """Right and wrong answers with their clips, and where the model looked.
+    """The right answers of ``chosen``, or the wrong ones, with their clips, and where the model looked.
 
     Args:
         looks: by example id, of those of ``chosen`` that could be explained.
@@ -96,13 +115,18 @@ def gallery_section(
     by_clip: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_clip.setdefault(prediction["clip"], []).append(prediction)
-    cards = [(p, [q for q in by_clip[p["clip"]] if q["example_id"] != p["example_id"]]) for p in chosen]
+    cards = [
+        (p, [q for q in by_clip[p["clip"]] if q["example_id"] != p["example_id"]])
+        for p in chosen
+        if is_right(p) is not wrong
+    ]
     return render(
         "gallery.html",
         predictions=predictions,
         cards=cards,
         show=show,
-        wrong=sum(not is_right(p) for p in predictions),
+        wrong=wrong,
+        mistakes=mistakes(predictions) if wrong else [],
         left_out=album.left_out,
         looks={n: album.looked(p["clip"], looks[n]) for p in chosen if (n := p["example_id"]) in looks},
         note=note,

@@ -23,6 +23,8 @@ def markdown(folder: Path) -> str:
     project = read_project(folder)
     report = project.reports.get("eval")
     parts = [_headline(report) if report else "No score yet: run `dvc repro evaluate`."]
+    if project.recorded:
+        parts.append(f"In reports/: {project.recorded}.")
     parts.append(_engine(project))
     if report:
         parts += [_families(report), _matters(report), _changes(project, report)]
@@ -138,7 +140,7 @@ def _benchmarks(project: Project) -> str:
 
 def _ablations(project: Project) -> str:
     counted = verdicts(project)
-    if not counted:
+    if project.own or not counted:  # those of another world say nothing about own data
         return ""
     rows = [
         [
@@ -155,7 +157,8 @@ def _ablations(project: Project) -> str:
         for row in found
     ]
     said = ", ".join(f"{n} {verdict}" for verdict, n in counted.most_common())
-    return f"Ablations: {said}\n\n{_table(ABLATION, rows)}"
+    where = "" if project.ablations_here else " (recorded run, not made here)"
+    return f"Ablations{where}: {said}\n\n{_table(ABLATION, rows)}"
 
 
 def _difference(row: Row) -> str:

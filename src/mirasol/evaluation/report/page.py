@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,18 +67,22 @@ def render_page(project: Project) -> str:
     featured = _featured(chosen, report)
     sheet = _contact_sheet(project.predictions, chosen, reader)
     looks, note = reader.looks(chosen)
-    sections = [
-        _section("top", lambda: hero(project, album, featured)),
-        _section("data", lambda: data_section(project, album, sheet)),
-        _section("training", lambda: training_section(project)),
-        _section("families", lambda: families_section(report)),
-        _section("modalities", lambda: modalities_section(report)),
-        _section("paper", lambda: paper_section(project)),
-        _section("ablations", lambda: ablations_section(project)),
-        _section("gallery", lambda: gallery_section(project.predictions, chosen, album, show, looks, note)),
-        _section("stream", lambda: stream_section(project)),
-        _section("origin", lambda: origin_section(project)),
+    gallery = functools.partial(gallery_section, project.predictions, chosen, album, show, looks, note)
+    # In the order of a reader who did not write it; the last six are folded.
+    built: list[tuple[str, str, Callable[[], str]]] = [
+        ("top", "", lambda: hero(project, album, featured)),
+        ("gallery", "Examples", gallery),
+        ("families", "Questions", lambda: families_section(report)),
+        ("mistakes", "Mistakes", lambda: gallery(wrong=True)),
+        ("training", "Training", lambda: training_section(project)),
+        ("modalities", "Senses", lambda: modalities_section(report)),
+        ("data", "Data", lambda: data_section(project, album, sheet)),
+        ("paper", "Paper", lambda: paper_section(project)),
+        ("ablations", "Ablations", lambda: ablations_section(project)),
+        ("stream", "Stream", lambda: stream_section(project)),
+        ("origin", "Origin", lambda: origin_section(project)),
     ]
+    sections = [(name, label, html) for name, label, build in built if (html := _section(name, build))]
     return environment().get_template("report.html").render(album=album, sections=sections)
 
 

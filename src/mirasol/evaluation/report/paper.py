@@ -175,6 +175,10 @@ def paper_section(project: Project) -> str:
         own = sorted((row for row in table["rows"] if row[0].startswith(OWN)), key=lambda row: -row[1])
         best = max((row for row in table["rows"] if not row[0].startswith(OWN)), key=lambda row: row[1])
         cards.append((table, own, best, found))
+    if project.own:  # nothing to compare but what was scored on a set of the paper
+        cards = [card for card in cards if card[3]]
+        if not cards:
+            return ""
     report, source = project.reports.get("eval"), source_of(project)
     return render(
         "paper.html",

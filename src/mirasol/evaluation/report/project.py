@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from mirasol.core.machine import processor
 from mirasol.training.curves import CURVES, SPEED
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
@@ -29,15 +30,18 @@ class Project:
 
     folder: Path
     params: Mapping[str, Any] | None = None
-    reports: Mapping[str, Any] = field(default_factory=dict)  # name -> reports/<name>.json
+    reports: Mapping[str, Any] = field(default_factory=dict)  # name -> build/reports/<name>.json
+    recorded: str = ""  # the score in reports/ if no evaluation was made here, in words
     benchmarks: Mapping[str, Any] = field(default_factory=dict)  # name -> reports/benchmarks/<name>.json
     ablations: Mapping[str, Any] = field(default_factory=dict)  # table -> reports/ablations/<table>.json
+    ablations_here: bool = False  # made in this checkout, not brought by git
     curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)  # phase -> logged steps
     predictions: tuple[Mapping[str, Any], ...] = ()
     commit: Mapping[str, str] | None = None
     data: Mapping[str, Any] | None = None  # the entry of data.dvc: md5, size, nfiles
     imported: Mapping[str, Any] | None = None  # data/import.json of `mirasol data import`
     world: bool = False  # the data are the built-in world
+    own: bool = False  # there are data, and they are not
     machine: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,20 +49,41 @@ def read_project(folder: Path) -> Project:
     """Read a project folder; no file is required."""
     outs = (_yaml(folder / "data.dvc") or {}).get("outs")
     first = outs[0] if isinstance(outs, list) and outs else None
+    reports = _reports(folder / "build" / "reports")  # git brings those in reports/: of a run made elsewhere, perhaps
+    if latency := _json(folder / "runs" / "latency.json"):
+        reports["latency"] = latency
     return Project(
         folder=folder,
         params=_yaml(folder / "params.yaml"),
-        reports=_reports(folder / "reports"),
+        reports=reports,
+        recorded="" if "eval" in reports else _recorded(folder),
         benchmarks=_reports(folder / "reports" / "benchmarks"),
         ablations=_reports(folder / "reports" / "ablations"),
+        ablations_here=(folder / "runs" / "workspaces" / "ablations").is_dir(),
         curves={phase: rows for phase in PHASES if (rows := _curves(folder, phase))},
         predictions=tuple(filter(_is_prediction, _lines(folder / "build" / "evaluate" / "predictions.jsonl"))),
         commit=_commit(folder),
         data=first if isinstance(first, dict) else None,
         imported=_json(folder / "data" / "import.json"),
-        world=(folder / "data" / "families.json").is_file(),
+        world=(world := (folder / "data" / "families.json").is_file()),
+        own=(folder / "data" / "manifest.jsonl").is_file() and not world,
         machine=machine(),
     )
+
+
+def _recorded(folder: Path) -> str:
+    """The evaluation in reports/, which was not made here: its score, and the processor and commit of its run."""
+    report = _json(folder / "reports" / "eval.json") or {}
+    overall, made = report.get("overall"), report.get("made_on")
+    if not isinstance(overall, Mapping) or not isinstance(overall.get("exact_match"), float):
+        return ""
+    words = f"recorded run, not made here: {100 * overall['exact_match']:.1f} % exact match"
+    if isinstance(made, Mapping):
+        words += ", made on " + ", ".join(str(made[name]) for name in ("processor", "instructions") if name in made)
+    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+        if commit := _git(folder, "log", "-1", "--format=%H", "--", "reports/eval.json"):
+            words += f", at commit {commit[:12]}"
+    return words
 
 
 def _reports(folder: Path) -> dict[str, Any]:
@@ -139,12 +164,7 @@ def _commit(folder: Path) -> dict[str, str] | None:
 def machine() -> dict[str, str]:
     """The machine that writes the report, and the versions that shape results."""
     found = {"system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count() or "?")}
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        found["processor"] = names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        if platform.processor():
-            found["processor"] = platform.processor()
+    found["processor"] = processor()
     with contextlib.suppress(ValueError, OSError, AttributeError):  # not on every system
         found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     found["python"] = platform.python_version()

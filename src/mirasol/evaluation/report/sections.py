@@ -10,6 +10,7 @@ from mirasol.evaluation.report.album import Album
 from mirasol.evaluation.report.charts import Series, line_chart, smooth
 from mirasol.evaluation.report.html import flat, render
 from mirasol.evaluation.report.project import PHASES, Project
+from mirasol.evaluation.report.wording import latency_rows, parity_rows
 
 SPLIT_WORDS = {"train": "train on", "val": "validate on", "test": "test on"}
 MEDIA_WORDS = {"media_without_audio": "without sound", "media_without_video": "without picture"}
@@ -34,16 +35,25 @@ def realtime(latency: Mapping[str, Any] | None) -> float | None:
     return min(numbers, default=None)
 
 
+def timing(project: Project) -> str:
+    """The command that times the bundle: DVC would not repeat a benchmark whose answers are up to date."""
+    return "mirasol stage benchmark" if "streaming" in project.reports else "dvc repro benchmark"
+
+
 def hero(project: Project, album: Album, featured: Mapping[str, Any] | None) -> str:
     """The headline, and the table of the main figures, each with its interval and its chance."""
-    parity = (project.reports.get("parity") or {}).get("max_relative")
+    found = project.reports.get("parity") or {}
+    parity, counts = found.get("max_relative"), (found.get("answers_equal"), found.get("answers"))
     return render(
         "hero.html",
         report=project.reports.get("eval"),
         speed=realtime(project.reports.get("latency")),
         parity=parity if isinstance(parity, (int, float)) else None,
+        equal="{:,} of {:,}".format(*counts) if all(isinstance(n, int) for n in counts) else "",
         featured=featured,
         clips=album.clips,
+        recorded=project.recorded,
+        timing=timing(project),
     )
 
 
@@ -91,8 +101,9 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def training_section(project: Project) -> str:
     """Loss, accuracy and speed of each phase."""
-    charts = {phase: _charts(rows) for phase in PHASES if (rows := project.curves.get(phase))}
-    return render("training.html", phases=PHASES, charts=charts, reports=project.reports)
+    charts = {phase: drawn for phase in PHASES if (drawn := _charts(project.curves.get(phase) or ()))}
+    phases = [phase for phase in reversed(PHASES) if phase in charts or not project.own]
+    return render("training.html", phases=phases, charts=charts, reports=project.reports) if phases else ""
 
 
 def _charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -113,13 +124,19 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     accuracy += [series(name, "", 7) for name in last if name not in lowest]
     spread = [series(name, label, tone, SMOOTH) for tone, (name, label) in enumerate(SPREAD.items())]
     shares = [series(name, label, tone, SMOOTH) for tone, (name, label) in enumerate(SHARES.items())]
-    return [
-        line_chart("loss", losses, end=end),
-        line_chart("accuracy", accuracy, end=end, percent=True),
-        line_chart("spread of x", spread, end=end),
-        line_chart("clips per second", [series("clips_per_second", "clips/s", 0, SMOOTH)], end=end),
-        line_chart("share of a step", shares, end=end, percent=True),
+    charts = [
+        line_chart("loss", curves(losses), end=end),
+        line_chart("accuracy", curves(accuracy), end=end, percent=True),
+        line_chart("spread of the features over time and clips", curves(spread), end=end),
+        line_chart("clips per second", curves([series("clips_per_second", "clips/s", 0, SMOOTH)]), end=end),
+        line_chart("share of a step", curves(shares), end=end, percent=True),
     ]
+    return [chart for chart in charts if chart]
+
+
+def curves(found: Sequence[Series]) -> list[Series]:
+    """The series with two points or more: fewer are no curve."""
+    return [one for one in found if len(one.x) > 1]
 
 
 def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -132,10 +149,11 @@ def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, 
 
 def stream_section(project: Project) -> str:
     """Parity and latency of the exported bundle."""
-    return render("stream.html", reports=project.reports)
+    parity, latency = (project.reports.get(name) or {} for name in ("parity", "latency"))
+    return render("stream.html", parity=parity_rows(parity), latency=latency_rows(latency), timing=timing(project))
 
 
 def origin_section(project: Project) -> str:
     """The sources of this report: commit, data, machine, parameters."""
     parts = {name: getattr(project, name) for name in ("commit", "data", "machine", "params")}
-    return render("origin.html", **parts)
+    return render("origin.html", **parts, made_on=(project.reports.get("eval") or {}).get("made_on"))

@@ -57,6 +57,8 @@ def run(
 ) -> None:
     """Run ``command`` in ``root``, its output line by line to ``on_line``.
 
+    Lines from its own error on (`error: …`) come out only if it succeeds; else they are in the exception alone.
+
     Args:
         lock: the workspace's lock; the command holds it until its last process is gone.
         show: whether to pass a line on; by default all that are not empty.
@@ -65,16 +67,22 @@ def run(
         CommandError: its exit status is not 0.
     """
     tail: deque[str] = deque(maxlen=TAIL)
+    held: list[str] = []
 
     def read(line: str) -> None:
         if show(line):
             tail.append(line)
-            on_line(line)
+            if held or line.startswith(("error: ", "ERROR: ")):
+                held.append(line)
+            else:
+                on_line(line)
 
     code = stream(command, read, cwd=root, env=environment(root), keep_open=(lock.handle,) if lock else ())
     if code:
         said = "\n".join(tail) or "(no output)"
         raise CommandError(f"`{' '.join(command)}` failed in {root} (status {code}):\n{said}", code, tuple(tail))
+    for line in held:
+        on_line(line)
 
 
 def mirasol(root: str | Path, *arguments: str, on_line: OnLine = print, lock: Lock | None = None) -> None:

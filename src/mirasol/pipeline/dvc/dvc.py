@@ -20,10 +20,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from mirasol.core.errors import MirasolError
-from mirasol.pipeline.dvc.command import CommandError, capture, git, run
+from mirasol.pipeline.dvc.command import CommandError, capture, run
 from mirasol.pipeline.dvc.lock import Lock, hold
 from mirasol.pipeline.dvc.process import OnLine
+from mirasol.pipeline.dvc.revisions import read_reports, text_at
 from mirasol.pipeline.params.errors import nearest
+from mirasol.pipeline.summary import flatten
 
 Outcome = Literal["ran", "restored", "unchanged"]
 """`repro` ran the command (or gave changed data its version), restored the result from the run cache, or had nothing to
@@ -232,8 +234,33 @@ def exp_run(
     return _reproduce(Path(root).resolve(), arguments, "", lock, on_line)
 
 
+def check_changes(path: Path, changes: Sequence[str]) -> None:
+    """Refuse ``changes`` (`finetune.lr=1e-4`) that name no key of the params file ``path``.
+
+    Raises:
+        MirasolError: every wrong change, with the nearest key.
+    """
+    try:
+        tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (OSError, YAMLError) as error:
+        raise MirasolError(f"{path}: cannot be read as YAML: {error}") from None
+    known = set(flatten(tree if isinstance(tree, dict) else {}))
+    wrong = []
+    for change in changes:
+        key, equals, value = change.partition("=")
+        near = nearest(key, known)
+        if not equals or not value:
+            wrong.append(f"`{change}`: expected KEY=VALUE, such as finetune.lr=5e-4")
+        elif not key.startswith(("+", "~")) and key not in known:
+            hint = f"did you mean `{near}`? " if near else ""
+            wrong.append(f"`{change}`: {path.name} states no key `{key}`; {hint}`+{change}` adds a key")
+    if wrong:
+        raise MirasolError("\n".join(wrong))
+
+
 def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line: OnLine) -> Outcome:
     _repair_lock(root)
+    names = [] if stage else [s.name for s in read_stages(root / "dvc.yaml")]
     for old in [root / "runs" / stage / "error.json"] if stage else root.glob("runs/*/error.json"):
         old.unlink(missing_ok=True)  # any report afterwards is then of this run
     outcome: Outcome = "unchanged"
@@ -243,9 +270,14 @@ def _reproduce(root: Path, arguments: list[str], stage: str, lock: Lock, on_line
         nonlocal outcome, current
         if match := re.fullmatch(r"Running stage '(.+)':|Verifying data sources in stage: '(.+)'", line):
             outcome, current = "ran", match[1] or match[2]
-        elif outcome != "ran" and re.fullmatch(r"Stage '.+' is cached - skipping run, checking out outputs", line):
-            outcome = "restored"
-        on_line(line)
+            if current in names:
+                on_line(f"stage {names.index(current) + 1} of {len(names)}: {current}")
+        elif re.fullmatch(r"Stage '.+' is cached - skipping run, checking out outputs", line):
+            outcome = "ran" if outcome == "ran" else "restored"
+            if not stage:
+                on_line(line)
+        elif not line.startswith("> "):  # the command of the stage
+            on_line(line)
 
     try:
         run(root, _dvc(*arguments), on_line=read, lock=lock, show=_informative)
@@ -276,49 +308,45 @@ def _informative(line: str) -> bool:
 
 def _stage_error(root: Path, stage: str, error: CommandError) -> StageError:
     report = root / "runs" / stage / "error.json"
+    back = _way_back(root, stage)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         own = json.loads(report.read_text(encoding="utf-8"))
-        return StageError(f"stage `{stage}` failed: {own['error']}", stage=stage)
+        return StageError(f"stage `{stage}` failed: {own['error']}{back}", stage=stage)
+    what = f"stage `{stage}`" if stage else "`dvc`"
     text = "\n".join(line for line in error.tail if not line.startswith(("Running stage '", "> "))) or str(error)
     exited = re.search(r"exited with (-?\d+)", text)
     code = int(exited[1]) if exited else error.code
     number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
     if number:
         why = " (often: out of memory)" if number == 9 else ""
-        return StageError(f"stage `{stage}` was ended by signal {number}{why}:\n{text}", stage=stage, transient=True)
+        said = f"{what} was ended by signal {number}{why}:\n{text}{back}"
+        return StageError(said, stage=stage, transient=True)
     if "missing data 'source'" in text:
         text += (
             "\nBring the data back with `dvc checkout` or `dvc pull`; the built-in world is made again by"
             " `mirasol world --out data`"
         )
     busy = "Unable to acquire lock" in text or "is busy, it is being blocked by" in text
-    return StageError(f"stage `{stage}` failed:\n{text}", stage=stage, transient=busy)
+    return StageError(f"{what} failed:\n{text}{back}", stage=stage, transient=busy)
+
+
+def _way_back(root: Path, stage: str) -> str:
+    """How the last results of a stage come back: DVC deletes its outputs before it runs. Empty if none are missing."""
+    try:
+        lock = YAML(typ="safe").load(root / "dvc.lock")
+        outs = [out["path"] for out in lock["stages"][stage]["outs"]]
+    except (OSError, YAMLError, KeyError, TypeError):
+        return ""
+    missing = [path for path in outs if not (root / path).exists()]
+    in_git = [path for path in missing if text_at(root, path, "HEAD") is not None]
+    commands = ["dvc checkout " + " ".join(cached)] if (cached := [p for p in missing if p not in in_git]) else []
+    commands += ["git checkout " + " ".join(in_git)] if in_git else []
+    return f"\nIts last outputs come back with `{' && '.join(commands)}`" if commands else ""
 
 
 def metrics(root: str | Path, stages: Iterable[Stage], rev: str | None = None) -> dict[str, Any]:
-    """The stages' metrics files, path -> content, without missing files.
-
-    Args:
-        rev: a git revision to read them from (a tag, `HEAD`); the workspace if ``None``.
-
-    Raises:
-        MirasolError: a file is not JSON.
-    """
-    found: dict[str, Any] = {}
-    for path in (path for stage in stages for path in stage.metrics):
-        text = _text_at(Path(root), path, rev)
-        if text is not None:
-            try:
-                found[path] = json.loads(text)
-            except ValueError as error:
-                raise MirasolError(f"{path}{f' at {rev}' if rev else ''}: not JSON: {error}") from None
-    return found
-
-
-def _text_at(root: Path, path: str, rev: str | None) -> str | None:
-    with contextlib.suppress(FileNotFoundError, CommandError):
-        return git(root, "show", f"{rev}:./{path}") if rev else (root / path).read_text(encoding="utf-8")
-    return None
+    """The stages' metrics files, as :func:`read_reports`."""
+    return read_reports(root, [path for stage in stages for path in stage.metrics], rev)
 
 
 def push(root: str | Path, *, on_line: OnLine = print, lock: Lock | None = None) -> None:

@@ -99,6 +99,11 @@ def phase_checks(phase: str) -> Iterator[Check]:
         lambda most, seen, whole: not most or most >= (seen or whole),
         "must be 0 or at least the chunks that the phase sees",
     )
+    yield Check(
+        (f"{phase}.patience", f"{phase}.keep"),
+        lambda patience, keep: not patience or keep == "best",
+        "must be 0 unless the phase's `keep` is `best`",
+    )
     yield Check((f"{phase}.max_text",), lambda length: not length or length >= 8, "must be 0 or at least 8")
     yield Check(
         tuple(f"{phase}.{name}" for name in WEIGHTS),

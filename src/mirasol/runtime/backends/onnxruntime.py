@@ -58,7 +58,7 @@ def load(file: Path, graph: GraphSpec, threads: int, provider: str = "cpu") -> S
     if provider not in have:
         raise MirasolError(
             f"the provider {provider!r} is not in this onnxruntime (it has: {', '.join(have)}). For a GPU: "
-            "`pip uninstall onnxruntime`, then `pip install -e '.[runtime-gpu]'` in the project's folder"
+            f"`pip uninstall onnxruntime`, then {install('runtime-gpu')}"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -19,7 +19,7 @@ import av
 
 from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
-from mirasol.media.container import UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
+from mirasol.media.container import ANY_TAGS, UNUSABLE, MediaError, check_pixels, decoder_options, reason, streams_of
 from mirasol.media.log_mel import chunk_edge
 from mirasol.runtime.features import Frames, Samples
 from mirasol.runtime.sources.files import Chunk, fit, refuse_spread, sixteen_bits
@@ -74,7 +74,7 @@ class LiveSource:
             self._container = self._open()
         except UNUSABLE as error:
             raise MirasolError(
-                f"{self.name}: cannot be opened: {reason(error)}. Is it there, and is no other program using it?"
+                f"{self.name}: cannot be opened: {reason(error)}. Is no other program using it? {_cameras()}"
             ) from error
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -253,9 +253,14 @@ def shown(address: str) -> str:
     return re.sub(r"\?.*", "?…", re.sub(r"//[^/?#]*@", "//", address))  # up to the last @, as FFmpeg reads it
 
 
+def _cameras() -> str:
+    found = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*")))
+    return f"Cameras here: {found or 'none'}"
+
+
 def _open(address: str) -> Any:
     limits = decoder_options()
     if address.startswith(SCHEMES):
         options = limits | {"rtsp_transport": "tcp", "protocol_whitelist": PROTOCOLS, "analyzeduration": ANALYSED}
-        return av.open(address, options=options, timeout=READ_SECONDS, metadata_errors="ignore")
+        return av.open(address, options=options, timeout=READ_SECONDS, **ANY_TAGS)
     return av.open(address, format="v4l2", options=limits, timeout=READ_SECONDS)

@@ -77,6 +77,7 @@ class FileSource:
         if not (info.has_video or info.has_audio):
             raise MediaError(f"{self.path}: holds no video and no audio that can be decoded")
         self.length = math.inf if end is None else end - self.begin
+        self.stated = min(self.length, info.duration - self.begin) if info.duration else 0.0  # seconds, 0: unknown
         self.chunk_seconds = clip.chunk_seconds
         if clip.sampling == "spread":
             if info.duration is None:

@@ -13,12 +13,14 @@ from mirasol.runtime.sources.synthetic import SYNTHETIC, SyntheticSource
 
 
 def open_stream(source: str | Path, clip: ClipSpec) -> Source:
-    """Open a file, a folder, ``synthetic``, a camera device or an RTSP address.
+    """Open a file, a folder, ``synthetic``, a camera (its device, or its number: 0) or an RTSP address.
 
     Raises MirasolError if ``source`` is none of these, cannot be opened, or holds nothing that can be decoded.
     """
     if str(source) == SYNTHETIC:
         return SyntheticSource(clip)
+    if re.fullmatch("[0-9]{1,2}", str(source)) and not Path(source).exists():
+        source = f"/dev/video{source}"
     return LiveSource(str(source), clip) if is_live(str(source)) else open_source(source, clip)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,17 +48,27 @@ class Constant:
 
     answers: Mapping[str, str]  # prompt -> the answer most often right
     fallback: str  # for a prompt that training never asked
+    shares: Mapping[str, float] = field(default_factory=dict)  # prompt -> the share of training rows that it answers
+    overall: float = 0.0  # the same of the fallback, over all prompts
 
     @classmethod
     def learn(cls, examples: Iterable[tuple[str, Sequence[str]]]) -> Constant:
         """From (prompt, answers) pairs; ties go to the first answer in the alphabet."""
         by_prompt: dict[str, Counter[str]] = {}
         overall: Counter[str] = Counter()
+        asked: Counter[str] = Counter()
         for prompt, answers in examples:
             right = {normalise(answer) for answer in answers}
             by_prompt.setdefault(prompt, Counter()).update(right)
             overall.update(right)
-        return cls({prompt: _most(counts) for prompt, counts in by_prompt.items()}, _most(overall))
+            asked[prompt] += 1
+        best, fallback = {prompt: _most(counts) for prompt, counts in by_prompt.items()}, _most(overall)
+        shares = {prompt: counts[best[prompt]] / asked[prompt] for prompt, counts in by_prompt.items()}
+        return cls(best, fallback, shares, overall[fallback] / max(1, asked.total()))
+
+    def chance(self, prompt: str) -> float:
+        """The chance of a question: the share of its training rows that its most frequent answer gets right."""
+        return self.shares.get(prompt, self.overall)
 
     def __call__(self, prompt: str) -> str:
         return self.answers.get(prompt, self.fallback)
@@ -84,9 +94,10 @@ def score(
             ``predicted`` (condition -> text, or ``None`` for an unreadable clip: counted wrong).
         families: the families in ``data/families.json`` (``chance``, ``muted``, ``blanked``, ``shuffled``: the best
             result by guessing, without sound, without picture, without the order of chunks; ``kind``). Figures that
-            it lacks are the score of ``constant``.
+            it lacks are the chance by ``constant``.
         constant: the guesser that sees the prompt only.
-        resamples, seed: of the bootstrap over groups.
+        resamples: of the bootstrap over groups.
+        seed: of the bootstrap.
 
     Returns:
         ``overall``, ``families`` (by name) and ``novel`` (``None`` without such groups), each a cell of
@@ -162,7 +173,7 @@ def _mark(prediction: Mapping[str, Any], condition: Condition, families: Familie
         prediction["family"],
         exact_match(predicted, answers),
         exact_match_raw(predicted, answers),
-        float(exact_match(constant(prediction["prompt"]), answers) if known is None else known),
+        constant.chance(prediction["prompt"]) if known is None else known,
     )
 
 

@@ -86,13 +86,13 @@ def test_every_worker_has_one_process_and_keeps_it() -> None:
 
 
 def test_dask_without_an_address_is_told() -> None:
-    pytest.importorskip("distributed", reason="Dask is not installed: `pip install -e '.[dask]'`")
+    pytest.importorskip("distributed", reason="Dask is not installed: `make setup`")
     with pytest.raises(MirasolError, match=r"shards.address is empty"), open_workers(ShardsSpec(executor="dask"), 1):
         pass
 
 
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed", reason="Dask is not installed: `pip install -e '.[dask]'`")
+    pytest.importorskip("distributed", reason="Dask is not installed: `make setup`")
     monkeypatch.setattr(executors, "CLUSTER_WAIT", 1)
     spec = ShardsSpec(executor="dask", address="tcp://127.0.0.1:1")
     with pytest.raises(MirasolError, match="no Dask scheduler can be reached"), open_workers(spec, 1):
@@ -102,7 +102,7 @@ def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) 
 @contextlib.contextmanager
 def cluster(failures: int) -> Iterator[Any]:
     """A real cluster of two processes whose scheduler gives a job up after so many deaths of workers."""
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed: `pip install -e '.[dask]'`")
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: `make setup`")
     import dask
 
     settings = {"distributed.scheduler.allowed-failures": failures, "distributed.comm.timeouts.connect": "2s"}

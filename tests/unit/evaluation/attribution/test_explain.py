@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from support.media import tone, write_media
 
 from mirasol.core.errors import MirasolError
@@ -55,6 +56,18 @@ def test_the_picture_is_a_png_with_a_row_for_each_token(made_project: Path, tmp_
     key = ShardDataset(made_project / "build/shards", "test").keys[0]
     explained = run(made_project, key, tmp_path / "looked.png")
     assert png_size((tmp_path / "looked.png").read_bytes()) == size_of(len(explained.pieces))
+
+
+def test_the_picture_names_the_shares_that_the_command_prints(
+    made_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, text, **__: titles.append(text))
+    explained = run(made_project, ShardDataset(made_project / "build/shards", "test").keys[0], tmp_path / "looked.png")
+    for token in range(len(explained.pieces)):
+        seen, heard = explained.shares(token)
+        assert titles[3 * token + 1].startswith(f"picture: {seen} of what counted;")
+        assert titles[3 * token + 2].startswith(f"sound: {heard};")
 
 
 def test_the_page_holds_the_picture_and_escapes_the_question(made_project: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from mirasol.evaluation.report.html import render
 
 
 def test_a_name_without_a_value_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="reports"):
+    with pytest.raises(UndefinedError, match="parity"):
         render("stream.html")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mirasol.evaluation.report.markdown import markdown
 
 
 def commit(folder: Path, subject: str) -> None:
+    shutil.copytree(folder / "build/reports", folder / "reports", dirs_exist_ok=True)  # as the last stage does
     for words in (("add", "reports"), ("commit", "--quiet", "--message", subject)):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
@@ -31,7 +33,7 @@ def committed(project: Path) -> Path:
 
 def change(folder: Path, **values: Any) -> dict[str, Any]:
     """Write new values into the score of the family colour."""
-    path = folder / "reports/eval.json"
+    path = folder / "build/reports/eval.json"
     report: dict[str, Any] = json.loads(path.read_text())
     report["families"]["colour"].update(values)
     write_json(path, report)
@@ -65,10 +67,10 @@ def test_other_questions_are_not_compared(committed: Path) -> None:
 
 
 def test_a_report_of_another_version_is_not_compared(committed: Path) -> None:
-    now = json.loads((committed / "reports/eval.json").read_text())
-    write_json(committed / "reports/eval.json", {"overall": 3})
+    now = json.loads((committed / "build/reports/eval.json").read_text())
+    write_json(committed / "build/reports/eval.json", {"overall": 3})
     commit(committed, "broken")
-    write_json(committed / "reports/eval.json", now | {"note": 1})
+    write_json(committed / "build/reports/eval.json", now | {"note": 1})
     assert "not comparable, a report of another version" in markdown(committed)
 
 
@@ -89,7 +91,7 @@ def test_what_needs_what_stands_in_a_table(project: Path) -> None:
 
 
 def test_a_score_of_before_chunks_were_shuffled_is_shown(project: Path) -> None:
-    path = finish(project) / "reports/eval.json"
+    path = finish(project) / "build/reports/eval.json"
     report = json.loads(path.read_text())
     write_json(path, {key: value for key, value in report.items() if key not in ("shuffled", "matters")})
     text = markdown(project)

@@ -49,7 +49,7 @@ def test_the_page_is_small(finished: Path) -> None:
 
 def test_headline_figures_are_shown(finished: Path) -> None:
     page, _ = page_of(finished)
-    report = json.loads((finished / "reports/eval.json").read_text())
+    report = json.loads((finished / "build/reports/eval.json").read_text())
     assert f"{100 * report['overall']['exact_match']:.1f}".removesuffix(".0") in page.text
     assert "28.4×" in page.text  # the slowest
     assert "3e-6" in page.text
@@ -58,7 +58,7 @@ def test_headline_figures_are_shown(finished: Path) -> None:
 
 def test_what_needs_what_is_shown_for_each_family_and_condition(finished: Path) -> None:
     page, _ = page_of(finished)
-    report = json.loads((finished / "reports/eval.json").read_text())
+    report = json.loads((finished / "build/reports/eval.json").read_text())
     found = [cell["found"] or "not judged" for row in report["matters"].values() for cell in row.values()]
     table = page.text.split("What needs what")[1]
     assert {words: table.count(words) for words in set(found)} == {words: found.count(words) for words in set(found)}
@@ -105,7 +105,7 @@ def test_an_empty_folder_gives_a_page_of_notes(tmp_path: Path) -> None:
 
 def test_a_skipped_phase_says_why(finished: Path) -> None:
     (finished / "build/pretrain/curves.jsonl").write_text("")
-    write_json(finished / "reports/pretrain.json", {"steps": 0, "skipped": "no training example of task caption"})
+    write_json(finished / "build/reports/pretrain.json", {"steps": 0, "skipped": "no training example of task caption"})
     page, _ = page_of(finished)
     assert "no training example of task caption" in page.text
 
@@ -113,10 +113,10 @@ def test_a_skipped_phase_says_why(finished: Path) -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        "reports/eval.json",
-        "reports/latency.json",
-        "reports/parity.json",
-        "reports/shards.json",
+        "build/reports/eval.json",
+        "runs/latency.json",
+        "build/reports/parity.json",
+        "build/reports/shards.json",
         "build/finetune/curves.jsonl",
         "build/evaluate/predictions.jsonl",
         "build/shards/shards.json",
@@ -151,7 +151,7 @@ def test_wrong_answers_fill_at_most_half_and_clips_do_not_repeat(finished: Path)
 
 def test_markdown_names_every_family(finished: Path) -> None:
     text = markdown(finished)
-    report = json.loads((finished / "reports/eval.json").read_text())
+    report = json.loads((finished / "build/reports/eval.json").read_text())
     assert all(f"| {name} |" in text for name in report["families"])
     assert "exact match" in text
 
@@ -174,3 +174,61 @@ def test_data_that_were_imported_are_summed_up(finished: Path) -> None:
     assert "set msrvtt-qa" in page.text
     assert "media without sound 1" in page.text
     assert "ours msrvtt-qa," in page.text  # in Table 1 of the paper
+
+
+@pytest.fixture
+def own(finished: Path) -> Path:
+    """A project on own data, whose first phase found nothing to learn from."""
+    (finished / "data/families.json").unlink()
+    write_json(finished / "data/import.json", {"set": "generic", "media": 12})
+    (finished / "build/pretrain/curves.jsonl").unlink()
+    return finished
+
+
+def test_own_data_get_no_section_about_the_paper(own: Path) -> None:
+    page, text = page_of(own)
+    assert not {"paper", "ablations"} & page.ids
+    assert "not comparable" not in text
+
+
+def test_own_data_get_no_empty_curve(own: Path) -> None:
+    (own / "build/finetune/curves.jsonl").write_text('{"step": 10, "text": 1.0}\n')
+    page, _ = page_of(own)
+    assert page.classes.count("phase") == 1  # audio_pretrain's
+
+
+def test_the_result_and_its_examples_come_before_the_details(finished: Path) -> None:
+    _, text = page_of(finished)
+    order = ["<h1>", 'id="gallery"', 'id="families"', 'id="mistakes"', 'id="training"', 'id="modalities"', 'id="data"']
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_mistakes_are_counted_by_family(finished: Path) -> None:
+    page, _ = page_of(finished)
+    wrong = sum(not is_right(row) for row in wrong_now_and_then(finished))
+    assert f"{wrong} of " in page.text.split("Where it fails")[1]
+
+
+def test_baselines_and_their_verdict_are_beside_the_result(finished: Path) -> None:
+    report = json.loads((finished / "build/reports/eval.json").read_text())
+    cell = {"exact_match": 0.417, "ci95": [0.3, 0.5]}
+    report["baselines"] = {"overall": {"majority": cell}, "verdict": "the model adds nothing"}
+    write_json(finished / "build/reports/eval.json", report)
+    top = page_of(finished)[0].text.split("What it saw")[0]
+    assert "41.7" in top and "the model adds nothing" in top
+
+
+def test_too_few_clips_give_no_headline(finished: Path) -> None:
+    report = json.loads((finished / "build/reports/eval.json").read_text())
+    report["baselines"] = {"headline": {"enough": False, "why": "4 clips, 30 needed"}}
+    write_json(finished / "build/reports/eval.json", report)
+    page, text = page_of(finished)
+    assert "<h1>Too few clips for a score</h1>" in text and "4 clips, 30 needed" in page.text
+
+
+def test_figures_of_the_bundle_are_named_in_words(finished: Path) -> None:
+    write_json(finished / "build/reports/parity.json", {"max_relative": 3e-6, "h": 5.7e-7, "ties": 0})
+    page, _ = page_of(finished)
+    assert "of the latent features 5.7e-7" in page.text
+    assert "ties 0" not in page.text

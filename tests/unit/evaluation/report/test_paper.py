@@ -86,7 +86,7 @@ def test_the_val_split_and_a_part_of_the_classes_are_not_comparable() -> None:
 
 def test_no_list_of_kinetics_sounds_is_the_papers(project: Path) -> None:
     cell = {"metric": "top1", "value": 0.5, "ci95": [0.4, 0.6], "n": 1958}
-    (finish(project) / "reports/benchmarks").mkdir()
+    (finish(project) / "reports/benchmarks").mkdir(parents=True)
     write_json(project / "reports/benchmarks/kinetics-sounds.json", {"headline": cell})
     page, _ = page_of(project)
     assert "another list of classes and clips: the paper's has 36 classes" in page.text
@@ -140,7 +140,7 @@ def test_the_page_shows_ours_beside_the_paper(project: Path) -> None:
 @pytest.mark.parametrize("broken", [{"rows": 3}, {"rows": [3, {}]}, {"rows": [{"row": "a", "score": {"ci95": [1]}}]}])
 def test_a_broken_ablation_never_breaks_the_page(project: Path, broken: dict[str, Any]) -> None:
     finish(project)
-    (project / "reports/ablations").mkdir()
+    (project / "reports/ablations").mkdir(parents=True)
     write_json(project / "reports/ablations/5a.json", broken)
     page, text = page_of(project)
     assert "ablations" in page.ids

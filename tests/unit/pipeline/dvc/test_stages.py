@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mirasol.core.errors import MirasolError
-from mirasol.pipeline.dvc.dvc import Stage, downstream, read_stages, select
+from mirasol.pipeline.dvc.dvc import Stage, check_changes, downstream, read_stages, select
 
 DVC_YAML = """
 stages:
@@ -66,3 +67,22 @@ def test_what_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match="no such file; run in the project's folder"):
         read_stages(tmp_path / "dvc.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("finetune.lrr=1", "states no key `finetune.lrr`; did you mean `finetune.lr`?"),
+        ("finetune.lr", "expected KEY=VALUE"),
+        ("finetune.lr=", "expected KEY=VALUE"),
+    ],
+)
+def test_a_change_to_a_key_that_is_none_is_refused(tmp_path: Path, change: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text("finetune: {lr: 1e-3}\n")
+    with pytest.raises(MirasolError, match=re.escape(message)):
+        check_changes(tmp_path / "params.yaml", ["finetune.lr=2", change])
+
+
+def test_known_and_added_keys_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("finetune: {lr: 1e-3}\n")
+    check_changes(tmp_path / "params.yaml", ["finetune.lr=2", "+finetune.dropout=0.1"])

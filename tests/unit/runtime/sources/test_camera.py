@@ -173,3 +173,16 @@ def test_what_cannot_be_opened_is_named_without_its_password(address: str) -> No
     with pytest.raises(MirasolError, match="cannot be opened") as error:
         open_stream(address, TINY_CLIP)
     assert "secret" not in str(error.value)
+
+
+def test_a_number_is_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MirasolError, match=r"^/dev/video98: cannot be opened: .* Cameras here: "):
+        open_stream("98", TINY_CLIP)
+
+
+def test_a_file_whose_name_is_a_number_stays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "98").write_text("no video")
+    with pytest.raises(MirasolError, match=r"^98: cannot be opened as video"):
+        open_stream("98", TINY_CLIP)

@@ -50,15 +50,12 @@ def test_each_condition_has_its_own_chance(condition: str, chance: float) -> Non
     assert report[condition]["families"]["sound"]["chance"] == chance
 
 
-def test_without_families_chance_is_the_constant_answer() -> None:
-    rows = [
-        row(1, "x", "drum", unchanged="drum"),
-        row(2, "x", "flute", unchanged="flute"),
-        row(3, "y", "red", unchanged="red"),
-    ]
-    report = scored(rows, {}, **{"Which x?": "drum"})
-    assert report["families"]["x"]["chance"] == 0.5
-    assert report["families"]["y"]["chance"] == 1.0  # a prompt never asked in training: the fallback
+def test_without_families_chance_is_the_share_of_the_most_frequent_training_answer() -> None:
+    learnt = Constant.learn([("Which x?", ["drum"]), ("Which x?", ["a drum", "tom"]), ("Which x?", ["flute"])])
+    rows = [row(1, "x", "flute", unchanged="flute"), row(2, "y", "red", unchanged="red")]
+    report = score(rows, {}, learnt, resamples=200, seed=1)
+    assert report["families"]["x"]["chance"] == pytest.approx(2 / 3, abs=1e-6), "not 0: all test rows say flute"
+    assert report["families"]["y"]["chance"] == pytest.approx(2 / 3, abs=1e-6)  # never asked in training: the fallback
 
 
 def test_novel_groups_have_their_own_cell() -> None:

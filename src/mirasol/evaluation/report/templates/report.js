@@ -1,5 +1,5 @@
 "use strict";
-// The page reads without this script; it adds values under the pointer, playing by tap, and the gallery's filter.
+// The page reads without this script; it adds values under the pointer, playing by tap, and opens a folded section that is linked to.
 
 const size = { width: 360, height: 190, top: 10, bottom: 24 };
 
@@ -48,14 +48,9 @@ for (const player of document.querySelectorAll(".answer .player")) {
   player.addEventListener("click", () => player.classList.toggle("playing"));
 }
 
-for (const filters of document.querySelectorAll(".filters")) {
-  filters.hidden = false;
-  filters.addEventListener("click", (event) => {
-    const chosen = event.target.closest("button");
-    if (!chosen) return;
-    for (const button of filters.children) button.setAttribute("aria-pressed", String(button === chosen));
-    for (const card of document.querySelectorAll(".answer")) {
-      card.hidden = chosen.dataset.show !== "all" && !card.classList.contains(chosen.dataset.show);
-    }
-  });
+function unfold() { // a link to a folded section opens it
+  const fold = location.hash && document.querySelector(location.hash + " > details.fold");
+  if (fold) fold.open = true;
 }
+addEventListener("hashchange", unfold);
+unfold();
