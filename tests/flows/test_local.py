@@ -108,7 +108,7 @@ def test_a_mistake_is_one_error_without_a_traceback(prefect: Any, project: Path,
     (project / "params.yaml").write_text(PARAMS.replace("score: 0.9", "score: 0.7"))
     tell(project, "fail-second")
     said = prefect.command(*arguments, cwd=project, check=False)
-    assert said.rstrip().endswith(f"\n{error}")
+    assert f"\n{said.rstrip()}".endswith(f"\n{error}")
     assert said.count(error.removeprefix("error: ")) == 1
     assert [word for word in ("Traceback", "ERROR", "StageError", "encountered") if word in said] == []
 
