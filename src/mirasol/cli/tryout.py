@@ -80,9 +80,8 @@ def _chosen(samples: list[Sample]) -> Path:
 
 def fits(made: Contract, small: Contract, samples: list[Sample]) -> bool:
     """Whether the bundle ``made`` learnt the questions about the sample clips, or the data of the bundle ``small``."""
-    prompts = getattr(made, "prompts", None)
-    if prompts:
-        return {sample.question for sample in samples} <= set(prompts)
+    if made.prompts:
+        return {sample.question for sample in samples} <= set(made.prompts)
     return made.provenance.data is not None and made.provenance.data == small.provenance.data
 
 

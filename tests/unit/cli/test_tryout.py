@@ -50,8 +50,15 @@ def test_it_answers_and_streams(
     assert said.count("  after ") == 4  # every half second of a clip of 2 s
 
 
-def test_a_bundle_of_the_same_data_takes_over_and_another_does_not(contract: Contract) -> None:
+def test_a_bundle_that_learnt_the_questions_takes_over_and_another_does_not(contract: Contract) -> None:
     samples = read_samples(shipped() / SAMPLES)
-    other = dataclasses.replace(contract.provenance, data="0123.dir")
     assert fits(contract, contract, samples)
-    assert not fits(dataclasses.replace(contract, provenance=other), contract, samples)
+    assert not fits(dataclasses.replace(contract, prompts=("Is there a dog?",)), contract, samples)
+
+
+def test_without_prompts_the_data_decide(contract: Contract) -> None:
+    samples = read_samples(shipped() / SAMPLES)
+    old = dataclasses.replace(contract, prompts=None)
+    assert fits(old, contract, samples)
+    other = dataclasses.replace(old.provenance, data="0123.dir")
+    assert not fits(dataclasses.replace(old, provenance=other), contract, samples)
