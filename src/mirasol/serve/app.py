@@ -176,7 +176,7 @@ def _pages(app: FastAPI, manager: SessionManager) -> None:
 
 
 def _samples(app: FastAPI, engine: Engine, folder: File | None) -> None:
-    prompts = list(getattr(engine.contract, "prompts", None) or ())
+    prompts = list(engine.contract.prompts or ())
     listed = [] if folder is None else read_samples(folder)
     files = {} if folder is None else {one.file: folder / one.file for one in listed}
 
