@@ -373,3 +373,9 @@ def test_flipped_bits_are_a_status_and_no_crash(process: Sandbox, tmp_path: Path
         assert status == process.call(probe_unguarded, (path,), {})
         kinds.add(status.kind)
     assert len(kinds) >= 2
+
+
+def test_a_relative_path_means_the_file_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandboxed(os.getcwd)  # the process is there now, and lives on
+    monkeypatch.chdir(tmp_path)
+    assert sandboxed(os.getcwd) == str(tmp_path)

@@ -121,7 +121,8 @@ class Sandbox:
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """As :func:`sandboxed`, once."""
         try:
-            kind, value = self._exchange((function.__module__, function.__qualname__, arguments, keywords))
+            task = (os.getcwd(), function.__module__, function.__qualname__, arguments, keywords)
+            kind, value = self._exchange(task)
         except (EOFError, ConnectionError) as error:
             raise self._death() from error
         except BaseException:
@@ -228,7 +229,8 @@ def _listen(channel: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
 
 def _answer(task: bytes) -> tuple[str, Any]:
     try:
-        module, name, arguments, keywords = pickle.loads(task)
+        folder, module, name, arguments, keywords = pickle.loads(task)
+        os.chdir(folder)  # the parent's of now: a relative path means the same file in both
         function = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         return "returned", function(*arguments, **keywords)  # type: ignore[operator]
     except MemoryError:
