@@ -30,6 +30,8 @@ class _PlainErrors(logging.Filter):
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_PlainErrors())
+for _name in ("EventsWorker", "APILogWorker"):  # at its end Prefect waits for them, and would say so behind our error
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class _OurLines(logging.Filter):

@@ -376,6 +376,6 @@ def test_flipped_bits_are_a_status_and_no_crash(process: Sandbox, tmp_path: Path
 
 
 def test_a_relative_path_means_the_file_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandboxed(os.getcwd)  # the process is there now, and lives on
+    sandboxed(Path.cwd)  # the process is there now, and lives on
     monkeypatch.chdir(tmp_path)
-    assert sandboxed(os.getcwd) == str(tmp_path)
+    assert sandboxed(Path.cwd) == tmp_path

@@ -121,7 +121,7 @@ class Sandbox:
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """As :func:`sandboxed`, once."""
         try:
-            task = (os.getcwd(), function.__module__, function.__qualname__, arguments, keywords)
+            task = (str(Path.cwd()), function.__module__, function.__qualname__, arguments, keywords)
             kind, value = self._exchange(task)
         except (EOFError, ConnectionError) as error:
             raise self._death() from error
