@@ -26,6 +26,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler about itself
 import torch
 
 from mirasol.core.files import write_json
+from mirasol.core.machine import processor
 
 Work = Callable[[], object]
 RESAMPLES = 2000
@@ -122,13 +123,8 @@ def peak_mib(work: Work, device: str = "cpu") -> float:
 
 def machine() -> dict[str, Any]:
     """The machine of the figures."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
-        "processor": processor,
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),

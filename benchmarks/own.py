@@ -2,7 +2,7 @@
 
     python benchmarks/own.py --drone ../shared/data/drone --fsdd ../shared/data/fsdd --json runs/own.json
 
-Each set is imported, probed, given the proposed settings and trained in a folder of its own, without DVC; a set whose
+Each set is imported, probed, given the proposed settings and trained in a separate folder, without DVC; a set whose
 figures are there is not trained again. The plan (docs/decisions/0080): settings are chosen on train and val alone, the
 test split is scored once.
 """
