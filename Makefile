@@ -16,6 +16,7 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin TORCH))),$(TORC
 OTHER_TORCH := $(if $(CHOSEN),$(filter-out $(shell cat .venv/.torch 2>/dev/null),$(CHOSEN)))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ANSWERS := import signal, sys, urllib.request; signal.alarm(10); urllib.request.urlopen(sys.argv[1], timeout=5)
+BUILD := import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # awk: pip's output as one line per twenty packages
 COUNT := \
@@ -29,13 +30,14 @@ QUIET ?= --quiet
 DATA ?=
 PARAMS ?=
 FROM ?=
+UNLABELLED ?=
 ADAPTER ?= generic
 ANNOTATIONS ?=
 IMPORT ?=
 DRONE ?=
 FSDD ?=
 
-.PHONY: help setup try demo real test test-all test-gpu gpu-check lint types bench report lock again
+.PHONY: help setup try demo real real-where test test-all test-cluster test-gpu gpu-check lint types bench report dist lock again
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,15 +77,15 @@ $(READY): requirements.lock pyproject.toml $(if $(OTHER_TORCH),again)
 try: .venv-try/.ready ## an answer in a minute: the runtime alone, a small trained model, sample clips and the page
 	@.venv-try/bin/mirasol try
 
-.venv-try/.ready: pyproject.toml
+.venv-try/.ready: pyproject.toml requirements.lock
 	@"$(PYTHON)" -c '$(FITS)' || { echo "mirasol needs another Python: make try PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "[try] fetching the runtime into .venv-try, without torch"
 	@"$(PYTHON)" -m venv .venv-try
-	@.venv-try/bin/python -m pip --disable-pip-version-check install $(QUIET) -e '.[serve]'
+	@.venv-try/bin/python -m pip --disable-pip-version-check install $(QUIET) -c requirements.lock -e '.[serve]'
 	@touch $@
 
 # Each run ends with one screen: result, report, bundle, next command.
-# On your own data: DATA=dir [PARAMS=file] [FROM=weights] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
+# On your own data: DATA=dir [PARAMS=file] [FROM=weights] [UNLABELLED=dir] [ADAPTER=name ANNOTATIONS=path IMPORT="options of mirasol data import"]
 demo: setup ## the whole pipeline on the built-in world; DATA=dir [FROM=weights PARAMS=file ...]: on your own
 ifeq ($(DATA),)
 	@test -f data/manifest.jsonl || $(BIN)/mirasol world --out data
@@ -92,14 +94,16 @@ else
 	@$(call own,$(notdir $(abspath $(DATA))),$(DATA),$(PARAMS),$(ADAPTER),$(ANNOTATIONS),$(IMPORT))
 endif
 
-real: setup ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard), either or both
-	@test -n "$(DRONE)$(FSDD)" || { echo "Say where the data are: make real DRONE=dir FSDD=dir" >&2; exit 2; }
+real: $(if $(DRONE)$(FSDD),setup,real-where) ## real recordings: DRONE=dir (seen and heard) and FSDD=dir (heard), either or both
 	@$(if $(DRONE),$(call own,drone,$(DRONE),recipes/drone.yaml,drone))
 	@$(if $(FSDD),$(call own,fsdd,$(FSDD),recipes/fsdd.yaml,fsdd))
 
+real-where:
+	@echo "Say where the data are: make real DRONE=dir FSDD=dir" >&2; exit 2
+
 # own: name, media, params file, adapter, annotations, options of the import: the pipeline in a separate workspace
 own = folder="$$($(BIN)/mirasol workspace "$(1)" --data "$(2)" $(if $(3),--params "$(3)") --adapter $(4) \
-	  $(if $(FROM),--from "$(FROM)") $(if $(5),--annotations "$(5)") $(if $(6),-- $(6)))"; \
+	  $(if $(FROM),--from "$(FROM)") $(if $(UNLABELLED),--unlabelled "$(UNLABELLED)") $(if $(5),--annotations "$(5)") $(if $(6),-- $(6)))"; \
 	$(BIN)/mirasol run --workspace "$$folder"
 
 test: setup ## the tests that a change must pass
@@ -107,6 +111,15 @@ test: setup ## the tests that a change must pass
 
 test-all: setup ## every test that needs no GPU, the slow ones too
 	@$(BIN)/python -m pytest -m "not gpu"
+
+# Slurm from Debian's packages, unpacked into .slurm: nothing is installed, and no root is needed.
+SLURM := slurmctld slurmd slurm-client munge
+test-cluster: setup ## the tests that need Slurm; its packages are unpacked into .slurm, where apt-get may fetch them
+	@test -d .slurm/usr || ! command -v apt-get >/dev/null || { rm -rf .slurm.part; mkdir .slurm.part; cd .slurm.part; \
+	  echo "[test-cluster] fetching Slurm"; \
+	  apt-get -s install --no-install-recommends $(SLURM) | awk '/^Inst/ { print $$2 }' | xargs -r apt-get -q download && \
+	  for file in *.deb; do dpkg -x "$$file" .; done; cd ..; mv .slurm.part .slurm; } || true
+	@$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-gpu: setup ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
@@ -127,6 +140,17 @@ bench: setup ## every benchmark of benchmarks/, each a ratio with its spread
 
 report: setup ## build/report/index.html from build/ and reports/
 	@$(BIN)/mirasol report
+
+# The files of a release, from the last commit alone.
+dist: setup ## wheel, sdist and the shipped bundle of the last commit, with their SHA-256, in dist/
+	@rm -rf dist; mkdir dist; source="$$(mktemp -d)"; trap 'rm -rf "$$source"' EXIT; \
+	python="$$(realpath -s $(BIN)/python)"; out="$$PWD/dist"; export SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)"; \
+	git archive HEAD | tar -x -C "$$source"; cd "$$source"; \
+	for kind in build_wheel build_sdist; do \
+	  "$$python" -c '$(BUILD)' $$kind "$$out" >log 2>&1 || { cat log >&2; exit 1; }; done; \
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$$SOURCE_DATE_EPOCH" -C src/mirasol -c try \
+	  | gzip -n >"$$out/mirasol-try.tar.gz"; \
+	cd "$$out"; sha256sum -- *.whl *.tar.gz | tee SHA256SUMS
 
 lock: ## write requirements.lock from the packages in .venv
 	@{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable \

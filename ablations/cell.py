@@ -39,6 +39,7 @@ from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingCon
 from mirasol.training.curves import CURVES
 from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.phases import freeze
+from mirasol.training.ranks import join
 from mirasol.training.start import initial_model
 from mirasol.training.trainer import describe, fit
 from mirasol.training.validation import score_texts
@@ -105,7 +106,8 @@ def train_cell(cell: CellRun) -> Mirasol:
         made_by = describe(run, cell.model)
         made_by["settings"]["permute"] = cell.permute
         made_by["settings"]["before"] = [dataclasses.asdict(c) for n, c in cell.phases if n != name]
-        fit(run, network, data, made_by)
+        with join(run.training.timeout) as ranks:
+            fit(run, network, data, made_by, ranks)
     return network.eval()
 
 

@@ -10,25 +10,32 @@ test split is scored once.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
-import re
+import shutil
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shaken import make_shaken
+from folds import write_fold
+from ruamel.yaml import YAML
+from shaken import make_few, make_shaken
 
 from mirasol.core.files import write_json
-from mirasol.pipeline.own import Start, begin_from, facts_of, find_start, values_of
+from mirasol.pipeline import paths
+from mirasol.pipeline.own import Start, begin_from, facts_of, find_start
 from mirasol.pipeline.params.proposal import as_yaml, propose
 from mirasol.pipeline.stages import STAGES
 
 Source = Callable[[Path], list[str]]  # the folder of a set -> words of its import, made there if need be
-TRAINED = [name for name in STAGES if name not in ("export", "benchmark")]
-QUICK = {"steps": 4, "warmup": 1, "checkpoint_every": 2, "resamples": 100}
+TRAINED = list(STAGES)[: list(STAGES).index("evaluate") + 1]
+FEW = {"train": 60, "val": 30, "test": 200}  # annotated clips of the sets `few` and `unlabelled`
+UNLABELLED = 600  # further clips of the latter
+QUICK = {"finetune.steps": "4", "finetune.warmup": "1", "finetune.checkpoint_every": "2", "evaluate.resamples": "100"}
 
 
 def main() -> None:
@@ -38,13 +45,25 @@ def main() -> None:
     parser.add_argument("--drone", type=Path, help="the drone detection set: video/ and audio/")
     parser.add_argument("--fsdd", type=Path, help="the Free Spoken Digit Dataset")
     parser.add_argument("--data", type=Path, action="append", default=[], help="media with annotations.csv; repeatable")
-    parser.add_argument("--only", action="append", help="shaken, drone, fsdd or the name of a --data folder")
+    parser.add_argument(
+        "--only", action="append", help="shaken, few, unlabelled, drone, fsdd or the name of a --data folder"
+    )
     parser.add_argument("--from", dest="start", type=Path, help="weights to start from")
     parser.add_argument("--rounds", type=int, default=1, help="seeds of each set, from 1")
+    parser.add_argument("--folds", type=int, default=0, help="cross-validate on train and val over so many blocks")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the proposed value")
     parser.add_argument("--quick", action="store_true", help="20 clips and 4 steps: to see that it runs")
     given = parser.parse_args()
     start = find_start(given.start) if given.start else None
-    sets: dict[str, Source] = {"shaken": lambda folder: shaken(folder, 20 if given.quick else 200)}
+    sets: dict[str, Source] = {
+        "shaken": lambda folder: shaken(folder, 20 if given.quick else 200),
+        "few": lambda folder: few(folder, quick=given.quick),
+        "unlabelled": lambda folder: [
+            *few(folder, quick=given.quick),
+            "--unlabelled",
+            str(folder / "media" / "unlabelled"),
+        ],
+    }
     for name, media in (("drone", given.drone), ("fsdd", given.fsdd)):
         if media:
             sets[name] = constant([name, "--media", str(media.resolve())])
@@ -52,14 +71,24 @@ def main() -> None:
         sets[media.resolve().name] = constant(generic(media.resolve()))
     found: dict[str, Any] = {}
     for name, source in sets.items():
-        if given.only and name not in given.only:
+        if name not in (given.only or sets.keys() - {"few", "unlabelled"}):
             continue
-        for seed in range(1, given.rounds + 1):
+        for seed, fold in itertools.product(range(1, given.rounds + 1), range(given.folds) if given.folds else [None]):
             folder = (given.work / (name if seed == 1 else f"{name}-{seed}")).resolve()
-            report = trained(folder, source, start, seed=seed, quick=given.quick)
-            key = name if given.rounds == 1 else f"{name}, seed {seed}"
+            imported(folder, source)
+            changed = dict(pair.split("=", 1) for pair in given.set) | {"training.seed": str(seed)}
+            if not (folder / paths.REPORTS / "eval.json").is_file():  # scored once: the settings of that run stay
+                proposed(folder, start, changed | (QUICK if given.quick else {}))
+            if fold is not None:
+                folder = one_fold(folder, fold, given.folds)
+            report = trained(folder, start)
+            words = [name, *([f"seed {seed}"] if given.rounds > 1 else []), *([f"fold {fold}"] if given.folds else [])]
+            key = ", ".join(words)
             found[key] = figures(report)
             print(f"{key}: {report['baselines']['verdict']} {report['baselines']['headline']['why']}", flush=True)
+    if given.folds:
+        for name in ("model", "majority", "linear"):
+            print(f"{name}: {statistics.mean(cell[name]['exact_match'] for cell in found.values()):.4f} over the folds")
     if given.json:
         write_json(given.json, found)
 
@@ -74,24 +103,48 @@ def shaken(folder: Path, clips: int) -> list[str]:
     return generic(make_shaken(folder / "media", clips))
 
 
+def few(folder: Path, *, quick: bool) -> list[str]:
+    """The made set with few annotated clips, and a folder of clips without texts."""
+    counts, bare = ({"train": 8, "val": 4, "test": 8}, 12) if quick else (FEW, UNLABELLED)
+    return generic(make_few(folder / "media", counts, bare))
+
+
 def generic(media: Path) -> list[str]:
     """Words of the import of media with annotations.csv."""
     return ["generic", "--annotations", str(media / "annotations.csv"), "--media", str(media)]
 
 
-def trained(folder: Path, source: Source, start: Start | None, *, seed: int, quick: bool) -> dict[str, Any]:
+def imported(folder: Path, source: Source) -> None:
+    """The data folder of a set, unless ``folder`` has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "data" / "manifest.jsonl").is_file():
+        mirasol(folder, "data", "import", *source(folder), "--out", "data")
+
+
+def proposed(folder: Path, start: Start | None, changed: Mapping[str, str]) -> None:
+    """Write the proposed params.yaml, with other values of the keys of ``changed``, `SECTION.KEY`."""
+    chosen = propose(facts_of(folder / "data"), start.values if start else {})
+    for key, value in changed.items():
+        chosen[key] = (YAML(typ="safe").load(value), "as the benchmark was told")
+    (folder / "params.yaml").write_text(as_yaml(chosen, folder.name), encoding="utf-8")
+
+
+def one_fold(folder: Path, number: int, folds: int) -> Path:
+    """A folder of fold ``number`` with the settings of the whole set and its encoded clips."""
+    out = folder / f"fold-{number}"
+    write_fold(folder / "data", out / "data", number, folds)
+    shutil.copy(folder / "params.yaml", out / "params.yaml")
+    (folder / "runs" / "shards").mkdir(parents=True, exist_ok=True)
+    (out / "runs").mkdir(exist_ok=True)
+    if not (out / "runs" / "shards").exists():
+        (out / "runs" / "shards").symlink_to(folder / "runs" / "shards")
+    return out
+
+
+def trained(folder: Path, start: Start | None) -> dict[str, Any]:
     """The report of the evaluation, made unless ``folder`` has it."""
-    done = folder / "reports" / "eval.json"
+    done = folder / paths.REPORTS / "eval.json"
     if not done.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "data" / "manifest.jsonl").is_file():
-            mirasol(folder, "data", "import", *source(folder), "--out", "data")
-        text = as_yaml(propose(facts_of(folder / "data"), values_of(start.config) if start else {}), folder.name)
-        text = re.sub(r"(?m)^  seed: 1$", f"  seed: {seed}", text)
-        if quick:
-            for key, value in QUICK.items():
-                text = re.sub(rf"(?m)^(  {key}): .*$", rf"\1: {value}", text)
-        (folder / "params.yaml").write_text(text, encoding="utf-8")
         for stage in TRAINED:
             mirasol(folder, "stage", stage)
             if stage == "tokenizer" and start is not None:

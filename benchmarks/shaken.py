@@ -44,20 +44,39 @@ def frames_of(number: int, *, moves: bool) -> NDArray[np.uint8]:
 
 def make_shaken(folder: Path, clips: int = 200) -> Path:
     """Write ``clips`` silent mp4 files with annotations.csv into ``folder``, half of them of each answer."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(clips):
         name, moves = f"clip-{number:03d}.mp4", number % 2 == 0
         _write(folder / name, frames_of(number, moves=moves))
         rows.append({"media": name, "prompt": QUESTION, "answers": ANSWERS[0] if moves else ANSWERS[1]})
+    return _annotate(folder, rows)
+
+
+def make_few(folder: Path, counts: dict[str, int], unlabelled: int) -> Path:
+    """As :func:`make_shaken`, with so many clips of each split; ``unlabelled`` more lie in the folder of that name."""
+    rows = []
+    for split, count in counts.items():
+        for _ in range(count):
+            number = len(rows)
+            name, moves = f"clip-{number:03d}.mp4", number % 2 == 0
+            _write(folder / name, frames_of(number, moves=moves))
+            answer = ANSWERS[0] if moves else ANSWERS[1]
+            rows.append({"media": name, "prompt": QUESTION, "answers": answer, "split": split})
+    for number in range(len(rows), len(rows) + unlabelled):
+        _write(folder / "unlabelled" / f"clip-{number:03d}.mp4", frames_of(number, moves=number % 2 == 0))
+    return _annotate(folder, rows)
+
+
+def _annotate(folder: Path, rows: list[dict[str, str]]) -> Path:
     with (folder / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["media", "prompt", "answers"])
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return folder
 
 
 def _write(path: Path, frames: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryfast"})
         stream.width = stream.height = SIDE

@@ -28,7 +28,7 @@ from mirasol.model.batch import Batch, text_targets
 from mirasol.model.config import ModelConfig, ModelSpec, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.presets import build_config
-from mirasol.training.config import OPTIMIZERS, PhaseConfig, PhaseRun, RunPaths, TrainingConfig
+from mirasol.training.config import OPTIMIZERS, PhaseConfig, PhaseRun, Processes, RunPaths, TrainingConfig
 from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import whole
 from mirasol.training.strategy import build_strategy
@@ -123,8 +123,9 @@ def train(sharding: str, micro: int, phase: PhaseConfig, dtype: torch.dtype) -> 
     nodes = 2 if sharding == "hybrid" else 1
     if nodes > 1:  # two processes play a node
         os.environ.update(LOCAL_RANK=str(int(os.environ["RANK"]) % 2), GROUP_RANK=str(int(os.environ["RANK"]) // 2))
-    training = TrainingConfig(devices=world // nodes, nodes=nodes, sharding=sharding, micro_batch=micro, threads=1)
-    run = PhaseRun("finetune", phase, training, ClipSpec(), RunPaths(*[Path()] * 5))
+    processes = Processes(world // nodes, nodes)
+    training = TrainingConfig(sharding=sharding, micro_batch=micro, threads=1)
+    run = PhaseRun("finetune", phase, training, ClipSpec(), RunPaths(*[Path()] * 5), processes=processes)
     config = model_config()
     torch.manual_seed(0)
     network = Mirasol(config).to(dtype)
@@ -132,7 +133,7 @@ def train(sharding: str, micro: int, phase: PhaseConfig, dtype: torch.dtype) -> 
         network = network.to("meta")
     module = Watched(network, phase, seed=0, fused=True)
     trainer = pl.Trainer(
-        accelerator="cpu", devices=training.devices, num_nodes=nodes, strategy=build_strategy(run),
+        accelerator="cpu", devices=processes.devices, num_nodes=nodes, strategy=build_strategy(run),
         max_steps=phase.steps, max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=0,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from mirasol.pipeline import summary
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import mirasol
 from mirasol.pipeline.dvc.lock import Lock, hold
+from mirasol.pipeline.launch.config import load_cluster
 from mirasol.pipeline.outcome import outcome, screen
 from mirasol.pipeline.run_log import RunLog
 from mirasol.pipeline.summary import StageResult
@@ -75,10 +76,11 @@ def pipeline(
         The outcome of each stage: `ran`, `restored` from the run cache, or `unchanged`.
 
     Raises:
-        MirasolError: dvc.yaml cannot be read, a target is unknown, or the workspace is in use.
+        MirasolError: dvc.yaml or cluster.yaml cannot be read, a target is unknown, or the workspace is in use.
         StageError: a stage failed; the text is the stage's own.
     """
     root = Path(workspace).resolve()
+    load_cluster(root)  # a wrong cluster.yaml is refused before DVC deletes an output
     stages = dvc.read_stages(root / "dvc.yaml")
     wanted = dvc.select(stages, targets)
     patience: dict[str, Any] = {"retries": retries, "retry_delay_seconds": retry_delay}

@@ -32,11 +32,13 @@ NO_STAGE_NEEDS = {
     "shards.workers",
     "training.attention",
     "training.compile",
+    "training.keep_checkpoints",
     "training.logger",
     "training.max_damaged",
     "training.micro_batch",
     "training.recompute",
     "training.sharding",
+    "training.timeout",
     "training.workers",
 }
 

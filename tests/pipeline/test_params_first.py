@@ -50,7 +50,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".gitignore").write_text("/data/\n/build/\n/runs/\n")
     for folder in ("data", "runs"):
         (root / folder).mkdir()
-    (root / "data/manifest.jsonl").write_text(json.dumps(ROW) + "\n")
+    val = ROW | {"id": "b", "media": "media/b.mp4", "split": "val", "group": "b"}
+    (root / "data/manifest.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(val)}\n")
     shutil.copy(REPOSITORY / "params.yaml", root)
     (root / "work.py").write_text(WORK)
     finetune = entry("finetune")

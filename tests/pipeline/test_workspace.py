@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from support.annotations import write
+from support.media import write_media
 from support.scratch import PARAMS, commit, git, ran, run_dvc
 
 from mirasol.core.errors import MirasolError
+from mirasol.data.manifest import read_manifest
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.workspace import Import, make_workspace
 
@@ -44,6 +46,14 @@ def test_own_data_and_parameters(project: Path, videos: Path, tmp_path: Path) ->
     assert ran(folder) == ["first", "second", "third"]
     assert ran(project) == []
     assert dvc.status(project) == {}
+
+
+def test_media_without_annotations_alone(project: Path, tmp_path: Path) -> None:
+    write_media(tmp_path / "raw" / "a.mp4", frames=8)
+    folder = make_workspace("raw", root=project, data=Import(unlabelled=tmp_path / "raw"), say=_quiet)
+    (row,) = read_manifest(folder / "data" / "manifest.jsonl")
+    assert (row.media, row.task) == ("media/a.mp4", "unlabelled")
+    assert "tasks: unlabelled" in (folder / "params.yaml").read_text()
 
 
 def test_a_published_set_with_its_annotations_elsewhere(project: Path, tmp_path: Path) -> None:
@@ -141,6 +151,12 @@ def test_uncommitted_code_is_named(project: Path) -> None:
         ("mine", {"params": "no.yaml"}, "--params no.yaml: no such file"),
         ("mine", {"data": Import(".")}, "has neither annotations.csv and annotations.jsonl"),
         ("mine", {"data": Import(".", "vgg")}, "--adapter vgg: expected one of generic, drone, fsdd, msrvtt-qa"),
+        (
+            "mine",
+            {"data": Import(".", "fsdd", unlabelled=".")},
+            "--unlabelled .: goes with --adapter generic, not fsdd",
+        ),
+        ("mine", {"data": Import(unlabelled="no")}, "--unlabelled no: no such file"),
         ("mine", {"data": Import(".", "fsdd", ".")}, "fsdd is read from the names of its files"),
         ("mine", {"data": Import(".", annotations="no.csv")}, "--annotations no.csv: no such file"),
         ("mine", {"data": Import(options=["--skip-missing"])}, "go with --data"),

@@ -170,7 +170,7 @@ def python(words: list[str]) -> str:
 
 def dvc(words: list[str]) -> str:
     """Commands and options of DVC's own parser."""
-    parser = _dvc_parser()
+    parser = dvc_parser()
     known = set(parser._option_string_actions)
     while words and not words[0].startswith("-") and not PLACEHOLDER.match(words[0]):
         groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
@@ -184,7 +184,7 @@ def dvc(words: list[str]) -> str:
 
 
 @functools.cache
-def _dvc_parser() -> argparse.ArgumentParser:
+def dvc_parser() -> argparse.ArgumentParser:
     from dvc.cli.parser import get_main_parser
 
     parser: argparse.ArgumentParser = get_main_parser()

@@ -123,6 +123,23 @@ def make_project(root: Path) -> Path:
     return root
 
 
+def copy_repository(root: Path, leave: tuple[str, ...] = ()) -> Path:
+    """Copy the files of this repository that git does not ignore to ``root``, but those below ``leave``."""
+    for name in git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if (REPOSITORY / name).is_file() and not name.startswith(leave):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, root / name)
+    return root
+
+
+def start_git(root: Path) -> None:
+    """Put ``root`` under git, with everything that is not ignored in its first commit."""
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    for key, value in (("user.name", "Test"), ("user.email", "test@localhost"), ("commit.gpgsign", "false")):
+        git(root, "config", key, value)
+    commit(root, "Start")
+
+
 def ran(root: Path) -> list[str]:
     """The stages that ran since the last call, in order."""
     log = root / "runs" / "log"

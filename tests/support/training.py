@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mirasol.data.manifest import read_manifest, write_manifest
+from mirasol.data.manifest import UNLABELLED, Example, clips_of, read_manifest, write_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.world.make import make_world
@@ -14,7 +14,7 @@ from mirasol.media.clip import ClipSpec
 from mirasol.model.config import ModelConfig, ModelSpec
 from mirasol.model.sizes.presets import build_config
 from mirasol.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
-from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
+from mirasol.training.config import PhaseConfig, PhaseRun, Processes, RunPaths, TrainingConfig, started_processes
 from mirasol.training.trainer import run_phase
 
 PHASE = PhaseConfig(steps=4, batch_size=4, warmup=1, checkpoint_every=2, val_clips=4, texts_per_clip=4)
@@ -59,6 +59,7 @@ def train(
     name: str = "finetune",
     init: str | None = None,
     before: tuple[str, ...] = (),
+    processes: Processes | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Run phase ``name`` on ``world`` in ``project``; ``changes`` are fields of either config."""
@@ -73,12 +74,33 @@ def train(
     model = small_model(world)
     if "dropout" in changes:
         model = dataclasses.replace(model, dropout=phase.dropout)
-    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths, before), model)
+    return run_phase(PhaseRun(name, phase, shared, ClipSpec(), paths, before, processes or started_processes()), model)
 
 
 def copy_without(world: Path, folder: Path, task: str) -> Path:
     """``world`` again in ``folder``, its manifest without the examples of ``task``."""
-    examples = [e for e in read_manifest(world / "data" / "manifest.jsonl") if e.task != task]
+    return copy_with(world, folder, [e for e in read_manifest(world / "data" / "manifest.jsonl") if e.task != task])
+
+
+def unlabelled(world: Path, folder: Path, texts: int = 0, *, val: bool = True) -> Path:
+    """``world`` again in ``folder``, all but the first ``texts`` clips of its train split without texts.
+
+    ``val``: keep the val split.
+    """
+    examples: list[Example] = []
+    learnt = 0
+    for clip in clips_of(read_manifest(world / "data" / "manifest.jsonl")):
+        if clip.split != "train" or learnt < texts:
+            learnt += clip.split == "train"
+            examples += clip.examples if val or clip.split == "train" else ()
+        else:
+            one = dataclasses.replace(clip.examples[0], task=UNLABELLED, prompt="", answers=(), family="", options=())
+            examples.append(one)
+    return copy_with(world, folder, examples)
+
+
+def copy_with(world: Path, folder: Path, examples: list[Example]) -> Path:
+    """``world`` again in ``folder``, with other ``examples`` of its media."""
     folder.mkdir()
     (folder / "data").mkdir()
     (folder / "data" / "media").symlink_to(world / "data" / "media")

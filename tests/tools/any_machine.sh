@@ -8,7 +8,7 @@
 # `space` and `user` test a clone of HEAD with its own .venv in ANY_MACHINE (default: "any machine" in the temporary
 # folder), made by `make setup` (minutes, about 3 GB) on the first call. Exit status: the number of failures.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 
 CONDITIONS="plain background busy one_core umask locale home avx2 generic qemu space user"
 clone="${ANY_MACHINE:-${TMPDIR:-/tmp}/any machine}/clone"

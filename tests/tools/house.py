@@ -52,6 +52,15 @@ def functions_8_parameters(root: Path) -> list[str]:
     return found
 
 
+def long_files(root: Path) -> list[str]:
+    """Python files of more than 400 lines."""
+    folders = ("src", "flows", "ablations", "benchmarks", "examples", "tests")
+    files = [
+        (path, path.read_text(encoding="utf-8").count("\n")) for name in folders for path in (root / name).rglob("*.py")
+    ]
+    return [f"{path.relative_to(root)} {lines}" for path, lines in sorted(files) if lines > 400]
+
+
 def docstrings(root: Path) -> Iterator[tuple[Path, str]]:
     """All docstrings of the package and of the flows."""
     for path in sources(root):
@@ -163,6 +172,7 @@ def figures(root: Path) -> dict[str, float]:
     """All figures, by name."""
     return {
         "functions_8_parameters": len(functions_8_parameters(root)),
+        "long_files": len(long_files(root)),
         "wh_words_per_1000": wh_words_per_1000(root),
         "jargon": len(jargon(root)),
         "circles": len(circles(root)),
@@ -175,7 +185,8 @@ def figures(root: Path) -> dict[str, float]:
 
 
 BOUNDS: Mapping[str, float] = {
-    "functions_8_parameters": 8,
+    "functions_8_parameters": 2,  # cli: stream, workspace
+    "long_files": 2,  # of tests
     "wh_words_per_1000": 3.0,
     "jargon": 0,
     "circles": 0,

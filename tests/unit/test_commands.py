@@ -7,23 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from support.commands import ROOT, commands, fault, in_document, in_message, in_source
+from support.commands import ROOT, commands, fault, in_document, in_source
+from support.printed import HTML, PAGES, SETTINGS, SOURCES, in_page, in_settings, read
 
-FOLDERS = ("ablations", "benchmarks", "docs", "examples", "flows", "recipes", "src", "tests", ".github")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
-PACKAGES = sorted(path for path in (ROOT / "src" / "mirasol").iterdir() if path.is_dir() and path.name[0] != "_")
-SOURCES = [*PACKAGES, *(ROOT / name for name in ("ablations", "benchmarks", "examples", "flows"))]
-SETTINGS = sorted([*ROOT.glob("*.yaml"), *(ROOT / "recipes").glob("*.yaml")])
-HTML = sorted((ROOT / "src").rglob("*.html*"))
 BIN = re.compile(r"\$\(BIN\)/((?:mirasol|python) [^;|&)\n]*)")
 
 
 def ids(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 def faults(lines: Iterable[str]) -> list[str]:
@@ -44,14 +35,12 @@ def test_every_command_in_a_docstring_or_a_message_can_be_run(folder: Path) -> N
 
 @pytest.mark.parametrize("file", SETTINGS, ids=ids)
 def test_every_command_in_a_settings_file_can_be_run(file: Path) -> None:
-    text = read(file)
-    assert faults([*in_message(text), *re.findall(r"^ *(?:- )?(?:cmd|run): (.*)$", text, re.MULTILINE)]) == []
+    assert faults(in_settings(read(file))) == []
 
 
 @pytest.mark.parametrize("file", HTML, ids=ids)
 def test_every_command_in_a_page_can_be_run(file: Path) -> None:
-    text = read(file)
-    assert faults([*in_message(text), *re.findall(r"<code>([^<]*)</code>", text)]) == []
+    assert faults(in_page(read(file))) == []
 
 
 def test_every_command_of_the_makefile_can_be_run() -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import FENCE
@@ -18,6 +19,7 @@ GUIDES = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 SPAN = re.compile(r"`([^`\n]+)`")
+REFERENCE = re.compile(r":(?:mod|func|class|meth|attr|data):`~?(mirasol\.[\w.]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 TREE = re.compile(rf"(?:src/mirasol/)?(?:{'|'.join(p.name for p in PACKAGE.iterdir() if p.is_dir())})/\S*\.py")
@@ -61,6 +63,28 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             wrong.append(link)
     assert wrong == []
+
+
+def names(dotted: str) -> bool:
+    """Whether a module, or a name in one, has this dotted name; fields of a class count."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part) and part not in getattr(found, "__annotations__", {}):
+                return False
+            found = getattr(found, part, None)
+        return True
+    return False
+
+
+def test_every_reference_in_a_docstring_leads_to_a_name() -> None:
+    sources = [path for folder in ("src", "flows", "ablations", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    found = {name: path for path in sources for name in REFERENCE.findall(path.read_text(encoding="utf-8"))}
+    assert {name: ids(path) for name, path in found.items() if not names(name)} == {}
 
 
 def is_package(name: str) -> bool:

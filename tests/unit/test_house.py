@@ -29,6 +29,11 @@ def test_few_functions_take_eight_parameters() -> None:
     assert len(found) <= HOUSE["BOUNDS"]["functions_8_parameters"], "\n".join(found)
 
 
+def test_files_are_short() -> None:
+    found = places("long_files")
+    assert len(found) <= HOUSE["BOUNDS"]["long_files"], "\n".join(found)
+
+
 @pytest.mark.parametrize("name", ("wh_words_per_1000", "shard_reader_imports", "readme_words", "docs_words"))
 def test_figure_keeps_its_bound(name: str) -> None:
     assert 0 <= HOUSE[name](ROOT) <= HOUSE["BOUNDS"][name]

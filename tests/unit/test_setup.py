@@ -111,3 +111,14 @@ def test_a_gpu_that_nvidia_smi_lists_chooses_cuda(project: Path) -> None:
     (tools / "nvidia-smi").chmod(0o755)
     _, output = setup(project, path=f"{tools}:")
     assert "build: cuda" in output
+
+
+def test_real_recordings_that_are_not_named_are_asked_for_before_anything_is_installed(project: Path) -> None:
+    done = subprocess.run(["make", "real"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Say where the data are" in done.stderr
+    assert not (project / "asked.txt").exists()
+
+
+def test_an_answer_in_a_minute_takes_the_locked_packages(project: Path) -> None:
+    done = subprocess.run(["make", "-n", "try"], cwd=project, capture_output=True, text=True, check=False)
+    assert "install --quiet -c requirements.lock -e '.[serve]'" in done.stdout

@@ -67,6 +67,13 @@ def test_a_workflow_can_only_read_and_ends(path: Path) -> None:
     assert all("timeout-minutes" in job for job in flow["jobs"].values())
 
 
+def test_only_a_job_that_runs_none_of_our_code_may_write() -> None:
+    jobs = {(path.name, name): job for path in WORKFLOWS for name, job in load(path)["jobs"].items()}
+    writing = {place: job for place, job in jobs.items() if "permissions" in job}
+    assert set(writing) == {("release.yml", "publish")}
+    assert all("checkout" not in step.get("uses", "") for job in writing.values() for step in job["steps"])
+
+
 @pytest.mark.parametrize("name", ["runtime", "full"])
 def test_an_image_does_not_run_as_root(name: str) -> None:
     assert stage(name)["USER"][-1] == "1000"

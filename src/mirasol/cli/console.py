@@ -61,6 +61,11 @@ def note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def to_json(value: Any) -> str:
     """``value`` as `--json` prints it."""
     return json.dumps(value, indent=2, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +23,7 @@ SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="leave out row
 Append = Annotated[bool, typer.Option("--append", help="add to the data sets in --out instead of replacing them")]
 Out = Annotated[Path, typer.Option(help="the data folder to write")]
 Shards = Annotated[Path, typer.Option(help="the folder of shards")]
+NEXT = "data: next, `dvc add data` and `dvc repro`"
 SHOWN = 5  # entries of a list or an object in the printed summary; --json prints all
 
 
@@ -44,26 +44,49 @@ LinkBy = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class OwnMedia:
+    """Options of the import of your own videos."""
+
+    annotations: Annotated[Path | None, typer.Option(help="a .csv or .jsonl file with a row per example")] = None
+    media: Annotated[Path | None, typer.Option(help="the folder with the media", file_okay=False, exists=True)] = None
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(help="a folder of media without annotations, for pretrain", file_okay=False, exists=True),
+    ] = None
+    out: Out = Path("data")
+    link: LinkBy = None
+    skip_missing: SkipMissing = False
+    append: Append = False
+    as_json: Json = False
+
+
 @import_app.command()
-def generic(
-    annotations: Annotated[Path, typer.Option(help="a .csv or .jsonl file with a row per example")],
-    media: Media,
-    out: Out = Path("data"),
-    link: LinkBy = None,
-    skip_missing: SkipMissing = False,
-    append: Append = False,
-    as_json: Json = False,
-) -> None:
+@takes(OwnMedia)
+def generic(given: OwnMedia) -> None:
     """Import your own videos.
 
     Columns: media, answers; optional start, end, prompt, task, group, split, family, licence, options, id, set.
 
     Example:  mirasol data import generic --annotations clips.csv --media ~/videos --out data
     """
+    from mirasol.core.errors import MirasolError
     from mirasol.tasks.generic import import_generic
 
-    summary = import_generic(annotations, media, out, link=link or "", skip_missing=skip_missing, append=append)
-    _summary(out, summary, as_json)
+    media = given.media or (None if given.annotations else given.unlabelled)
+    if media is None or (given.annotations is None and given.unlabelled is None):
+        missing = "--media, the folder with the media" if media is None else "--annotations, their file"
+        raise MirasolError(f"{missing}, is missing; media without annotations are imported with --unlabelled FOLDER")
+    summary = import_generic(
+        given.annotations,
+        media,
+        given.out,
+        link=given.link or "",
+        skip_missing=given.skip_missing,
+        append=given.append,
+        unlabelled=given.unlabelled,
+    )
+    _summary(given.out, summary, given.as_json)
 
 
 @import_app.command()
@@ -246,6 +269,7 @@ def probe(
     from mirasol.pipeline.params.proposal import as_yaml, propose
 
     facts = facts_of(data, annotations)
+    facts.check_splits(data)
     chosen = propose(facts)
     if out is not None:
         with atomic_write(out, "w") as file:
@@ -309,7 +333,12 @@ def _summary(out: Path | None, report: dict[str, Any], as_json: bool) -> None:
     else:
         shown = {name: value for name, value in report.items() if value and not name.endswith("sha256")}
         table([(name.replace("_", " "), _short(value)) for name, value in shown.items()])
-    note("nothing was written" if out is None else f"{out}: next, `dvc add {shlex.quote(str(out))}` and `dvc repro`")
+    if out is None:
+        note("nothing was written")
+    elif out == Path("data"):
+        note(NEXT)
+    else:
+        note(f"{out}: the pipeline reads data/, not this folder: import with `--out data` to train on it")
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,7 @@ import typer
 from mirasol.cli import (
     bench,
     bundle,
+    cluster,
     completion,
     console,
     data,
@@ -46,6 +47,7 @@ for name, module in {
     "bundle": bundle,
     "data": data,
     "params": params,
+    "cluster": cluster,
     "model": model,
     "weights": weights,
     "releases": releases,

@@ -32,6 +32,7 @@ def check(
     from ruamel.yaml import YAML
 
     from mirasol.pipeline.fits import fits
+    from mirasol.pipeline.launch.config import load_cluster
     from mirasol.pipeline.params.load import read_params
     from mirasol.pipeline.params.paper import compare
 
@@ -48,7 +49,7 @@ def check(
         lines = [(row.part, row.says, row.key, row.value, row.paper and f"the paper: {row.paper}") for row in rows]
         table([("part", "S 4", "key", "value", ""), *lines])
     note(f"{file}: {sum(map(len, resolved.values()))} values in {len(resolved)} sections, all valid")
-    if warning := fits(found.params):
+    if warning := fits(found.params, load_cluster().processes):
         note(warning)
 
 

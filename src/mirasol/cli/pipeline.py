@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mirasol.cli.console import Json, note, print_json, print_paths, to_json
+from mirasol.cli.console import Json, note, print_json, print_paths, takes, to_json
 
 app = typer.Typer()
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -45,16 +46,28 @@ def world(
 @app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="a stage of dvc.yaml, such as `shards` or `finetune`")],
+    resume_anyway: Annotated[
+        bool, typer.Option("--resume-anyway", help="go on from a checkpoint of other settings, code or data")
+    ] = False,
+    start_anew: Annotated[
+        bool, typer.Option("--start-anew", help="set such a checkpoint aside and begin at step 0")
+    ] = False,
 ) -> None:
-    """Run one stage of dvc.yaml in this folder.
+    """Run one stage of dvc.yaml in this folder; a training phase where cluster.yaml says.
 
     DVC calls this; `dvc repro` decides when.
 
     Example:  mirasol stage shards
     """
-    from mirasol.pipeline.run_stage import run_stage
+    from mirasol.core.errors import MirasolError
+    from mirasol.pipeline.launch.driver import run
+    from mirasol.training.config import ANSWER, RESUME, START
 
-    run_stage(name)
+    if resume_anyway and start_anew:
+        raise MirasolError("--resume-anyway and --start-anew exclude each other: choose one")
+    if resume_anyway or start_anew:
+        os.environ[ANSWER] = RESUME if resume_anyway else START  # for all processes of the stage
+    run(name)
 
 
 @app.command(add_help_option=False, context_settings=PASS_ON)
@@ -95,71 +108,83 @@ AnnotationFile = Annotated[
 Start = Annotated[
     Path | None, typer.Option("--from", help="weights to start from: their folder, a project, or its bundle")
 ]
+Unlabelled = Annotated[
+    Path | None, typer.Option(help="a folder of more media, without annotations: pretrain learns from them")
+]
 Options = Annotated[list[str] | None, typer.Argument(help="behind `--`: further options of the import")]
 
 
+@dataclass(frozen=True)
+class Train:
+    """Arguments of `mirasol train`."""
+
+    data: Annotated[Path, typer.Argument(help="a folder of media with annotations.csv or .jsonl")]
+    options: Options = None
+    name: Annotated[str, typer.Option(help="of the folder under runs/workspaces; default: that of the data")] = ""
+    params: Params = None
+    start: Start = None
+    unlabelled: Unlabelled = None
+    adapter: Adapter = "generic"
+    annotations: AnnotationFile = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Arguments of `mirasol workspace`."""
+
+    name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")]
+    options: Options = None
+    params: Params = None
+    data: Annotated[Path | None, typer.Option(help="a folder of media for it")] = None
+    start: Start = None
+    unlabelled: Unlabelled = None
+    adapter: Adapter = "generic"
+    annotations: AnnotationFile = None
+    as_json: Json = False
+
+
 @app.command()
-def train(
-    data: Annotated[Path, typer.Argument(help="a folder of media with annotations.csv or .jsonl")],
-    name: Annotated[str, typer.Option(help="of the folder under runs/workspaces; default: that of the data")] = "",
-    params: Params = None,
-    start: Start = None,
-    adapter: Adapter = "generic",
-    annotations: AnnotationFile = None,
-    options: Options = None,
-) -> None:
+@takes(Train)
+def train(given: Train) -> None:
     """Train on your own videos: a workspace with settings proposed for them, then the whole pipeline.
 
     Example:  mirasol train ~/videos --from build/finetune
     """
-    folder = _workspace(name or data.expanduser().resolve().name, params, start, (data, adapter, annotations, options))
+    folder = _workspace(given.name or given.data.expanduser().resolve().name, given)
     _run_module("flows.pipeline", ["--workspace", str(folder)])
 
 
 @app.command()
-def workspace(
-    name: Annotated[str, typer.Argument(help="of the folder under runs/workspaces")],
-    params: Params = None,
-    data: Annotated[Path | None, typer.Option(help="a folder of media for it")] = None,
-    start: Start = None,
-    adapter: Adapter = "generic",
-    annotations: AnnotationFile = None,
-    options: Options = None,
-    as_json: Json = False,
-) -> None:
+@takes(Workspace)
+def workspace(given: Workspace) -> None:
     """Make a separate folder for other data or parameters: a clone that shares the cache; prints its path.
 
     Example:  mirasol workspace mine --data ~/videos && mirasol run --workspace runs/workspaces/mine
 
     Example:  mirasol workspace vgg --data ~/vgg/clips --annotations ~/vgg --adapter vggsound -- --skip-missing
     """
-    folder = _workspace(name, params, start, (data, adapter, annotations, options))
-    if as_json:
+    folder = _workspace(given.name, given)
+    if given.as_json:
         print_json({"workspace": str(folder)})
     else:
         print(folder)
 
 
-def _workspace(
-    name: str,
-    params: Path | None,
-    start: Path | None,
-    source: tuple[Path | None, str, Path | None, list[str] | None],
-) -> Path:
-    """Make a workspace; ``source`` are the media, their adapter, annotations and options."""
+def _workspace(name: str, given: Train | Workspace) -> Path:
     from mirasol.pipeline.params.load import load_params
     from mirasol.pipeline.workspace import Import, make_workspace
 
-    if params is not None and params.expanduser().exists():
-        load_params(params.expanduser())  # refuse a wrong file before anything is made
-    media, adapter, annotations, options = source
-    given = Import(media=media, adapter=adapter, annotations=annotations, options=tuple(options or ()))
-    return make_workspace(name, params=params, data=given, start=start, say=_note_import)
+    if given.params is not None and given.params.expanduser().exists():
+        load_params(given.params.expanduser())  # refuse a wrong file before anything is made
+    data = Import(given.data, given.adapter, given.annotations, tuple(given.options or ()), given.unlabelled)
+    return make_workspace(name, params=given.params, data=data, start=given.start, say=_note_import)
 
 
 def _note_import(line: str) -> None:
     """A remark about a new workspace, which does itself what the import advises next."""
-    if not line.startswith("data: next, "):
+    from mirasol.cli.data import NEXT
+
+    if line != NEXT:
         note(line)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mirasol.cli.console import Json, note, print_json, takes
+from mirasol.cli.console import Json, counted, note, print_json, takes
 from mirasol.cli.serve import BUNDLE, Bundle, Provider
 
 app = typer.Typer()
@@ -40,8 +40,9 @@ class Predict:
 def predict(given: Predict) -> None:
     """Answer questions about every file of a folder or a CSV, without PyTorch.
 
-    Columns: file, question, answer, score (probability of the answer), margin to the second best, seconds_used, flag.
-    The same command again continues an interrupted table. Files that cannot be used get the flag "unreadable".
+    Columns: file, question, answer, score (probability of the answer), margin (of its least certain token over the
+    second best), seconds_used, flag. The same command again continues an interrupted table, and asks about files with
+    the flag "unreadable" again.
 
     Example:  mirasol predict videos/ --ask 'which sound is heard first?' --out answers.csv
     """
@@ -59,11 +60,11 @@ def predict(given: Predict) -> None:
 
 def _print(summary: dict[str, Any], out: Path) -> None:
     reused = f", {summary['reused']:,} of them from before" if summary["reused"] else ""
-    note(f"{summary['answers']:,} answers about {summary['files']:,} files{reused}")
+    note(f"{counted(summary['answers'], 'answer')} about {counted(summary['files'], 'file')}{reused}")
     for name, count in summary["flags"].items():
         note(f"{name}: {count:,}")
     if bad := summary["unreadable"]:
-        note(f"unreadable: {len(bad):,} files")
+        note(f"unreadable: {counted(len(bad), 'file')}; the same command asks about them again")
         for name, why in list(bad.items())[:SHOWN]:
             note(f"  {name}: {why}")
         if len(bad) > SHOWN:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
+import shlex
 import time
 from importlib import resources
 from pathlib import Path
@@ -43,6 +42,7 @@ def try_out(
 
     Example:  mirasol try
     """
+    from mirasol.pipeline.outcome import program
     from mirasol.runtime.model import load
     from mirasol.runtime.samples import SAMPLES, read_samples
 
@@ -61,8 +61,8 @@ def try_out(
     print(f"\n{last.file} as a stream: {last.question}")
     for moment in model.stream(folder / last.file, last.question, EVERY, wait=False):
         print(f"  after {moment.seconds:.1f} s: {moment}")
-    command = "mirasol" if shutil.which("mirasol") else sys.argv[0]
-    note(f'\nask about a file:  {command} answer {folder / last.file} "{last.question}" --bundle {bundle}')
+    words = ["answer", str(folder / last.file), last.question, "--bundle", str(bundle)]
+    note(f"\nask about a file:  {program()} {shlex.join(words)}")
     if page and not os.environ.get("CI"):
         _serve(model.engine, folder)
 

@@ -41,7 +41,25 @@ SAMPLES = (
     "media/yuv.py",
     "tokenizer.py",
 )
-TRAINING = (*SAMPLES, "model", "training")
+# From sample to weights and curves.
+TRAINING = (
+    *SAMPLES,
+    "model",
+    "training/best.py",
+    "training/callbacks.py",
+    "training/curves.py",
+    "training/data_module.py",
+    "training/ema.py",
+    "training/module.py",
+    "training/muon.py",
+    "training/optim.py",
+    "training/parallel.py",
+    "training/phases.py",
+    "training/recompute.py",
+    "training/start.py",
+    "training/trainer.py",
+    "training/validation.py",
+)
 # A checkpoint resumes only under the code of its training and of the clips that it reads.
 CHECKPOINT = (*TRAINING, *CLIPS)
 # What a valid params.yaml is.
@@ -116,7 +134,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 ENTRIES = tuple(sorted({entry for entries in STAGES.values() for entry in entries}))
 # Files that stages reach and that decide no byte: settings, whose values DVC compares; files, errors, progress;
-# readers that return the bytes as written, or fail; processes, locks and copies.
+# readers that return the bytes as written, or fail; processes, locks and copies; checkpoints, stops, figures of speed.
 NEUTRAL = (
     "core",
     "data/linked_media.py",
@@ -136,7 +154,15 @@ NEUTRAL = (
     "model/sizes/presets.py",
     "pipeline",
     "tasks/scoring/config.py",
+    "training/checkpoint.py",
     "training/config.py",
+    "training/loggers.py",
+    "training/ranks.py",
+    "training/resume.py",
+    "training/shards.py",
+    "training/speed.py",
+    "training/stopping.py",
+    "training/strategy.py",
     "training/weights.py",
 )
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from typing import Any
+
+# Texts of gloo and NCCL for a process that is gone or late.
+_GONE = re.compile(
+    r"Connection (reset|closed|refused)|Broken pipe|Timed out waiting|(Application|operation|Socket) [Tt]imeout|gloo/|"
+    r"NCCL|remote process exited|communicator was aborted"
+)
+
 
 class MirasolError(Exception):
     """An error that the user can fix: bad input, a missing file, a full disk.
@@ -10,6 +20,32 @@ class MirasolError(Exception):
     command line prints it without a traceback and exits with status 2; a stage also records it in
     ``runs/<stage>/error.json``.
     """
+
+
+class PeerError(MirasolError):
+    """Another process of the run failed, stopped or vanished, as a process that waited for it reports.
+
+    Attributes:
+        causes: the errors that other processes told, each as in ``errors/rank-N.json``.
+        transient: none of them is the user's: worth another try.
+    """
+
+    def __init__(self, message: str, causes: Iterable[dict[str, Any]] = (), *, transient: bool) -> None:
+        super().__init__(message)
+        self.causes, self.transient = list(causes), transient
+
+
+def is_secondary(error: BaseException) -> bool:
+    """Whether an error of one process of several says only that another is gone or late."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"PeerError", "ConnectionError", "DistError"}:
+        return True
+    return isinstance(error, RuntimeError) and _GONE.search(str(error)) is not None
+
+
+def text_of(error: BaseException) -> str:
+    """One text for an error: its own if the user can fix it, else with its type."""
+    return str(error) if isinstance(error, MirasolError) else f"{type(error).__name__}: {error}"
 
 
 DISTRIBUTION = "mirasol-av"  # PyPI's `mirasol` is another project

@@ -118,7 +118,7 @@ def _clip_row(shards: ShardDataset, index: int) -> Row:
     meta = clip.meta
     whole = meta["start"] is None and meta["end"] is None
     window = "" if whole else f" {meta['start'] or 0:g} to {meta['end'] or '…'} s"
-    texts = tuple(f"{e['prompt']} {' | '.join(e['answers'])}" for e in meta["examples"])
+    texts = tuple(f"{e['prompt']} {' | '.join(e['answers'])}".strip() or "no text" for e in meta["examples"])
     return Row(f"{key}  {meta['media'][-70:]}{window}", tuple(clip_marks(meta, shards.spec)), texts, clip)
 
 

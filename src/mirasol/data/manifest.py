@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,19 +15,22 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write
+from mirasol.core.tables import parse_json
 from mirasol.data.storage import check_url, is_url
 
-TASKS = ("caption", "audio_class", "qa")
+UNLABELLED = "unlabelled"  # a clip without texts: `pretrain` learns from picture and sound alone
+TASKS = ("caption", "audio_class", "qa", UNLABELLED)
 SPLITS = ("train", "val", "test")
 CAPTION_PROMPT = "Describe the clip."
 AUDIO_PROMPT = "Classify the audio clip."
 CLASSIFY_PROMPT = "Classify the video audio clip."  # P 4: classification as open-ended text
+TEXTS = ("prompt", "answers", "options")  # fields that are empty in a row of a clip without texts
 SET = re.compile(r"[\w.-]*")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One text about one clip: a row of ``manifest.jsonl``."""
+    """One text about one clip, or a clip without texts: a row of ``manifest.jsonl``."""
 
     id: str
     media: str  # path relative to the manifest's folder, with forward slashes, or a URL (`storage.SCHEMES`)
@@ -127,6 +130,28 @@ def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
             file.write(json.dumps(row_of(example), sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def lacking_split(examples: Iterable[Example]) -> str | None:
+    """The split that a training lacks, with the reason and the remedy; ``None``: it has all.
+
+    Test rows alone are a benchmark without training, and rows without answers need no val.
+    """
+    has: dict[str, bool] = {}  # split -> whether a row has answers
+    for example in examples:
+        has[example.split] = has.get(example.split, False) or bool(example.answers)
+    if set(has) == {"test"}:
+        return None
+    learning = {"train": "there is nothing to learn from"}
+    if any(has.values()):
+        learning["val"] = "training cannot score itself"
+    for split, why in learning.items():
+        if split not in has:
+            return (
+                f"the split {split}: {why}. Give some groups that split (column `split` of the annotations), or bring "
+                "more groups: where annotations give no split, a hash of the group chooses, which may skip one"
+            )
+    return None
+
+
 def row_of(example: Example) -> dict[str, Any]:
     """``example`` as a JSON object, without empty optional keys."""
     return {name: value for name, value in vars(example).items() if value or name not in OPTIONAL}
@@ -142,16 +167,12 @@ def example_of(row: Mapping[str, Any]) -> Example:
 def _parse(line: bytes) -> tuple[Example | None, list[str]]:
     """The example of a line, or its errors."""
     try:
-        pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs)
-    except (ValueError, RecursionError) as error:
-        return None, [f"not JSON: {error}"]
-    if not line.lstrip().startswith(b"{"):
+        row = parse_json(line.decode(), unique=True)
+    except ValueError as error:
+        return None, [str(error)]
+    if not isinstance(row, dict):
         return None, ["expected one JSON object, like {" + ", ".join(f'"{name}": …' for name in FIELDS) + "}"]
-    row = dict(pairs)
-    errors = []
-    if len(row) != len(pairs):
-        errors.append("a key occurs twice in the line")
-    errors += [f"missing key {name!r}" for name in FIELDS if name not in row and name not in OPTIONAL]
+    errors = [f"missing key {name!r}" for name in FIELDS if name not in row and name not in OPTIONAL]
     errors += [f"unknown key {name!r}: allowed are {', '.join(FIELDS)}" for name in row if name not in FIELDS]
     errors += check_example(row, whole=not errors)
     return (None, errors) if errors else (example_of(row), [])
@@ -159,7 +180,9 @@ def _parse(line: bytes) -> tuple[Example | None, list[str]]:
 
 def check_example(row: Mapping[str, Any], *, whole: bool = True) -> list[str]:
     """Errors in the values of an example: of each field and, if all fields exist (``whole``), of their combination."""
-    errors = [wrong for name in FIELDS if name in row and (wrong := check_field(name, row[name]))]
+    bare = row.get("task") == UNLABELLED
+    checks = {name: _check_bare if bare and name in (*TEXTS, "split") else check_field for name in FIELDS}
+    errors = [wrong for name, check in checks.items() if name in row and (wrong := check(name, row[name]))]
     if errors or not whole:
         return errors
     start, end, options = row["start"] or 0.0, row["end"], row.get("options")
@@ -170,11 +193,20 @@ def check_example(row: Mapping[str, Any], *, whole: bool = True) -> list[str]:
     return errors
 
 
+def _check_bare(name: str, value: Any) -> str | None:
+    """The error in a text or in the split of a row of task ``UNLABELLED``, or ``None``."""
+    if name == "split":
+        good, expected = value == "train", "'train', since it cannot be scored"
+    else:
+        good, expected = value in (("",) if name == "prompt" else ([], ())), "none"
+    return None if good else f"{name}: got {value!r}, a clip of task {UNLABELLED!r} has no texts: expected {expected}"
+
+
 def check_field(name: str, value: Any) -> str | None:
     """The error in one value of an example, or ``None``."""
     if name in ("start", "end"):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        good = value is None or (number and math.isfinite(value) and value >= 0)
+        good = value is None or (number and 0 <= value <= sys.float_info.max)
         return None if good else f"{name}: expected seconds >= 0 or null, got {value!r}"
     if name == "answers":
         good = isinstance(value, (list, tuple)) and value and all(isinstance(a, str) and a.strip() for a in value)

@@ -33,7 +33,7 @@ def webdataset(shards: str | Path, split: str) -> Any:
 
     Raises:
         MirasolError: the shards are unfinished, have no such split, or webdataset is not installed. During iteration
-            :class:`mirasol.data.loading.failures.DamagedClip` names a damaged clip.
+            :class:`mirasol.data.shards.format.DamagedClip` names a damaged clip.
     """
     try:
         import webdataset as wds

@@ -16,7 +16,7 @@ import numpy as np
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import SPLITS, Clip, Example, clips_of
+from mirasol.data.manifest import SPLITS, UNLABELLED, Clip, Example, clips_of, lacking_split
 
 PROBED = 400  # media that are opened, evenly spaced
 SHOWN = 8  # answers of a question
@@ -57,10 +57,10 @@ class Question:
 class Facts:
     """What :func:`probe` finds."""
 
-    clips: dict[str, int]  # by split
+    clips: dict[str, int]  # with texts, by split
     groups: int
     tasks: dict[str, int]  # rows of each
-    seconds: Spread  # of a clip
+    seconds: Spread  # of a clip with texts; of all where none has any
     frames_per_second: Spread  # of those with a picture
     width: Spread
     height: Spread
@@ -74,15 +74,23 @@ class Facts:
     words: frozenset[str]  # of all texts, in lower case
     probed: int = 0
     unreadable: tuple[str, ...] = ()  # media, with the reason
+    unlabelled: int = 0  # clips without texts
+    lack: str = ""  # the split that a training lacks, see `manifest.lacking_split`
 
     @property
     def training(self) -> int:
         """Clips of the train split."""
         return self.clips.get("train", 0)
 
+    def check_splits(self, where: str | Path) -> None:
+        """Raise :class:`MirasolError` if a training lacks a split: the shards stage would, but later."""
+        if self.lack:
+            counts = ", ".join(f"{split} {count:,}" for split, count in self.clips.items())
+            raise MirasolError(f"{where}: no row in {self.lack} (clips now: {counts})")
+
     def report(self) -> dict[str, Any]:
         """Plain values for `--json`, the words left out."""
-        found = {name: value for name, value in vars(self).items() if name != "words"}
+        found = {name: value for name, value in vars(self).items() if name not in ("words", "lack")}
         for name in ("seconds", "frames_per_second", "width", "height"):
             found[name] = dataclasses.asdict(found[name])
         found["questions"] = [
@@ -98,7 +106,8 @@ def probe(examples: Sequence[Example], root: Path) -> Facts:
     Raises:
         MirasolError: no example, or no medium that was opened can be read.
     """
-    clips = clips_of(examples)
+    texted = [e for e in examples if e.task != UNLABELLED]
+    clips = clips_of(texted or examples)
     if not clips:
         raise MirasolError(f"{root}: no example to probe")
     names = sorted({clip.media for clip in clips})
@@ -108,9 +117,9 @@ def probe(examples: Sequence[Example], root: Path) -> Facts:
         raise MirasolError(f"{root}: none of the {len(chosen)} media that were opened can be read: {unreadable[0]}")
     seen = [info for info in media.values() if info.has_video]
     asked = [e for e in examples if e.task == "qa"]
-    texts = [text for e in examples for text in (e.prompt, *e.answers)]
+    texts = [text for e in texted for text in (e.prompt, *e.answers)]
     return Facts(
-        clips={s: count for s in SPLITS if (count := sum(clip.split == s for clip in clips))},
+        clips={s: count for s in SPLITS if texted and (count := sum(clip.split == s for clip in clips))},
         groups=len({e.group for e in examples}),
         tasks=dict(sorted(Counter(e.task for e in examples).items())),
         seconds=Spread.of([s for clip in clips if clip.media in media and (s := _seconds(clip, media[clip.media]))]),
@@ -121,12 +130,14 @@ def probe(examples: Sequence[Example], root: Path) -> Facts:
         heard=round(sum(info.has_audio for info in media.values()) / len(media), 4),
         questions=tuple(_questions(asked)),
         texts_per_clip=max(sum(e.task == "qa" for e in clip.examples) for clip in clips),
-        longest_text=max(len(e.prompt) + len(a) for e in examples for a in e.answers),
+        longest_text=max((len(e.prompt) + len(a) for e in texted for a in e.answers), default=0),
         longest_answer=max((len(a) for e in asked for a in e.answers), default=0),
         characters=len({letter for text in texts for letter in text}),
         words=frozenset(word.strip(".,;:!?\"'()") for text in texts for word in text.lower().split()),
         probed=len(chosen),
         unreadable=tuple(unreadable),
+        unlabelled=len(clips_of(e for e in examples if e.task == UNLABELLED)),
+        lack=lacking_split(examples) or "",
     )
 
 

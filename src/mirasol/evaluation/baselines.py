@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 
 from mirasol.core.progress import Progress
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.manifest import Example, clips_of
+from mirasol.data.manifest import UNLABELLED, Example, clips_of
 from mirasol.data.shards.format import DamagedClip, read_index
 from mirasol.evaluation.features import PICTURE, SOUND, features_of
 from mirasol.tasks.scoring.config import EvaluateSpec
 from mirasol.tasks.scoring.linear import train_linear
 from mirasol.tasks.scoring.metrics import Constant
 from mirasol.tasks.scoring.normalise import exact_match, normalise
-from mirasol.tasks.scoring.statistics import cluster_bootstrap, paired_bootstrap, paired_totals
+from mirasol.tasks.scoring.statistics import HEADLINE_CLIPS, cluster_bootstrap, paired_bootstrap, paired_totals
 
 TRAIN_CLIPS = 1000  # evenly spaced ones that the linear model learns from, at most
 QUESTIONS = 64  # with the most rows: a linear model each; the others get their majority answer
 SHOWN = 20  # questions with figures of their own
 CLASSES = 64  # the most frequent answers of a question that a linear model chooses from
-NEEDED = 30  # clips below which a score is no headline
 BASELINES = ("majority", "linear")
 
 Floats = NDArray[np.float64]
@@ -78,7 +77,12 @@ def baselines(rows: Rows, examples: Sequence[Example], sources: Sources, spec: E
         "overall": overall,
         "questions": questions,
         "verdict": verdict(overall),
-        "headline": {"enough": clips >= NEEDED, "clips": clips, "needed": NEEDED, "why": too_few(clips, spec.split)},
+        "headline": {
+            "enough": clips >= HEADLINE_CLIPS,
+            "clips": clips,
+            "needed": HEADLINE_CLIPS,
+            "why": too_few(clips, spec.split),
+        },
     }
 
 
@@ -87,7 +91,8 @@ def answer_all(rows: Rows, examples: Sequence[Example], sources: Sources, split:
     asked = [e for e in examples if e.task == "qa"]
     constant = Constant.learn((e.prompt, e.answers) for e in asked if e.split == "train")
     majority = [constant(row["prompt"]) for row in rows]
-    features = {part: _features(sources, part, TRAIN_CLIPS if part == "train" else 0) for part in ("train", "val")}
+    without = {clip.key for clip in clips_of(e for e in examples if e.task == UNLABELLED)}
+    features = {"train": _features(sources, "train", TRAIN_CLIPS, without), "val": _features(sources, "val")}
     tested = features["val"] if split == "val" else _features(sources, split)
     linear = list(majority)
     common = Counter(row["prompt"] for row in rows).most_common(QUESTIONS)
@@ -103,13 +108,17 @@ def answer_all(rows: Rows, examples: Sequence[Example], sources: Sources, split:
     return {"majority": majority, "linear": linear}
 
 
-def _features(sources: Sources, split: str, most: int = 0) -> dict[str, Floats]:
-    """The features of the clips of a split by key, of ``most`` evenly spaced ones if more; none of damaged clips."""
+def _features(sources: Sources, split: str, most: int = 0, without: Collection[str] = ()) -> dict[str, Floats]:
+    """The features of the clips of a split by key, of ``most`` evenly spaced ones if more.
+
+    None of damaged clips, nor of those with a key in ``without``.
+    """
     if not read_index(sources.shards)["splits"].get(split):
         return {}
     clips = ShardDataset(sources.shards, split, cache=sources.cache, any_size=True)
-    count = min(most or len(clips), len(clips))
-    chosen = np.linspace(0, len(clips) - 1, count).round().astype(int).tolist()
+    known = [number for number, key in enumerate(clips.keys) if key not in without]
+    count = min(most or len(known), len(known))
+    chosen = [known[place] for place in np.linspace(0, len(known) - 1, count).round().astype(int).tolist()]
     found = {}
     with Progress(f"features of {split}", count, "clips") as progress:
         for number in chosen:
@@ -175,9 +184,9 @@ def _sentence(cell: Mapping[str, Any], name: str) -> str:
 
 def too_few(clips: int, split: str) -> str:
     """Why a score of so many clips is no headline; empty if it may be one."""
-    if clips >= NEEDED:
+    if clips >= HEADLINE_CLIPS:
         return ""
     return (
-        f"no headline: {clips} clip(s) of the split {split}, {NEEDED} needed; import more clips, or give more groups "
-        f"the split {split}"
+        f"no headline: {clips} clip(s) of the split {split}, {HEADLINE_CLIPS} needed; import more clips, or give more "
+        f"groups the split {split}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import tempfile
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mirasol.core.files import sha256_file
+from mirasol.core.files import sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.conditions import Condition
 from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.manifest import UNLABELLED
+from mirasol.data.shards.format import DamagedClip
 from mirasol.export.bundle import CARD_FILE, read_scores, replace_folder
 from mirasol.export.config import ExportSpec
 from mirasol.export.model_card import model_card
@@ -22,7 +25,16 @@ from mirasol.export.parity import chunk_inputs, clip_batch
 from mirasol.export.quantize import Feeds, lower, precisions_of
 from mirasol.media.clip import View
 from mirasol.runtime.backends import NoKernelError
-from mirasol.runtime.contract import AUDIO, CONTRACT_FILE, ENCODER_COMBINER, GRAPHS, LATENT, TEXT, Contract
+from mirasol.runtime.contract import (
+    AUDIO,
+    CONTRACT_FILE,
+    ENCODER_COMBINER,
+    GRAPHS,
+    LATENT,
+    NOT_SHIPPED,
+    TEXT,
+    Contract,
+)
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.features import Inputs
 from mirasol.runtime.session import Session
@@ -57,7 +69,8 @@ def export_precisions(
 
     Returns:
         By precision: ``exact_match``, ``agreement`` (answers equal to float32's), ``bytes`` of its graphs,
-        ``golden`` (relative difference to torch), ``shipped``; ``float32`` first. No time: equal runs report the same.
+        ``golden`` (relative difference to torch), ``shipped`` and, if False, the reason ``not_shipped``; ``float32``
+        first. No time: equal runs report the same. The reasons also go to ``bundle``/not_shipped.json, for the loader.
         Empty without precisions. If no engine of this machine can compute a precision (bfloat16 without a GPU),
         ``shipped`` is False and ``not_measured`` gives the reason.
 
@@ -68,6 +81,7 @@ def export_precisions(
     if not names:
         return {}
     full = Engine(bundle, threads=1)
+    (bundle / NOT_SHIPPED).unlink(missing_ok=True)
     clip = full.contract.clip
     view = View(clip.size, clip.chunks, clip.frames_per_chunk)
     clips = _asked(ShardDataset(shards, split, view=view), spec.clips)
@@ -82,20 +96,28 @@ def export_precisions(
                 folder, golden = _make(bundle, full.contract, name, feeds, evaluation)
             except NoKernelError as error:  # not measured, so not shipped
                 shutil.rmtree(bundle / name, ignore_errors=True)
-                report[name] = {"shipped": False, "not_measured": error.reason}
+                why = f"this machine cannot compute it: {error.reason}"
+                report[name] = {"shipped": False, "not_measured": error.reason, "not_shipped": why}
                 progress.advance(precision=name)
                 continue
             engine = Engine(folder, threads=1)
             row = _score(_answers(engine, clips), expected, clips, correct)
-            shipped = report["float32"]["exact_match"] - row["exact_match"] <= spec.max_loss
+            loss = report["float32"]["exact_match"] - row["exact_match"]
+            shipped = loss <= spec.max_loss
             report[name] = row | {
                 "bytes": _bytes(engine.contract, folder),
                 "golden": golden,
                 "shipped": shipped,
             }
             if not shipped:
+                report[name]["not_shipped"] = (
+                    f"loses {100 * loss:.1f} points of exact match against float32 on {row['answers']} questions, "
+                    f"more than the {100 * spec.max_loss:g} of export.max_loss"
+                )
                 shutil.rmtree(folder)
             progress.advance(precision=name, exact_match=row["exact_match"])
+    if reasons := {name: row["not_shipped"] for name, row in report.items() if "not_shipped" in row}:
+        write_json(bundle / NOT_SHIPPED, reasons)
     return report
 
 
@@ -104,14 +126,22 @@ Asked = list[tuple[list[Inputs], Questions]]
 
 
 def _asked(shards: ShardDataset, count: int) -> Asked:
-    """Clips spread over the split with their questions, or with all prompts if they have no question."""
+    """Clips with texts, spread over the split, with their questions, or with all prompts if they have no question."""
     asked = []
-    for number in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)):
+    known = [number for number in range(len(shards)) if _has_texts(shards, number)]
+    for place in np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)):
+        number = known[place]
         clip = shards.read(int(number))
         examples = clip.meta["examples"]
         questions = [example for example in examples if example["task"] == "qa"] or examples
         asked.append((list(_chunks(clip, shards)), [(e["prompt"], e["answers"]) for e in questions]))
     return asked
+
+
+def _has_texts(shards: ShardDataset, number: int) -> bool:
+    with contextlib.suppress(DamagedClip):
+        return any(example["task"] != UNLABELLED for example in shards.meta(number)["examples"])
+    return True  # if it is chosen, reading it says what is damaged
 
 
 def _chunks(clip: Any, shards: ShardDataset) -> Iterator[Inputs]:

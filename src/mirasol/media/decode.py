@@ -337,7 +337,10 @@ def _read(group: list[_Request], seek_to: float | None, unread: InputContainer |
             _record_fault([s for those in sinks.values() for s in those if not s.done], reason(error))
     for those in sinks.values():
         for sink in those:
-            sink.finish()
+            try:
+                sink.finish()
+            except UNUSABLE as error:  # what the resampler refused, it refuses again
+                _record_fault([sink], reason(error))
 
 
 def _record_fault(

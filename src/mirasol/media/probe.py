@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirasol.media.container import MAX_SECONDS, MediaError, MediaInfo, declared_seconds, open_media
+from mirasol.media.container import (
+    MAX_SECONDS,
+    UNUSABLE,
+    MediaError,
+    MediaInfo,
+    declared_seconds,
+    open_media,
+    reason,
+)
 from mirasol.media.decode import check_file
 from mirasol.media.sandbox import sandboxed
 
@@ -43,8 +51,11 @@ def stated_seconds(path: str | Path) -> float | None:
 
 
 def _stated(path: str) -> float | None:
-    with open_media(path) as container:
-        return declared_seconds(container)
+    try:
+        with open_media(path) as container:
+            return declared_seconds(container)
+    except UNUSABLE:
+        return None
 
 
 def probe_unguarded(path: str | Path, upto: float = MAX_SECONDS) -> Status:
@@ -53,4 +64,6 @@ def probe_unguarded(path: str | Path, upto: float = MAX_SECONDS) -> Status:
         info, seconds, faults = check_file(path, upto)
     except MediaError as error:
         return Status("rejected", str(error), 0.0, None)
+    except UNUSABLE as error:
+        return Status("rejected", f"{path}: {reason(error)}", 0.0, None)
     return Status("partial" if faults else "ok", faults, round(seconds, 3), info)

@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import NDArray
 
 from mirasol.media.clip import ClipSpec
-from mirasol.media.container import MAX_ASPECT, MAX_FRAMES, MediaError, check_pixels
+from mirasol.media.container import MAX_ASPECT, MAX_FRAMES, UNUSABLE, MediaError, check_pixels
 from mirasol.media.log_mel import chunk_edge
 
 # Sample formats that numpy converts as exactly as the resampler, and their full scale.
@@ -24,6 +24,7 @@ RUN_UP = 0.1  # seconds of sound before the clip that the resampler gets
 SAME_TIME = 1e-3  # rounding of time stamps
 Rotation = tuple[bool, bool, bool]  # see rotation_of
 UPRIGHT = (False, False, False)
+TURNED = {-90: (True, True, False), 90: (True, False, True), -180: (False, True, True), 180: (False, True, True)}
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
@@ -125,7 +126,10 @@ def rotation_of(frame: Any) -> Rotation:
 
     The matrix [a b u, c d v, ...] takes the point (x, y) to (ax + cy, bx + dy). Angles are rounded to right ones.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV refuses all side data if there is a kind that it does not know
+        return TURNED.get(frame.rotation, UPRIGHT)
     if matrix is None:
         return UPRIGHT
     a, b, _, c, d = (float(n) for n in np.frombuffer(matrix, np.int32)[:5])
@@ -148,6 +152,21 @@ def center_crop(frame: Any, size: int, rotation: Rotation = UPRIGHT) -> NDArray[
     return found.reshape(size * 3 // 2, size)
 
 
+def mean_of_channels(frame: Any) -> Any:
+    """A frame of sound as one channel: the mean of all."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    mono = samples.mean(axis=0, keepdims=True, dtype=np.float64)
+    if samples.dtype.kind == "u":  # of 8 bits
+        mono = (mono - 128) / 128
+    elif samples.dtype.kind == "i":
+        mono /= -float(np.iinfo(samples.dtype).min)
+    mixed = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono, np.float32), format="fltp", layout="mono")
+    mixed.sample_rate = frame.sample_rate
+    return mixed
+
+
 class AudioResampler:
     """Places decoded sound on the clip's time axis, mono at the wanted rate; gaps stay silent."""
 
@@ -159,6 +178,7 @@ class AudioResampler:
         self.fault = ""  # the first fault
         self.late = False  # the first sample came after the clip's start
         self._resampler: av.AudioResampler | None = None
+        self._mixes = False  # whether this class makes one channel of several
         self._source: tuple[str, str, int] | None = None
         self._expected = 0.0  # where the next source frame should begin, seconds from the clip's start
         self._position = 0  # where the next resampled sample goes
@@ -182,7 +202,7 @@ class AudioResampler:
         if source != self._source or abs(time - self._expected) > JUMP:
             self.finish()
             self._source, self._expected, self._position = source, time, round(time * self.rate)
-            self._resampler = None
+            self._resampler, self._mixes = None, False
             if source[1:] != ("mono", self.rate) or source[0] not in FULL_SCALE:
                 self._resampler = av.AudioResampler("fltp", "mono", self.rate, options=MIX)
         self._expected += frame.samples / frame.sample_rate
@@ -190,10 +210,19 @@ class AudioResampler:
             samples = frame.to_ndarray().reshape(-1).astype(np.float32)
             self._place(samples / FULL_SCALE[source[0]])
         else:
-            stamp, frame.pts = frame.pts, None  # the resampler joins its input
-            blocks = [f.to_ndarray()[0] for f in self._resampler.resample(frame)]
+            self._place(*self._resampled(frame))
+
+    def _resampled(self, frame: Any) -> list[NDArray[np.float32]]:
+        stamp, frame.pts = frame.pts, None  # the resampler joins its input
+        try:
+            if not self._mixes:
+                return [f.to_ndarray()[0] for f in self._resampler.resample(frame)]  # type: ignore[union-attr]
+        except UNUSABLE:  # FFmpeg knows no way from these channels to one
+            self._mixes = True
+            self._resampler = av.AudioResampler("fltp", "mono", self.rate)
+        finally:
             frame.pts = stamp  # another clip may use the frame
-            self._place(*blocks)
+        return [f.to_ndarray()[0] for f in self._resampler.resample(mean_of_channels(frame))]  # type: ignore[union-attr]
 
     def finish(self) -> None:
         """Flush the resampler."""

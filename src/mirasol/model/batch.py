@@ -77,7 +77,7 @@ def _front(marked: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Batch:
-    """One batch of clips, each with Q texts (prompt and answer).
+    """One batch of clips, each with Q texts (prompt and answer); Q is 0 where no clip has one.
 
     ``video`` holds planar YUV 4:2:0 frames as PyAV decodes them (limited range, BT.601): rows
     0..H-1 are Y, the next H/4 rows U, the last H/4 rows V.

@@ -14,7 +14,7 @@ POOLED_COMBINERS = ("transformer", "ttm", "perceiver")  # those for which `queri
 RENAMED = {"combined": "num_queries"}  # keys in config.json of earlier versions
 DROPPED = ("feature_mask",)  # once in config.json: settings of a training phase, which decide no weight
 LATENTS = ("causal", "bidirectional", "none")
-PRESETS = ("demo", "tiny", "small", "base")
+PRESETS = ("demo", "own", "tiny", "small", "base")
 VITS = ("preset", "B", "L", "H")
 
 
@@ -105,6 +105,7 @@ class ModelConfig:
     overlap: int = 0  # frames of the chunk before that a chunk also sees
     audio_reconstruction: bool = False
     ttm_encoder: bool = False  # TTM's Process has learned positions and a final norm
+    motion: bool = False  # whether the first tubes' tokens also hold the motion that the camera did not make
     chunks: int = 0  # T of the clips that it was trained on, the first of those at rest; 0 for all
     dropout: float = 0.0  # in training
 

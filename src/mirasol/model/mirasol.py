@@ -69,8 +69,10 @@ class Mirasol(nn.Module):
         shares = dict(zip(LOSSES, (1.0 / totals.clamp(min=1e-8)).unbind(), strict=True))
         sums: dict[str, Tensor] = {}
         found = dict(latent_statistics(encoded.x))
-        if objective.text:
+        if objective.text and batch.tokens.shape[1]:
             sums["text"], found["text_each"] = self._text_loss(batch, encoded, objective.label_smoothing)
+        elif objective.text:  # no text: nothing of the text model runs
+            sums["text"], found["text_each"] = encoded.x.new_zeros(()), batch.text_weight
         if objective.latent:
             sums["latent"] = self._latent_loss(encoded, objective.latent_target_gradient)
         if objective.video and batch.has_video:

@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirasol.model.config import ModelConfig
+from mirasol.model.motion import Motion
 from mirasol.model.positions import lattice_positions
 from mirasol.model.yuv import BLUE_U, GREEN_U, GREEN_V, RED_V, planes
+
+LOOKS, SHOWN = 0.3, 0.5  # with `motion`: scale of the tubes' tokens, and share of training clips that have them
 
 Extent = tuple[int, int, int]  # frames, height, width
 
@@ -112,6 +115,8 @@ class VideoTubes(nn.Module):
             t, h, w = lattice.shape
             projections.append(nn.Linear(3 * t * h * w, config.vit.width))  # weights of RGB pixels, [d, 3*t*h*w]
         self.projections: Any = nn.ModuleList(projections)
+        (_, *cells), cell = self.lattices[0].counts, self.lattices[0].stride[1]
+        self.motion = Motion(config.size, (cells[0], cells[1]), cell, config.vit.width) if config.motion else None
         centres = torch.cat([lattice.centres(whole) for lattice in self.lattices])
         self.token_positions = centres[:, 1:]  # [f, 2], row and column of each centre as fractions of the frame
         table = torch.cat([lattice.positions(whole, config.vit.width) for lattice in self.lattices])
@@ -129,6 +134,12 @@ class VideoTubes(nn.Module):
         for lattice, project in zip(self.lattices, self.projections, strict=True):
             columns = torch.cat([lattice.cut(luma), lattice.halved().cut(chroma)], dim=-1)
             parts.append(F.linear(columns, fold(project.weight, lattice.shape), project.bias))
+        if self.motion is not None:
+            if self.training:  # few clips are learnt by heart from their looks: half of the time motion must do
+                shown = torch.rand(len(video), 1, 1, 1, device=luma.device) < SHOWN
+                parts = [part * shown for part in parts]
+            # the tubes of a cell, one behind the other in time, share its motion
+            parts[0] = LOOKS * parts[0] + self.motion(video).repeat(1, 1, self.lattices[0].counts[0], 1)
         return torch.cat(parts, dim=-2) + self.positions
 
 

@@ -22,7 +22,9 @@ def headline(evaluation: Mapping[str, Any], phases: Mapping[str, Mapping[str, An
     if novel:
         found["novel"] = novel["exact_match"]
     found["families"] = {name: cell["exact_match"] for name, cell in sorted(families[:FAMILIES])}
-    found["val"] = {name: report["val"]["exact_match"] for name, report in phases.items() if report.get("val")}
+    found["val"] = {
+        name: report["val"]["exact_match"] for name, report in phases.items() if "exact_match" in report.get("val", {})
+    }
     rounded: dict[str, Any] = _rounded(found)
     return rounded
 

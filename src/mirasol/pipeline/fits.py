@@ -10,18 +10,19 @@ from mirasol.core.errors import MirasolError
 from mirasol.pipeline.params.checks import PHASES, WEIGHTS
 from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.stages import sized
+from mirasol.training.config import Processes
 
 if TYPE_CHECKING:
     from mirasol.training.memory.budget import Job
 
-SMALL = ("demo", "tiny")  # presets that fit any machine
+SMALL = ("demo", "own", "tiny")  # presets that fit any machine
 
 
-def fits(params: Params) -> str:
-    """A warning if the phase that takes most memory cannot fit the machine, else an empty text.
+def fits(params: Params, processes: Processes) -> str:
+    """A warning if the phase that takes most memory cannot fit a machine like this one, else an empty text.
 
     The memory is that of the GPU; without one, or with ``training.accelerator: cpu``, a device's share of the RAM.
-    Models of the presets ``demo`` and ``tiny`` are not looked at: torch need not be imported for them.
+    Models of the presets ``SMALL`` are not looked at: torch need not be imported for them.
     """
     if params.model.preset in SMALL and params.model.vit == "preset":
         return ""
@@ -29,9 +30,11 @@ def fits(params: Params) -> str:
 
     training = params.training
     try:
-        memory, cuda = _memory(params)
+        memory, cuda = _memory(params, processes.devices)
         setting = Setting(training.sharding, training.recompute, training.micro_batch)
-        jobs = {_needs(job): job for job in (_job(params, name, cuda) for name in PHASES)}  # a prediction takes seconds
+        jobs = {
+            _needs(job): job for job in (_job(params, name, cuda, processes) for name in PHASES)
+        }  # a prediction takes seconds
         found = [(job, predict(job, setting)) for job in jobs.values()]
         job, most = max(found, key=lambda one: one[1].total)
         check_fits(job, most, memory)
@@ -40,16 +43,16 @@ def fits(params: Params) -> str:
     return ""
 
 
-def _memory(params: Params) -> tuple[float, bool]:
+def _memory(params: Params, devices: int) -> tuple[float, bool]:
     """Bytes for one device of this machine, and whether it is a GPU."""
     import torch
 
     if params.training.accelerator != "cpu" and torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory), True
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / params.training.devices, False
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices, False
 
 
-def _job(params: Params, name: str, cuda: bool) -> Job:
+def _job(params: Params, name: str, cuda: bool, processes: Processes) -> Job:
     from mirasol.training.memory.budget import Job
 
     phase, training = getattr(params, name), params.training
@@ -58,8 +61,8 @@ def _job(params: Params, name: str, cuda: bool) -> Job:
         model=sized(params, phase, params.tokenizer.vocabulary),
         chunks=phase.view.of(params.clip).chunks,
         batch=phase.batch_size,
-        gpus=training.devices * training.nodes,
-        nodes=training.nodes,
+        gpus=processes.count,
+        nodes=processes.nodes,
         texts=phase.texts_per_clip,
         phase=phase,
         mixed=training.precision != "32-true",

@@ -14,8 +14,7 @@ from typing import Any
 
 from mirasol.core.progress import clock
 from mirasol.pipeline.paths import BUNDLE, DATA, EVALUATE, REPORT, REPORTS
-
-FEW_CLIPS = 30  # below, a percentage says little
+from mirasol.tasks.scoring.statistics import HEADLINE_CLIPS
 
 
 def outcome(root: Path, stages: Mapping[str, str], seconds: float) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def screen(facts: Mapping[str, Any]) -> str:
     done = ", ".join(f"{counts[how]} {said}" for how, said in words.items() if counts[how])
     rows = [("stages", f"{done}, in {clock(facts['seconds'])}")]
     if result := facts["result"]:
-        few = f"; fewer than {FEW_CLIPS} clips say little" if (result["clips"] or 0) < FEW_CLIPS else ""
+        few = f"; fewer than {HEADLINE_CLIPS} clips say little" if (result["clips"] or 0) < HEADLINE_CLIPS else ""
         asked = f"{result['n']:,} questions about {result['clips'] or 0:,} clips of the split {result['split']}{few}"
         rows.append(("result", f"{_score(result)}, {asked}"))
     if weakest := facts["weakest"]:
@@ -80,7 +79,7 @@ def _next(root: Path, bundle: Path) -> str:
         video = _medium(root, row["example_id"]) or video
     here = bundle.absolute() == BUNDLE.absolute()
     option = "" if here else f" --bundle {shlex.quote(_shown(bundle))}"
-    return f"{_program()} answer {shlex.quote(video)} {shlex.quote(question)}{option}"
+    return f"{program()} answer {shlex.quote(video)} {shlex.quote(question)}{option}"
 
 
 def _medium(root: Path, example: str) -> str:
@@ -91,11 +90,13 @@ def _medium(root: Path, example: str) -> str:
     return _shown(path) if path.is_file() else ""
 
 
-def _program() -> str:
-    """The command `mirasol` as this shell finds it."""
+def program() -> str:
+    """The command `mirasol` as this shell finds it, or `python -m mirasol`."""
     ours = Path(sys.executable).parent / "mirasol"
     found = shutil.which("mirasol")
-    return "mirasol" if not ours.exists() or (found and Path(found).samefile(ours)) else _shown(ours)
+    if ours.exists() and not (found and Path(found).samefile(ours)):
+        return shlex.quote(_shown(ours))
+    return "mirasol" if found else f"{shlex.quote(_shown(Path(sys.executable)))} -m mirasol"
 
 
 def _shown(path: Path) -> str:

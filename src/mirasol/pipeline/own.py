@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,6 +25,7 @@ ANNOTATIONS = ("annotations.csv", "annotations.jsonl")
 START = Path("runs", "start")  # of a workspace: the weights that its first phase starts from
 SEAL = "# Not edited: "
 WEIGHTS, CONFIG, TOKENIZER = "weights.safetensors", "config.json", "tokenizer.json"
+CONTRACT, SHARDS = "contract.json", Path("shards", "shards.json")
 
 
 def facts_of(folder: Path, annotations: Path | None = None) -> Facts:
@@ -58,6 +60,9 @@ def write_proposal(folder: Path, before: str, say: Callable[[str], None], start:
     Args:
         before: the text of the project's params.yaml, which counts as not edited.
         start: the weights to start from.
+
+    Raises:
+        MirasolError: the data lack a split that a training needs.
     """
     path = folder / "params.yaml"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -69,10 +74,13 @@ def write_proposal(folder: Path, before: str, say: Callable[[str], None], start:
     except MirasolError as error:  # the shards stage says more about such media
         say(f"note: no settings are proposed, {path} stays: {error}")
         return
-    chosen = propose(facts, values_of(start.config) if start else {})
-    clips = sum(facts.clips.values())
+    facts.check_splits(folder / "data")
+    chosen = propose(facts, start.values if start else {})
+    clips, bare = sum(facts.clips.values()), f", {facts.unlabelled:,} without texts" if facts.unlabelled else ""
     with atomic_write(path, "w") as file:
-        file.write(sealed(as_yaml(chosen, f"{clips:,} clips of {facts.seconds.low:g} to {facts.seconds.high:g} s")))
+        file.write(
+            sealed(as_yaml(chosen, f"{clips:,} clips of {facts.seconds.low:g} to {facts.seconds.high:g} s{bare}"))
+        )
     say(f"{path}: proposed settings, each with its reason; edit it and run again to try others")
 
 
@@ -93,6 +101,16 @@ class Start:
     weights: Path  # folder with weights.safetensors and config.json
     pieces: Path | None  # their tokenizer.json; None: the folder has none
     config: ModelConfig
+    level: str = ""  # clip.level of their training; empty: not recorded near them
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of params.yaml that follow from the weights: `section.key` -> value.
+
+        Raises:
+            MirasolError: no preset has their sizes.
+        """
+        return values_of(self.config) | ({"clip.level": self.level} if self.level else {})
 
 
 def find_start(path: str | Path) -> Start:
@@ -103,11 +121,11 @@ def find_start(path: str | Path) -> Start:
     """
     path = Path(path).expanduser().resolve()
     places = [path, path / "build" / "finetune"]
-    if (path / "contract.json").is_file():  # a bundle: graphs, whose weights stay with the training
+    if (path / CONTRACT).is_file():  # a bundle: graphs, whose weights stay with the training
         places.append(path.parent / "finetune")
     folder = next((place for place in places if (place / WEIGHTS).is_file() and (place / CONFIG).is_file()), None)
     if folder is None:
-        graphs = " (a bundle holds graphs alone)" if (path / "contract.json").is_file() else ""
+        graphs = " (a bundle holds graphs alone)" if (path / CONTRACT).is_file() else ""
         raise MirasolError(
             f"--from {path}: no {WEIGHTS} with {CONFIG} there{graphs}: name the folder of trained weights, such as "
             "build/finetune, or the project that trained them"
@@ -117,7 +135,17 @@ def find_start(path: str | Path) -> Start:
         config = ModelConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise MirasolError(f"--from {folder / CONFIG}: not the sizes of a model of this version ({error})") from error
-    return Start(folder, next((file for file in near if file.is_file()), None), config)
+    pieces = next((file for file in near if file.is_file()), None)
+    build = folder.parent
+    return Start(folder, pieces, config, _level(path / CONTRACT, build / "bundle" / CONTRACT, build / SHARDS))
+
+
+def _level(*files: Path) -> str:
+    """clip.level as the first of ``files`` records it; empty if none does."""
+    for file in files:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(file.read_text(encoding="utf-8"))["clip"]["level"])
+    return ""
 
 
 def values_of(config: ModelConfig) -> dict[str, Any]:

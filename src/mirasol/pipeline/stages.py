@@ -29,22 +29,25 @@ OF_A_RUN = ("seconds", "clips_per_second", "reused", "sent")  # differ between r
 
 
 def params(params: Params) -> None:
-    """Refuse wrong parameters before DVC deletes an output: params.yaml -> build/params.json, always the same bytes.
+    """Refuse wrong parameters and splits before DVC deletes an output: params.yaml -> build/params.json, always equal.
 
     The first stage, on which all others depend: it runs for each change of params.yaml, and because its output does
     not change, no stage follows for that reason alone.
     """
     check_mixes(params)
+    check_splits()
     write_json(paths.PARAMS, {"valid": True})
 
 
 def tokenizer(params: Params) -> None:
-    """Texts of the training split only -> build/tokenizer."""
-    from mirasol.data.manifest import read_manifest
+    """Texts of the training split only -> build/tokenizer; of clips without any text the usual prompts."""
+    from mirasol.data.manifest import AUDIO_PROMPT, CAPTION_PROMPT, CLASSIFY_PROMPT, UNLABELLED, read_manifest
     from mirasol.tokenizer import train_tokenizer
 
-    examples = [e for e in read_manifest(paths.DATA / "manifest.jsonl") if e.split == "train"]
-    texts = (text for e in examples for text in (e.prompt, *e.answers))
+    examples = read_manifest(paths.DATA / "manifest.jsonl")
+    texts = [text for e in examples if e.split == "train" for text in (e.prompt, *e.answers)]
+    if all(e.task == UNLABELLED for e in examples):
+        texts = [CAPTION_PROMPT, AUDIO_PROMPT, CLASSIFY_PROMPT]
     facts = train_tokenizer(texts, params.tokenizer, paths.TOKENIZER)
     print(f"[tokenizer] {facts['vocabulary']} pieces from {facts['texts']:,} texts", flush=True)
 
@@ -167,7 +170,7 @@ STAGES: dict[str, Callable[[Params], None]] = {
 }
 
 
-def made_on(params: Params) -> dict[str, Any]:
+def made_on(params: Params, **more: Any) -> dict[str, Any]:
     """What decides the bits of a result besides code, data and parameters, with seed and threads; no time, no host."""
     import torch
 
@@ -179,6 +182,7 @@ def made_on(params: Params) -> dict[str, Any]:
         "seed": params.training.seed,
         "threads": params.training.threads,
         "torch": torch.__version__,
+        **more,
     }
 
 
@@ -226,14 +230,28 @@ def check_mixes(params: Params) -> None:
         raise MirasolError(listing(f"mixed data sets that the manifest lacks; it has: {names}", wrong))
 
 
+def check_splits() -> None:
+    """Raise :class:`MirasolError` if the manifest lacks a split that the stages need, before hours of work."""
+    from mirasol.data.manifest import lacking_split, read_manifest
+
+    manifest = paths.DATA / "manifest.jsonl"
+    if lack := lacking_split(read_manifest(manifest)):
+        raise MirasolError(f"{manifest}: no row in {lack}")
+
+
 def train_phase(name: str, params: Params, init: Path | None) -> None:
     """Train phase ``name`` from the weights in ``init`` (random ones if ``None``), or resume it; write its metrics."""
-    from mirasol.training.config import PhaseRun, RunPaths
+    from mirasol.training.config import PhaseRun, RunPaths, started_processes
+    from mirasol.training.strategy import is_leader
     from mirasol.training.trainer import run_phase
 
     places = RunPaths(paths.SHARDS, paths.TOKENIZER, paths.CACHE, paths.RUNS / name, paths.BUILD / name, init)
     before = [task for earlier in PHASES[: PHASES.index(name)] for task in getattr(params, earlier).tasks.split()]
     phase: PhaseConfig = getattr(params, name)
-    run = PhaseRun(name, phase, params.training, params.clip, places, before=tuple(dict.fromkeys(before)))
+    processes = started_processes()
+    run = PhaseRun(name, phase, params.training, params.clip, places, tuple(dict.fromkeys(before)), processes)
     report = run_phase(run, model_config(params, phase))
-    write_json(paths.REPORTS / f"{name}.json", report | {"made_on": made_on(params)})
+    if is_leader():
+        write_json(
+            paths.REPORTS / f"{name}.json", report | {"made_on": made_on(params, **dataclasses.asdict(processes))}
+        )

@@ -17,6 +17,7 @@ from mirasol.core.files import atomic_write
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import CommandError, git, mirasol
 from mirasol.pipeline.dvc.lock import hold
+from mirasol.pipeline.launch.config import CLUSTER
 from mirasol.pipeline.own import ANNOTATIONS, begin_from, find_start, write_proposal
 from mirasol.pipeline.params.load import of_set
 from mirasol.tasks.registry import ADAPTERS
@@ -37,12 +38,14 @@ class Import:
         annotations: for `generic` a .csv or .jsonl file (default: annotations.csv or annotations.jsonl in ``media``),
             for a published set the folder with its own files (default: ``media``); `drone` and `fsdd` have none.
         options: further ones of the import, such as ``--skip-missing``.
+        unlabelled: a folder of media without annotations, next to ``media`` or, for `pretrain` alone, without them.
     """
 
     media: str | Path | None = None
     adapter: str = "generic"
     annotations: str | Path | None = None
     options: Sequence[str] = ()
+    unlabelled: str | Path | None = None
 
     def command(self) -> list[str]:
         """The words after `mirasol`; empty for the project's own data.
@@ -50,13 +53,23 @@ class Import:
         Raises:
             MirasolError: a file is missing, the adapter unknown, or the options cannot be combined.
         """
+        bare: list[str] = []
+        if self.unlabelled is not None:
+            if self.adapter != "generic":
+                raise MirasolError(
+                    f"--unlabelled {self.unlabelled}: goes with --adapter generic, not {self.adapter}: in its folder "
+                    f"run `mirasol data import generic --unlabelled {self.unlabelled} --append`"
+                )
+            bare = ["--unlabelled", str(_existing(self.unlabelled, "--unlabelled"))]
+        if self.media is None and bare and self.annotations is None:
+            return ["data", "import", "generic", *bare, "--out", "data", *self.options]
         if self.media is None:
             if self.annotations is not None or self.options:
                 raise MirasolError("--annotations and options of the import go with --data, the folder with the media")
             return []
         media = _existing(self.media, "--data")
         listed = _annotations(media, self.adapter, self.annotations)
-        return ["data", "import", self.adapter, *listed, "--media", str(media), "--out", "data", *self.options]
+        return ["data", "import", self.adapter, *listed, "--media", str(media), *bare, "--out", "data", *self.options]
 
 
 def make_workspace(
@@ -101,6 +114,8 @@ def make_workspace(
     with hold(folder, "mirasol workspace", say=say):
         results = _results(folder) if recipe or words or fill else {}
         new = _follow(folder, root, head, say)
+        if not (folder / CLUSTER).exists() and (root / CLUSTER).exists():
+            (folder / CLUSTER).symlink_to(root / CLUSTER)
         if new and (recipe or words or fill):
             # the project's results are of its own data and parameters; those computed here stay
             git(folder, "rm", "-q", "-f", "--ignore-unmatch", "dvc.lock", "reports/*.json")
@@ -164,7 +179,9 @@ def _annotations(media: Path, adapter: str, named: str | Path | None) -> list[st
         what = "has both" if found else "has neither"
         raise MirasolError(
             f"{media} {what} {' and '.join(ANNOTATIONS)}: one of them must list the media next to it, with the columns "
-            "media, start, end, prompt, answers, split, group; or name the file with --annotations"
+            "media, start, end, prompt, answers, split, group; or name the file with --annotations. `mirasol label` "
+            f"makes one; media without any teach pretrain alone: `mirasol workspace NAME --unlabelled {media}`, then "
+            "`mirasol run pretrain --workspace runs/workspaces/NAME`"
         )
     return ["--annotations", str(found[0])]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirasol.runtime.backends import Array
 
@@ -41,6 +42,13 @@ class Answer:
         return self.text
 
 
+def softmax(logits: Array) -> NDArray[np.float64]:
+    """The probabilities [V] that logits [V] stand for."""
+    values = np.asarray(logits, np.float64)
+    shares = np.exp(values - values.max())
+    return np.asarray(shares / shares.sum(), np.float64)
+
+
 class Scorer:
     """Score and margin of an answer, token by token."""
 
@@ -55,9 +63,7 @@ class Scorer:
 
     def add(self, token: int, logits: Array) -> None:
         """Take in the next token with the logits [V] that chose it."""
-        values = np.asarray(logits, np.float64)
-        shares = np.exp(values - values.max())
-        shares /= shares.sum()
+        shares = softmax(logits)
         second, first = np.partition(shares, -2)[-2:] if len(shares) > 1 else (0.0, shares[0])
         self.ids.append(token)
         self._log += float(np.log(shares[token]))

@@ -11,13 +11,14 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from mirasol.core.errors import MirasolError, listing
-from mirasol.core.files import disk_error, write_json
+from mirasol.core.files import atomic_write, disk_error, write_json
+from mirasol.core.tables import csv_rows, read_text
 
 
 class Row(NamedTuple):
@@ -27,7 +28,7 @@ class Row(NamedTuple):
     question: str
     answer: str
     score: str  # probability of the answer
-    margin: str
+    margin: str  # as in `mirasol.runtime.answer.Answer`
     seconds_used: str
     flag: str  # names of `mirasol.runtime.answer`, separated by "; ", or "unreadable: reason"
 
@@ -47,10 +48,8 @@ class AnswersTable:
         Raises MirasolError if it is full.
         """
         rows = list(rows)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
         try:
-            self._handle.write(text.getvalue().encode())
+            self._handle.write(_text(rows))
             self._handle.flush()
             os.fsync(self._handle.fileno())
         except OSError as error:
@@ -64,8 +63,8 @@ def summary_path(table: Path) -> Path:
 
 
 @contextmanager
-def open_table(path: Path, bundle: str) -> Iterator[AnswersTable]:
-    """Open or begin the table ``path`` of the bundle with the hash ``bundle``.
+def open_table(path: Path, bundle: str, again: Callable[[Row], bool] = lambda _: False) -> Iterator[AnswersTable]:
+    """Open or begin the table ``path`` of the bundle with the hash ``bundle``, without the rows to ask ``again``.
 
     Raises:
         MirasolError: it is another kind of file, of another bundle, in use by another process, or cannot be written;
@@ -77,12 +76,7 @@ def open_table(path: Path, bundle: str) -> Iterator[AnswersTable]:
     except OSError as error:
         raise disk_error(error, path) or error from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MirasolError(
-                f"{path}: another `mirasol predict` writes it: let it end, or choose another --out"
-            ) from None
+        _lock(handle, path)
         handle.seek(0)
         data = handle.read()
         whole = data[: _end_of_last_record(data)]
@@ -92,6 +86,13 @@ def open_table(path: Path, bundle: str) -> Iterator[AnswersTable]:
             rows = _parse(path, whole)
         else:
             rows, whole = [], b""
+        kept = [row for row in rows if not again(row)]
+        if len(kept) < len(rows):
+            with atomic_write(path) as file:
+                file.write(_text([COLUMNS, *kept]))
+            with open_table(path, bundle) as table:
+                yield table
+            return
         if len(whole) < len(data):
             os.truncate(handle.fileno(), len(whole))
         table = AnswersTable(path, handle, rows)
@@ -100,6 +101,20 @@ def open_table(path: Path, bundle: str) -> Iterator[AnswersTable]:
             handle.write(header)
             handle.flush()
         yield table
+
+
+def _lock(handle: IO[bytes], path: Path) -> None:
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle.fileno()), path.stat()):  # else replaced since it was opened
+            return
+    raise MirasolError(f"{path}: another `mirasol predict` writes it: let it end, or choose another --out")
+
+
+def _text(rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def _end_of_last_record(data: bytes) -> int:
@@ -155,27 +170,19 @@ def read_files(path: Path) -> list[str]:
     return [row["file"] for row in _read(path, ("file",))]
 
 
-def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MirasolError(f"{path}: not UTF-8 ({error}): save it as UTF-8") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = rows.fieldnames or []
-    if lacking := [name for name in needed if name not in columns]:
-        hint = "; separate columns by commas, not semicolons" if ";" in "".join(columns) else ""
-        ask = " (or give the questions with --ask)" if lacking == ["question"] else ""
-        raise MirasolError(
-            f"{path}: no column {' and no column '.join(lacking)} in its first line, "
-            f"{','.join(columns) or 'which is empty'}{hint}{ask}"
-        )
-    found = list(rows)
-    wrong = [
-        f"row {n}: {name} is empty"
-        for n, row in enumerate(found, 2)
-        for name in needed
-        if not (row[name] or "").strip()
-    ]
+def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    def check(columns: list[str]) -> None:
+        if lacking := [name for name in needed if name not in columns]:
+            hint = "; separate columns by commas, not semicolons" if ";" in "".join(columns) else ""
+            ask = " (or give the questions with --ask)" if lacking == ["question"] else ""
+            raise MirasolError(
+                f"{path}: no column {' and no column '.join(lacking)} in its first line, "
+                f"{','.join(columns) or 'which is empty'}{hint}{ask}"
+            )
+
+    wrong: list[str] = []
+    rows = list(csv_rows(path, io.StringIO(read_text(path), newline=""), check, wrong))
+    wrong += [f"{path}:{row.number}: {name} is empty" for row in rows for name in needed if not row.cells[name].strip()]
     if wrong:
         raise MirasolError(listing(f"{path}: {len(wrong)} error(s)", wrong))
-    return found
+    return [row.cells for row in rows]

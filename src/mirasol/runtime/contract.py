@@ -7,6 +7,7 @@ file. The exporter writes these dataclasses and the runtime reads them back, so 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,6 +24,7 @@ from mirasol.tokenizer import ANSWER, BOS, EOS
 
 CONTRACT_VERSION = 2
 CONTRACT_FILE = "contract.json"
+NOT_SHIPPED = "not_shipped.json"  # in a bundle: the precisions that lost too much, with the reason
 AUDIO = "audio_step"
 ENCODER_COMBINER = "encoder_combiner_step"
 LATENT = "latent_step"
@@ -187,8 +189,7 @@ def read_contract(bundle: str | Path) -> Contract:
     bundle = Path(bundle)
     path = bundle / CONTRACT_FILE
     if not path.is_file():
-        lack = "no such folder" if not bundle.is_dir() else f"it holds no {CONTRACT_FILE}"
-        raise MirasolError(f"{bundle} is not a bundle: {lack}. `make demo` trains one, or name yours with --bundle")
+        raise MirasolError(f"{bundle} is not a bundle: {_lack(bundle)}")
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)
@@ -210,6 +211,22 @@ def read_contract(bundle: str | Path) -> Contract:
     _check_consistency(contract, path)
     _check_files(contract, bundle)
     return contract
+
+
+def _lack(bundle: Path) -> str:
+    """The reason why a folder is not a bundle, and the remedy."""
+    if (bundle.parent / CONTRACT_FILE).is_file():
+        known: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads((bundle.parent / NOT_SHIPPED).read_text(encoding="utf-8"))
+        why = known.get(bundle.name, "it is not in export.precisions of the params file")
+        return f"{bundle.name} was not shipped: {why}. {bundle.parent} itself is the bundle in float32"
+    state = (
+        f"it holds no {CONTRACT_FILE}" if bundle.is_dir() else "it is a file" if bundle.exists() else "no such folder"
+    )
+    small = Path(__file__).parents[1] / "try"
+    shipped = f", a small one is {small}" if (small / CONTRACT_FILE).is_file() else ""
+    return f"{state}. `make demo` trains one{shipped}: name yours with --bundle"
 
 
 def _check_consistency(contract: Contract, path: Path) -> None:

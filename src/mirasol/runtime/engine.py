@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,18 +28,23 @@ class Engine:
 
     Args:
         bundle: the folder that `mirasol stage export` wrote, or `release:current` (:mod:`mirasol.runtime.releases`).
-        threads: CPU threads of one call; 0 leaves the choice to the backend.
+        threads: CPU threads of one call, at most 256 or four for each core; 0 leaves the choice to the backend.
         provider: "cpu", "cuda" or "tensorrt" of onnxruntime, "tensorrt-native" without it, or "auto": CUDA if
             onnxruntime has it and finds a GPU, else the CPU.
 
     Raises:
         MirasolError: the bundle is missing, damaged, of another version, or does not fit its contract; the
-            provider does not exist, is not installed, or finds no GPU.
+            provider does not exist, is not installed, or finds no GPU; ``threads`` is not in its range.
     """
 
     def __init__(self, bundle: str | Path, *, threads: int = 0, provider: str = "auto") -> None:
         if provider not in CHOICES:
             raise MirasolError(f"the provider {provider!r} does not exist: one of {', '.join(CHOICES)}")
+        most = max(256, 4 * (os.cpu_count() or 1))
+        if not isinstance(threads, int) or not 0 <= threads <= most:
+            raise MirasolError(
+                f"threads is {threads!r}: expected a whole number from 0 to {most}; 0: the engine decides"
+            )
         self.bundle = resolve(bundle)
         self.contract = read_contract(self.bundle)
         self.tokenizer = Tokenizer.load(self.bundle / self.contract.tokenizer.file)
@@ -107,6 +113,8 @@ class Engine:
 
     def check_question(self, question: str) -> None:
         """Raise MirasolError for a question that is empty or too long, before any chunk is decoded for it."""
+        if not isinstance(question, str):
+            raise MirasolError(f"the question is {question!r}: expected a text")
         if not question.strip():
             raise MirasolError("the question is empty: ask, for example, 'Classify the video audio clip.'")
         self.prompt(question)

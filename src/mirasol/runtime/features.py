@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
 from mirasol.media.log_mel import StreamingAudio, black_frame, chunk_edge
 
@@ -24,6 +26,23 @@ class Inputs:
     audio_present: bool
 
 
+def _check(name: str, array: object, kind: type[np.generic], shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name}: expected {np.dtype(kind)} {shape}, got {type(array).__name__}")
+    if array.shape != shape or array.dtype != kind:
+        raise ValueError(f"{name}: expected {np.dtype(kind)} {shape}, got {array.dtype} {array.shape}")
+
+
+def _checked(seconds: object, clip: ClipSpec) -> float:
+    """``seconds`` as the length of a chunk."""
+    if not isinstance(seconds, int | float) or not 1 / clip.sample_rate <= seconds < math.inf:
+        raise MirasolError(
+            f"chunk_seconds is {seconds!r}: expected seconds of at least a sample, 1/{clip.sample_rate}, or None for "
+            f"the bundle's {clip.chunk_seconds:g}"
+        )
+    return float(seconds)
+
+
 class ChunkFeatures:
     """Frames and samples of consecutive chunks to :class:`Inputs`; keeps one window of sound.
 
@@ -32,7 +51,7 @@ class ChunkFeatures:
 
     def __init__(self, clip: ClipSpec, chunk_seconds: float | None = None) -> None:
         self.clip = clip
-        self.chunk_seconds = chunk_seconds or clip.chunk_seconds
+        self.chunk_seconds = clip.chunk_seconds if chunk_seconds is None else _checked(chunk_seconds, clip)
         self._audio = StreamingAudio(clip)
         self._black = np.repeat(black_frame(clip.size)[None], clip.frames_per_chunk, axis=0)
         self.index = 0  # of the chunk that comes next
@@ -53,11 +72,10 @@ class ChunkFeatures:
         Raises:
             ValueError: another shape or type, or samples that are not finite; the state is unchanged.
         """
-        if video is not None and (video.shape != self._black.shape or video.dtype != np.uint8):
-            raise ValueError(f"video: expected uint8 {self._black.shape}, got {video.dtype} {video.shape}")
+        if video is not None:
+            _check("video", video, np.uint8, self._black.shape)
         if samples is not None:
-            if samples.shape != (self.samples,) or samples.dtype != np.float32:
-                raise ValueError(f"samples: expected float32 {(self.samples,)}, got {samples.dtype} {samples.shape}")
+            _check("samples", samples, np.float32, (self.samples,))
             if not np.isfinite(samples).all():
                 raise ValueError("samples: some are not finite")
         audio = self._audio.push(samples if samples is not None else np.zeros(self.samples, np.float32))

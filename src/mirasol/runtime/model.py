@@ -53,12 +53,14 @@ class Model:
 
     def answers(self, file: str | Path, questions: Sequence[str], *, join: bool = False) -> list[Answer]:
         """Like :meth:`answer` for several questions; the file is decoded once."""
+        if isinstance(questions, str):
+            raise MirasolError(f"questions is the text {questions!r}: expected a list of texts; `answer` takes one")
         for question in questions:
             self.engine.check_question(question)
         if Path(file).is_dir() and not join:
             raise MirasolError(
-                f"{file} is a folder: `mirasol predict` answers about each of its files; to take them as one stream, "
-                "in the order of their names, add --join (join=True)"
+                f"{Path(file)} is a folder: `mirasol predict` answers about each of its files; to take them as one "
+                "stream, in the order of their names, add --join (join=True)"
             )
         source = open_source(file, self.engine.contract.clip)
         session = self.session(source.chunk_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 from collections import Counter, deque
@@ -21,6 +22,7 @@ from mirasol.runtime.answers_table import AnswersTable, Row, open_table, read_fi
 from mirasol.runtime.model import Model, load
 from mirasol.runtime.sources.files import SUFFIXES
 
+log = logging.getLogger(__name__)
 UNREADABLE = "unreadable"
 AHEAD = 4  # files per process that may be answered before an earlier one
 CRASHED = "the decoder ended abnormally"
@@ -88,10 +90,10 @@ def tasks_of(source: Path, asks: Sequence[str], *, join: bool = False) -> list[A
 def predict(
     tasks: Sequence[Asked], out: Path, loading: Loading, *, workers: int | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Answer ``tasks`` into the table ``out``; rows that it holds are kept and not asked again.
+    """Answer ``tasks`` into the table ``out``; rows that it holds are kept, and only unreadable ones asked again.
 
-    Rows are in the order of the tasks, whatever the number of processes, and equal to single answers. A file that
-    cannot be used gets rows with the flag "unreadable" and the reason.
+    Rows are in the order of the tasks, whatever the number of processes, and equal to single answers; those asked
+    again come last. A file that cannot be used gets rows with the flag "unreadable" and the reason.
 
     Args:
         tasks: from :func:`tasks_of`.
@@ -115,7 +117,12 @@ def predict(
         workers = min(_cores() if model.engine.provider == "cpu" else 1, len(tasks))
     for question in dict.fromkeys(question for task in tasks for question in task.questions):
         model.engine.check_question(question)
-    with open_table(out, model.engine.contract.sha256) as table:
+    asked = {(task.name, question) for task in tasks for question in task.questions}
+
+    def again(row: Row) -> bool:  # the file may have come back
+        return row.flag.startswith(f"{UNREADABLE}: ") and (row.file, row.question) in asked
+
+    with open_table(out, model.engine.contract.sha256, again) as table:
         had = {(row.file, row.question) for row in table.rows}
         todo = [_without(task, had) for task in tasks]
         todo = [task for task in todo if task.questions]
@@ -211,6 +218,9 @@ def rows_of(model: Model, task: Asked, join: bool = False) -> list[Row]:
         answers = model.answers(task.path, task.questions, join=join)
     except (MirasolError, OSError) as error:
         return _unreadable(task, str(error).removeprefix(f"{task.path}: "))
+    except Exception as error:  # a fault of ours at one file must not cost the answers about the others
+        log.exception("%s", task.path)
+        return _unreadable(task, f"{type(error).__name__}: {error}")
     return [row_of(task.name, question, answer) for question, answer in zip(task.questions, answers, strict=True)]
 
 

@@ -100,7 +100,10 @@ class Registry:
         with self.changing():
             history = self._history()
             if len(history) < 2:
-                now = f"only {history[0]} was current" if history else "no release yet"
+                if history:
+                    now = f"only {history[0]} was current: choose a release with `mirasol releases promote NAME`"
+                else:
+                    now = "no release yet: make one with `python -m flows.release`"
                 raise MirasolError(f"{self.folder}: nothing to go back to: {now}")
             read_contract(self.folder / history[-2])
             self._write(history[:-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,9 @@ class Session:
     Args:
         engine: a loaded engine, or the folder of a bundle.
         chunk_seconds: length of a chunk where it differs from the contract's (see ``Source.chunk_seconds``).
+
+    Raises:
+        MirasolError: ``chunk_seconds`` is not a time of at least a sample.
     """
 
     def __init__(self, engine: Engine | str | Path, chunk_seconds: float | None = None) -> None:
@@ -157,7 +160,8 @@ class Session:
     def ask(self, question: str, max_tokens: int | None = None) -> Answer:
         """Answer ``question`` about the stream so far, with a score and remarks.
 
-        Raises MirasolError if the memory holds no video or audio, or the question is too long for the text cache.
+        Raises MirasolError if the memory holds no video or audio, the question is empty or too long for the text
+        cache, or ``max_tokens`` is below 1.
         """
         pieces = self.ask_stream(question, max_tokens)
         while True:
@@ -172,7 +176,7 @@ class Session:
         with self._turn:
             tokens = self._tokens(question, max_tokens)
             seconds, used = self.seconds, int(self._present.any(axis=1).sum()) * self._features.chunk_seconds
-            flags = list(self._flags())
+            flags = self.flags(question)
         scorer, said, eos = Scorer(), "", self.contract.tokenizer.eos
         for token, logits in tokens:
             scorer.add(token, logits)
@@ -182,16 +186,22 @@ class Session:
                 said = text
         complete = scorer.ids[-1:] == [eos]
         said = self.engine.tokenizer.decode(scorer.ids[:-1] if complete else scorer.ids)
-        similarity, nearest = self.engine.nearest_prompt(question)
+        similarity, _ = self.engine.nearest_prompt(question)
         known = None if similarity is None else similarity >= LEAST
-        if known is False:
-            like = f" (nearest: {nearest!r})" if nearest else ""
-            flags.insert(0, Flag(FOREIGN, f"the question is unlike any that was learnt{like}"))
         if not complete:
             flags.append(Flag(CUT, f"the answer is cut at {len(scorer.ids)} tokens, the longest that is allowed"))
         return Answer(said, seconds, complete, scorer.score, scorer.margin, used, known, tuple(flags))
 
-    def _flags(self) -> Iterator[Flag]:
+    def flags(self, question: str) -> list[Flag]:
+        """Remarks about the stream so far, and about ``question`` if it is unlike those of training."""
+        with self._turn:
+            return list(self._flags(question))
+
+    def _flags(self, question: str) -> Iterator[Flag]:
+        similarity, nearest = self.engine.nearest_prompt(question)
+        if similarity is not None and similarity < LEAST:
+            like = f" (nearest: {nearest!r})" if nearest else ""
+            yield Flag(FOREIGN, f"the question is unlike any that was learnt{like}")
         video, audio = bool(self._present[:, 0].any()), bool(self._present[:, 1].any())
         if not audio:
             yield Flag(NO_SOUND, "no sound: the answer rests on the picture alone")
@@ -207,6 +217,9 @@ class Session:
         return (token for token, _ in tokens if token != self.contract.tokenizer.eos)
 
     def _tokens(self, question: str, max_tokens: int | None) -> Iterator[tuple[int, Array]]:
+        self.engine.check_question(question)
+        if max_tokens is not None and not max_tokens >= 1:
+            raise MirasolError(f"max_tokens is {max_tokens}: expected 1 or more, or None for the model's own limit")
         memory, valid = self.memory
         if not valid.any():
             raise MirasolError("nothing to ask about: no chunk in memory holds video or audio")
@@ -230,8 +243,10 @@ class Session:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a :meth:`snapshot` of any session over the same bundle; after an error the stream is unchanged.
 
-        Raises MirasolError if the snapshot belongs to another bundle, is incomplete or not finite.
+        Raises MirasolError if it is no snapshot or of another bundle, is incomplete or not finite.
         """
+        if not isinstance(snapshot, Mapping):
+            raise MirasolError(f"a snapshot is a mapping of names to arrays, got {type(snapshot).__name__}")
         with self._turn:
             own = self._arrays()
             if not np.array_equal(snapshot.get("bundle", np.zeros(0)), own["bundle"]):

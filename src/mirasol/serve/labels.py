@@ -37,6 +37,7 @@ class Proposal(NamedTuple):
     score: float  # probability, 0 to 1
     margin: float  # probability less that of the next best answer, 0 to 1: small means unsure
     why: str = ""  # the model has no answer
+    flags: tuple[str, ...] = ()  # remarks, such as that the question is unlike any that was learnt
 
 
 Propose = Callable[[Path], Proposal]
@@ -293,5 +294,7 @@ def _shown(clip: Clip) -> dict[str, Any]:
         "media": clip.media,
         "group": clip.group,
         "split": clip.split,
-        "proposal": None if proposal is None else {"text": proposal.text, "score": proposal.score, "why": proposal.why},
+        "proposal": None
+        if proposal is None
+        else {name: getattr(proposal, name) for name in ("text", "score", "why", "flags")},
     }

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mirasol.runtime.answer import softmax
 from mirasol.runtime.backends import Array
 from mirasol.runtime.contract import TEXT
 from mirasol.runtime.engine import Engine
@@ -28,12 +28,13 @@ def propose(model: Model, file: Path, question: str, answers: Sequence[str] = ()
         session.push(chunk.video, chunk.samples)
     if len(answers) < 2:
         answer = session.ask(question)
-        return Proposal(answer.text, answer.score, answer.margin)
+        return Proposal(answer.text, answer.score, answer.margin, flags=tuple(flag.text for flag in answer.flags))
     memory, valid = session.memory
     scores = np.array([log_probability(model.engine, question, answer, memory, valid) for answer in answers])
-    shares = _softmax(scores)
+    shares = softmax(scores)
     second, first = np.argsort(shares)[-2:]
-    return Proposal(answers[first], float(shares[first]), float(shares[first] - shares[second]))
+    flags = tuple(flag.text for flag in session.flags(question))
+    return Proposal(answers[first], float(shares[first]), float(shares[first] - shares[second]), flags=flags)
 
 
 def log_probability(engine: Engine, question: str, answer: str, memory: Array, valid: Array) -> float:
@@ -50,11 +51,5 @@ def log_probability(engine: Engine, question: str, answer: str, memory: Array, v
             text.run()
             text.swap()
             if (step := place + 1 - len(prompt)) >= 0:
-                total += float(np.log(_softmax(text.get("logits")[0])[target[step]] + 1e-30))
+                total += float(np.log(softmax(text.get("logits")[0])[target[step]] + 1e-30))
     return total
-
-
-def _softmax(logits: Array) -> NDArray[np.float64]:
-    values = np.asarray(logits, np.float64)
-    shares = np.exp(values - values.max())
-    return np.asarray(shares / shares.sum(), np.float64)

@@ -112,7 +112,8 @@ class Upload:
             raise MediaError(str(error).replace(str(self.path), "the upload")) from error
         except Exception as error:
             log.exception("decoding failed")
-            raise MediaError("the decoder was ended before it had a result") from error
+            why = str(error).replace(str(self.path), "the upload")
+            raise MediaError(f"the upload cannot be decoded: {why or type(error).__name__}") from error
 
     def _ready(self) -> None:
         if self._guard is None or not self._guard.alive:

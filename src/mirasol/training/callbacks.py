@@ -14,12 +14,15 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
 from mirasol.model.batch import Batch
 from mirasol.training.best import BestWeights
-from mirasol.training.checkpoint import CHECKPOINT, FINGERPRINT
+from mirasol.training.checkpoint import ANYWAY, FINGERPRINT, FINISHED
 from mirasol.training.config import PhaseRun
-from mirasol.training.curves import CURVES, SPEED, CurveFile
+from mirasol.training.curves import CURVES, SPEED, CurveFile, rounded
 from mirasol.training.module import PhaseModule
 from mirasol.training.optim import learning_rate
+from mirasol.training.ranks import Ranks
+from mirasol.training.resume import Checkpoints, Origin
 from mirasol.training.speed import Stopwatch, peak_memory, step_flops
+from mirasol.training.stopping import STATUS
 from mirasol.training.validation import Validation, flat
 
 LOG_EVERY = 10  # steps of a curve's line: their mean
@@ -33,6 +36,7 @@ class Window:
         self.watched = watched
         self.names: list[str] = []
         self.sums: Tensor | None = None  # float64, on the device
+        self.shared: list[list[float]] = []  # those of each process, for a checkpoint
         self.count = 0
         self.recent: list[tuple[int, list[str], Tensor]] = []  # step, clip keys, figures that must be finite
 
@@ -66,15 +70,22 @@ class Window:
         assert isinstance(values, Tensor)
         return {n: v if math.isfinite(v) else None for n, v in zip(self.names, values.tolist(), strict=True)}
 
+    def share(self, trainer: pl.Trainer) -> None:
+        """Tell the sums to all processes, one of which writes the checkpoint; every process calls it."""
+        sums = None if self.sums is None else trainer.strategy.all_gather(self.sums)
+        self.shared = [] if sums is None else sums.reshape(-1, len(self.names)).tolist()
+
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint between two lines."""
-        return {"names": self.names, "sums": None if self.sums is None else self.sums.tolist(), "count": self.count}
+        return {"names": self.names, "sums": self.shared, "count": self.count}
 
-    def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """Set the values that :meth:`state` returned."""
+    def restore(self, state: dict[str, Any], trainer: pl.Trainer) -> None:
+        """Set the values that :meth:`state` returned; for another number of processes each takes the mean."""
         self.names, self.count = list(state["names"]), int(state["count"])
-        sums = state["sums"]
-        self.sums = None if sums is None else torch.tensor(sums, dtype=torch.float64, device=device)
+        if not state["sums"]:
+            return
+        rows = torch.tensor(state["sums"], dtype=torch.float64, device=trainer.strategy.root_device)
+        self.sums = rows[trainer.global_rank] if len(rows) == trainer.world_size else rows.mean(0)
 
 
 class Recorder(pl.Callback):
@@ -90,51 +101,59 @@ class Recorder(pl.Callback):
         validation: Validation,
         progress: Progress,
         made_by: dict[str, Any],
-        start: int,
-        watched: tuple[str, ...],
+        origin: Origin,
+        ranks: Ranks,
     ) -> None:
-        """``made_by``: the run's fingerprint. ``start``: its first step. ``watched``: figures that must be finite."""
-        folder = run.paths.runs
+        """``made_by``: the run's fingerprint. ``origin``: where it begins."""
+        folder, training = run.paths.runs, run.training
         self.phase, self.validation, self.progress = run.name, validation, progress
-        self.made_by, self.start = made_by, start
-        self.checkpoint = folder / CHECKPOINT
+        self.made_by, self.origin, self.ranks, self.limit = made_by, origin, ranks, training.timeout
+        self.checkpoints = Checkpoints(folder, training.keep_checkpoints)
         self.curves, self.speed = CurveFile(folder / CURVES), CurveFile(folder / SPEED)
-        self.window = Window(watched)
-        self.best = BestWeights(folder, run.config) if run.config.keep == "best" else None
+        amp = training.precision == "16-mixed"  # skips steps with infinite gradients by itself
+        self.window = Window(("loss",) if amp else ("loss", "grad_norm"))
+        self.best = BestWeights(folder, run.config, training.keep_checkpoints) if run.config.keep == "best" else None
+        self.finished = False
         self.restored: dict[str, Any] | None = None
         self.watch: Stopwatch | None = None  # from the start of training on
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[FINGERPRINT] = self.made_by
+        checkpoint |= {FINGERPRINT: self.made_by, FINISHED: self.finished, ANYWAY: self.origin.anyway}
 
     def state_dict(self) -> dict[str, Any]:
         return self.window.state() | ({} if self.best is None else {"best": self.best.state()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.restored = state_dict
+        if self.best is not None:
+            self.best.restore(state_dict["best"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.restored is not None:
-            self.window.restore(self.restored, pl_module.device)
-            if self.best is not None:
-                self.best.restore(self.restored["best"])
+            self.window.restore(self.restored, trainer)
         if self.best is not None:
             trainer.should_stop = self.best.exhausted  # a run that had stopped is not trained further
         if trainer.is_global_zero:
             if self.best is not None:
                 self.best.tidy()
-            self.curves.start(self.start)
-            self.speed.start(self.start)
+            self.curves.start(self.origin.step)
+            self.speed.start(self.origin.step)
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self.watch = Stopwatch(pl_module.device)
+        self.ranks.step, self.ranks.doing = self.origin.step, "waits for data"
+        self.ranks.stopping.begin(trainer.world_size, self.limit)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.ranks.stopping.end()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: list[Batch], batch_idx: int
     ) -> None:
         assert self.watch is not None
+        self.ranks.doing = "computes a step"
         self.watch.step_begins()
 
     def on_train_batch_end(
@@ -148,17 +167,26 @@ class Recorder(pl.Callback):
         shown: dict[str, float | str] = {}
         if milestone or step % LOG_EVERY == 0:
             shown = self._log(trainer, pl_module, batch, evaluate=milestone)
-        # On SIGTERM one process saves its progress. Several would have to agree on the step, and Lightning stops them
-        # at different ones: they resume from the last checkpoint.
-        if milestone or (trainer.received_sigterm and trainer.world_size == 1):
-            self.window.check(self.phase)
-            trainer.save_checkpoint(self.checkpoint)
-            self._after_checkpoint(trainer, step)
+        stop = self.ranks.stopping.agreed()
+        if milestone or stop:
+            self._save(trainer, step, last=step == config.steps)
         self.progress.advance(config.batch_size, **shown)
         if self.window.count == 0:  # after a line
             self.watch.resume()
+        if stop:
+            raise SystemExit(STATUS)
+        self.ranks.step, self.ranks.doing = step, "waits for data"
 
-    def _after_checkpoint(self, trainer: pl.Trainer, step: int) -> None:
+    def _save(self, trainer: pl.Trainer, step: int, *, last: bool) -> None:
+        self.ranks.step, self.ranks.doing = step, "saves a checkpoint"
+        self.window.check(self.phase)
+        self.window.share(trainer)
+        self.finished = last or (self.best is not None and self.best.exhausted)
+        if self.best is not None:
+            self.best.saved()
+        trainer.save_checkpoint(self.checkpoints.path(step))
+        if trainer.is_global_zero:
+            self.checkpoints.tidy()
         if self.best is None:
             return
         if trainer.is_global_zero:
@@ -173,10 +201,12 @@ class Recorder(pl.Callback):
         """Write the line of this step; returns the figures for the progress bar."""
         step = trainer.global_step
         self.window.check(self.phase)
-        line: dict[str, Any] = self.window.means(trainer) | {"step": step, "lr": learning_rate(step - 1, module.config)}
+        means = rounded(self.window.means(trainer))
+        line: dict[str, Any] = means | {"step": step, "lr": learning_rate(step - 1, module.config)}
         speed = self._measure(trainer, module, parts)
         if evaluate:
-            line["val"] = self.validation.run(trainer, module)
+            self.ranks.step, self.ranks.doing = step, "evaluates"
+            line["val"] = rounded(self.validation.run(trainer, module))
             if self.best is not None:
                 self.best.offer(step, line["val"], module, leader=trainer.is_global_zero)
         if trainer.is_global_zero:
@@ -184,8 +214,8 @@ class Recorder(pl.Callback):
             self.speed.append({"step": step} | speed, sync=False)
         for logger in trainer.loggers:
             logger.log_metrics({**flat(line), **speed}, step)
-        shown = {label: line[name] for name, label in SHOWN.items() if line[name] is not None}
-        if evaluate:
+        shown = {label: line[name] for name, label in SHOWN.items() if line.get(name) is not None}
+        if evaluate and "exact_match" in line["val"]:
             shown["val right answers"] = f"{100 * line['val']['exact_match']:.1f} %"
         return shown | {"waits for data": f"{100 * speed['wait_share']:.0f} %"}
 

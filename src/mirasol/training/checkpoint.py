@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import platform
 import shutil
@@ -19,8 +20,9 @@ from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
 from mirasol.training.shards import FOLDER, Rows, folders_of, put_shards
 
-CHECKPOINT = "last.ckpt"
-FINGERPRINT = "mirasol_fingerprint"  # key in the checkpoint
+FINGERPRINT = "mirasol_fingerprint"  # keys in the checkpoint
+FINISHED = "mirasol_finished"  # whether the run was at its end
+ANYWAY = "mirasol_resumed_anyway"  # where the run went on under another fingerprint, and what changed
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -70,24 +72,32 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else text[:12] + "…"
 
 
-def resumable_step(path: Path, expected: dict[str, Any]) -> tuple[int | None, list[str]]:
-    """The step of the checkpoint at ``path`` if its fingerprint is ``expected``, else ``None`` and the reasons.
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says about its run."""
 
-    A missing file has no reason.
+    step: int
+    made_by: dict[str, Any]
+    finished: bool
+    anyway: list[dict[str, Any]]
+
+
+def read_facts(path: Path) -> Facts:
+    """The facts of the checkpoint at ``path``, without its tensors.
+
+    Raises:
+        MirasolError: it cannot be read, or rows of it are missing.
     """
-    if not path.exists():
-        return None, []
     try:
-        # mmap: two values are needed, not the weights of 3 B parameters
+        # mmap: a few values are needed, not the weights of 3 B parameters
         found = read_checkpoint(path, mapped=True)
         step, made_by = int(found["global_step"]), found[FINGERPRINT]
         with contextlib.ExitStack() as stack:
             if FOLDER in found:
                 Rows(folders_of(path) / found[FOLDER], stack)
-    except MirasolError as error:  # rows that are not there
-        return None, [f"it cannot be read ({error})"]
-    except Exception as error:  # a foreign or damaged file fails in many ways: start from step 0
+    except MirasolError:  # rows that are missing
+        raise
+    except Exception as error:  # a foreign or damaged file fails in many ways
         words = str(error).splitlines()
-        return None, [f"it cannot be read ({type(error).__name__}{': ' + words[0][:80] if words else ''})"]
-    changed = differences(made_by, expected)
-    return (None, changed) if changed else (step, [])
+        raise MirasolError(f"{type(error).__name__}{': ' + words[0][:80] if words else ''}") from None
+    return Facts(step, made_by, bool(found.get(FINISHED)), found.get(ANYWAY, []))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirasol.core.errors import MirasolError
 from mirasol.core.fields import param
 from mirasol.media.clip import ClipSpec, View
 
-TASKS = ("caption", "audio_class", "qa")
+UNLABELLED = "unlabelled"  # clips without texts: the latent and the reconstruction losses alone
+TASKS = ("caption", "audio_class", "qa", UNLABELLED)
 GROUPS = (
     "audio",
     "vit",
@@ -24,6 +27,8 @@ OPTIMIZERS = ("adamw", "adam", "muon")
 SHARDINGS = ("none", "full", "hybrid")
 RECOMPUTE = ("none", "selective", "full")
 INIT = re.compile(r"(?P<folder>.+)@(?P<hash>[0-9a-f]{8,64})")  # weights, and how the SHA-256 of their bytes begins
+ANSWER = "MIRASOL_CHECKPOINT"  # variable with the answer to a refusal; it reaches a stage under `dvc repro`, too
+RESUME, START = "resume-anyway", "start-anew"
 MIX_ENTRY = re.compile(r"(?P<name>[\w.-]+):(?P<weight>[1-9][0-9]{0,3})")
 
 
@@ -132,8 +137,6 @@ class TrainingConfig:
         ge=0,
         le=1,
     )
-    devices: int = param(1, "devices per node", ge=1)
-    nodes: int = param(1, "machines; start one process per device with torchrun or Slurm", ge=1)
     accelerator: str = param("auto", "where to train and evaluate", choices=("auto", "cpu", "gpu"))
     attention: str = param(
         "auto",
@@ -159,6 +162,8 @@ class TrainingConfig:
         "what shows the curves while training, besides `curves.jsonl`; all but `tensorboard` and `none` are extras",
         choices=("tensorboard", "dvclive", "wandb", "mlflow", "none"),
     )
+    timeout: float = param(1800.0, "seconds that processes wait for each other", gt=0)
+    keep_checkpoints: int = param(2, "last checkpoints kept", ge=1, le=1000)
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))
 
 
@@ -186,6 +191,32 @@ def parse_mix(text: str) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class Processes:
+    """The processes that train together; a launcher starts them, and only the order of sums depends on them."""
+
+    devices: int = 1  # on each node
+    nodes: int = 1
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.devices * self.nodes
+
+
+def is_rank() -> bool:
+    """Whether an agent of torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def started_processes() -> Processes:
+    """The processes that this one trains with, by torchrun's environment; a process that it did not start is alone."""
+    if not is_rank():
+        return Processes()
+    world, local = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return Processes(local, world // local)
+
+
+@dataclass(frozen=True)
 class RunPaths:
     """Where a phase reads and writes."""
 
@@ -207,6 +238,7 @@ class PhaseRun:
     clip: ClipSpec
     paths: RunPaths
     before: tuple[str, ...] = ()  # tasks of the phases before, which are scored too: they should not be forgotten
+    processes: Processes = Processes()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -222,3 +254,41 @@ class PhaseRun:
     def samples(self) -> int:
         """Training samples of the whole run, over all processes."""
         return self.config.steps * self.config.batch_size
+
+
+def check_processes(name: str, config: PhaseConfig, training: TrainingConfig, processes: Processes) -> None:
+    """Check that each process of phase ``name`` gets an equal share of a step, in whole micro-batches, and shards.
+
+    Raises:
+        MirasolError: every setting that does not go with ``processes``.
+    """
+    wrong, count, batch_size, micro = [], processes.count, config.batch_size, training.micro_batch
+    many = f"{processes.devices} devices x {processes.nodes} nodes of cluster.yaml"
+    if batch_size % count:
+        wrong.append(
+            f"{name}.batch_size is {batch_size}, the clips of one step on all devices; it does not divide "
+            f"among {count} ({many}): choose a multiple of {count}"
+        )
+    elif 0 < micro < batch_size // count and batch_size // count % micro:
+        share = batch_size // count
+        wrong.append(
+            f"training.micro_batch is {micro}; it does not divide the {share} clips that a device takes of "
+            f"{name}.batch_size {batch_size}: choose a divisor of {share}, or 0 for all of them at once"
+        )
+    if training.sharding != "none" and count == 1:
+        wrong.append(
+            f"training.sharding is {training.sharding}, but one process trains ({many}): "
+            "set training.sharding to none, or start more processes"
+        )
+    elif training.sharding == "hybrid" and processes.nodes == 1:
+        wrong.append(
+            "training.sharding is hybrid, shards within a node and copies of them on others, but cluster.yaml has one "
+            "node: set training.sharding to full"
+        )
+    if training.sharding != "none" and training.precision == "16-mixed":
+        wrong.append(
+            f"training.precision is 16-mixed, which training.sharding {training.sharding} cannot do: "
+            "set training.precision to bf16-mixed"
+        )
+    if wrong:
+        raise MirasolError("\n".join(wrong))

@@ -58,6 +58,13 @@ class CurveFile:
             raise disk_error(error, self.path) or error from error
 
 
+def rounded(values: Any) -> Any:
+    """Plain values with floats of nine digits, more than float32 has: sums over processes differ behind them."""
+    if isinstance(values, Mapping):
+        return {name: rounded(value) for name, value in values.items()}
+    return float(f"{values:.9g}") if isinstance(values, float) else values
+
+
 def write_plots(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Write ``plots/train.json`` and ``plots/val.json`` in ``folder``: rows with equal keys for `dvc plots`.
 
@@ -78,7 +85,7 @@ def write_plots(folder: Path, lines: list[dict[str, Any]]) -> None:
 
 def _exact_match(val: Mapping[str, Any]) -> dict[str, Any]:
     families = {name: family["exact_match"] for name, family in val.get("families", {}).items()}
-    return {"all": val["exact_match"]} | families
+    return ({"all": val["exact_match"]} if "exact_match" in val else {}) | families
 
 
 def _encode(line: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ from mirasol.data.loading.loader import BatchForm, GlobalOrder, TrainingLoader, 
 from mirasol.data.loading.mixing import Mixture
 from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings, Wanted
 from mirasol.data.loading.texts import Text
-from mirasol.data.shards.format import DamagedClip
+from mirasol.data.shards.format import DamagedClip, read_index
 from mirasol.media.clip import ClipSpec
-from mirasol.model.batch import Batch
+from mirasol.model.batch import Batch, text_targets
 from mirasol.model.logmel import LogMel
 from mirasol.tokenizer import Tokenizer
-from mirasol.training.config import PhaseConfig, PhaseRun, parse_mix
+from mirasol.training.config import UNLABELLED, PhaseConfig, PhaseRun, parse_mix
 from mirasol.training.phases import MODALITIES
 
 
@@ -37,12 +37,25 @@ class Steps:
     loader: TrainingLoader
     cuts: int
     modalities: frozenset[str]
+    texts: bool = False  # whether each batch has a text, as processes need that run the text model together
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        batches = iter(self.loader)
+        batches = (with_text(batch) if self.texts else batch for batch in self.loader)
         video, audio = (kind in self.modalities for kind in MODALITIES)
         while True:
             yield [dataclasses.replace(next(batches), has_video=video, has_audio=audio) for _ in range(self.cuts)]
+
+
+def with_text(batch: Batch) -> Batch:
+    """``batch``, or if none of its clips has a text, with one of weight 0 each: loss and gradient of it are 0."""
+    clips, texts, length = batch.tokens.shape
+    if texts:
+        return batch
+    tokens, mask = torch.zeros(clips, 1, length, dtype=torch.int64), torch.zeros(clips, 1, length, dtype=torch.bool)
+    mask[:, :, 1] = True
+    return dataclasses.replace(
+        batch, tokens=tokens, answer_mask=mask, text_weight=torch.zeros(clips, 1), targets=text_targets(tokens, mask)
+    )
 
 
 class PhaseDataModule(pl.LightningDataModule):
@@ -60,10 +73,9 @@ class PhaseDataModule(pl.LightningDataModule):
         self.num_queries = 0  # m of the model, whose features are masked in training
         self.tokenizer = Tokenizer.load(paths.tokenizer)
         self.tokenizer.max_text = config.max_text or self.tokenizer.max_text
-        self.train, self.val = (
-            ShardDataset(paths.shards, split, cache=paths.cache, any_size=True, view=config.view)
-            for split in ("train", "val")
-        )
+        opened = functools.partial(ShardDataset, paths.shards, cache=paths.cache, any_size=True, view=config.view)
+        optional = UNLABELLED in run.tasks and not read_index(paths.shards)["splits"].get("val")
+        self.train, self.val = opened("train"), None if optional else opened("val")
         if self.train.stored != run.clip:
             raise MirasolError(
                 f"{paths.shards}: made with other settings of `clip` than these ({self.train.stored}, now {run.clip}): "
@@ -75,10 +87,16 @@ class PhaseDataModule(pl.LightningDataModule):
             parse_mix(config.mix), config.feature_mask,
         )  # fmt: skip
         self._val: tuple[EvaluationSamples, Failures] | None = None
-        self.run = dataclasses.replace(run, config=self._counted(run.name, config))  # with its steps
+        self._clip_failures: Failures | None = None
+        self.run = dataclasses.replace(run, config=self._settled(run.name, config))
 
-    def _counted(self, name: str, config: PhaseConfig) -> PhaseConfig:
-        """``config`` with the steps of its epochs: each step takes ``batch_size`` clips, the last may begin another."""
+    def _settled(self, name: str, config: PhaseConfig) -> PhaseConfig:
+        """``config`` without a text loss if there is no text, and with the steps of its epochs.
+
+        Each step takes ``batch_size`` clips, the last may begin another epoch.
+        """
+        if not self.has_texts:
+            config = dataclasses.replace(config, text_weight=0.0)
         if not config.epochs:
             return config
         steps = max(1, -(-config.epochs * self.clips // config.batch_size))
@@ -119,6 +137,17 @@ class PhaseDataModule(pl.LightningDataModule):
         """Whether the train split has any example of the phase's tasks."""
         return any(row["task"] in self.settings.tasks for rows in _examples(self.train) for row in rows)
 
+    @functools.cached_property
+    def has_texts(self) -> bool:
+        """Whether the phase learns from texts: any of its training clips has one, or it is to answer questions.
+
+        A fact of the data set, equal in all processes.
+        """
+        if UNLABELLED not in self.settings.tasks or "qa" in self.settings.tasks:
+            return True
+        texts = set(self.settings.tasks) - {UNLABELLED}
+        return any(row["task"] in texts for rows in _examples(self.train) for row in rows)
+
     def sets(self) -> dict[str, int]:
         """Training samples of the whole run from each data set of ``mix``; empty without one."""
         mix = self.settings.mix
@@ -135,12 +164,12 @@ class PhaseDataModule(pl.LightningDataModule):
         waveform = takes_waveforms(device, self.train.spec)
         loader = self.train_loader(self.trainer.global_rank, world, waveform=waveform)
         loader.pin_memory = device.type == "cuda"
-        return Steps(loader, self.cuts(world), self.modalities)
+        return Steps(loader, self.cuts(world), self.modalities, texts=self.has_texts and world > 1)
 
     def cuts(self, world: int) -> int:
         """Micro-batches of a step of one of ``world`` processes."""
         share, micro = self.run.config.batch_size // world, self.run.training.micro_batch
-        return share // micro if micro else 1
+        return share // micro if 0 < micro < share else 1
 
     def train_loader(self, rank: int = 0, world: int = 1, *, waveform: bool = False) -> TrainingLoader:
         """Endless micro-batches for process ``rank`` of ``world``.
@@ -164,8 +193,8 @@ class PhaseDataModule(pl.LightningDataModule):
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """The tasks that evaluations score: the phase's own, then those of the phases before."""
-        return tuple(dict.fromkeys((*self.run.tasks, *self.run.before)))
+        """The tasks that evaluations score: the phase's own with texts, then those of the phases before."""
+        return tuple(task for task in dict.fromkeys((*self.run.tasks, *self.run.before)) if task != UNLABELLED)
 
     def families(self) -> tuple[dict[str, str], dict[str, str]]:
         """The family of each example id of the val split, of the phase's own tasks and of those before.
@@ -176,14 +205,14 @@ class PhaseDataModule(pl.LightningDataModule):
             MirasolError: the val split has no example of the phase's own tasks.
         """
         own, earlier = dict[str, str](), dict[str, str]()
-        for row in (row for rows in _examples(self.val) for row in rows):
+        for row in (row for rows in (_examples(self.val) if self.val else ()) for row in rows):
             if row["task"] in self.scored:
                 found = own if row["task"] in self.run.tasks else earlier
                 found[row["id"]] = row["family"] or row["task"]
         if not own:
             raise MirasolError(
-                f"{self.val.folder}: the split val has no example of task {' or '.join(self.run.tasks)} to score while "
-                "training on that task: give some rows of it in the manifest the split val"
+                f"{self.train.folder}: the split val has no example of task {' or '.join(self.run.tasks)} to score "
+                "while training on that task: give some rows of it in the manifest the split val"
             )
         return own, earlier
 
@@ -198,6 +227,7 @@ class PhaseDataModule(pl.LightningDataModule):
         Raises:
             MirasolError: more clips are damaged than ``training.max_damaged``.
         """
+        assert self.val is not None
         if self._val is None:
             failures = self._failures("val", rank, world)
             wanted = Wanted(self.scored, optional=set(self.scored) - set(self.run.tasks))
@@ -211,19 +241,53 @@ class PhaseDataModule(pl.LightningDataModule):
                 )
             self._val = EvaluationSamples(clips), failures
         samples, failures = self._val
-        size = self.run.training.micro_batch or max(1, self.run.config.batch_size // world)
         tasks = self._chosen(samples.clips.texts)
-        chosen = sorted(tasks)[rank::world]
+
+        def read(number: int) -> Sample:
+            sample = samples[number]
+            return dataclasses.replace(sample, texts=[text for text in sample.texts if text.task in tasks[number]])
+
         form = BatchForm(self.val.spec, self.tokenizer.max_text, self.scored)
-        for low in range(0, len(chosen), size):
+        yield from self._batches(sorted(tasks), read, form, failures, (rank, world))
+
+    def val_clips(self, rank: int, world: int) -> Iterator[Batch]:
+        """At most ``config.val_clips`` clips of the val split, spread evenly, without texts; none without that split.
+
+        Raises:
+            MirasolError: more clips are damaged than ``training.max_damaged``.
+        """
+        if (val := self.val) is None:
+            return
+        count = min(self.run.config.val_clips, len(val))
+        chosen = np.linspace(0, len(val) - 1, count).round().astype(int).tolist()
+        self._clip_failures = failures = self._clip_failures or self._failures("val", rank, world)
+        form = BatchForm(val.spec, self.tokenizer.max_text, ())
+        video, audio = (kind in self.modalities for kind in MODALITIES)
+
+        def read(number: int) -> Sample:
+            return Sample(val.keys[number], val.arrays(number), [])
+
+        for batch in self._batches(chosen, read, form, failures, (rank, world)):
+            yield dataclasses.replace(batch, has_video=video, has_audio=audio)
+
+    def _batches(
+        self,
+        numbers: list[int],
+        read: Callable[[int], Sample],
+        form: BatchForm,
+        failures: Failures,
+        place: tuple[int, int],
+    ) -> Iterator[Batch]:
+        """The batches of process ``place``, rank of world, of the samples ``numbers``; none of damaged clips."""
+        rank, world = place
+        size = self.run.training.micro_batch or max(1, self.run.config.batch_size // world)
+        for low in range(rank * size, len(numbers), size * world):
             intact: list[Sample] = []
-            for number in chosen[low : low + size]:
+            for number in numbers[low : low + size]:
                 try:
-                    sample = samples[number]
-                    texts = [text for text in sample.texts if text.task in tasks[number]]
-                    intact.append(dataclasses.replace(sample, texts=texts))
+                    intact.append(read(number))
                 except DamagedClip as error:
-                    failures.record([Damage(None, error.key, error.why)], len(self.val))
+                    failures.record([Damage(None, error.key, error.why)], len(self.val or ()))
             if intact:
                 yield collate(intact, form)
 

@@ -21,9 +21,9 @@ from mirasol.training.optim import build_optimizer, learning_rate
 from mirasol.training.parallel import clip_gradients, last_backward_only, shard
 
 
-def step_seed(seed: int, step: int, rank: int, part: int) -> int:
+def step_seed(seed: int, step: int, part: int) -> int:
     """The seed of dropout in a part of a step: a resumed run needs no state of a random generator."""
-    digest = hashlib.sha256(f"{seed}/{step}/{rank}/{part}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
@@ -70,13 +70,18 @@ class PhaseModule(pl.LightningModule):
         )
         assert isinstance(totals, Tensor)
         found = []
+        world, rank = self.trainer.world_size, self.trainer.global_rank
         for number, part in enumerate(parts):
-            reseed(step_seed(self.seed, self.global_step, self.global_rank, number), self.device)
+            reseed(step_seed(self.seed, self.global_step, number * world + rank), self.device)
             with last_backward_only(self.trainer.strategy.model, self.model, last=number == len(parts) - 1):
                 found.append(self._backward(part, totals))
-        self.figures = {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+        self.figures = {name: torch.stack([each[name].double() for each in found]).sum(0) for name in found[0]}
         for name in self.figures.keys() - {"loss", *LOSSES}:
             self.figures[name] /= len(parts)
+        if self.objective.text and not any(part.tokens.shape[1] for part in parts):
+            for parameter in self.model.text.parameters():  # as for one of several processes: its gradient is 0
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         optimizer.zero_grad()
         if self.ema is not None:

@@ -1,6 +1,6 @@
 """The tensors of a sharded checkpoint: each process writes its rows, any number of processes reads them again.
 
-``last.ckpt`` stays one file: it holds everything else, marks in place of the sharded tensors, and the name of the
+``step-<n>.ckpt`` stays one file: it holds everything else, marks in place of the sharded tensors, and the name of the
 folder with their rows. It is written last, so a kill at any point leaves the checkpoint from before
 (docs/decisions/0068).
 """

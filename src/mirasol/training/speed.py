@@ -45,7 +45,7 @@ def step_flops(model: Mirasol, batch: Batch, *, reconstruct: bool = True) -> int
     clips, chunks = batch.video_present.shape
     targets = batch.targets or text_targets(batch.tokens, batch.answer_mask)
     texts, row = batch.tokens.shape[1], targets.packed.shape[1]
-    parts = forward_flops(model.config, chunks, [-(-row // texts)] * texts, targets.positions.shape[1])
+    parts = forward_flops(model.config, chunks, [-(-row // max(texts, 1))] * texts, targets.positions.shape[1])
     if not reconstruct:
         del parts["reconstruction"]
     learning = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}

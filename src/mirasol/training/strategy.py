@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from mirasol.core.errors import MirasolError
 from mirasol.training.checkpoint import read_checkpoint
 from mirasol.training.config import PhaseRun
 from mirasol.training.shards import FOLDER, folders_of, new_folder, put_shards, remove_others, take_shards, write_shards
@@ -88,36 +88,17 @@ class ShardedStrategy(ModelParallelStrategy):
         return found
 
 
+def limit_waits(strategy: Strategy, seconds: float) -> None:
+    """Let collectives of ``strategy`` fail after ``seconds``; before it meets the other processes."""
+    if isinstance(strategy, DDPStrategy | ModelParallelStrategy):
+        strategy._timeout = datetime.timedelta(seconds=seconds)
+
+
 def build_strategy(run: PhaseRun) -> Strategy | str:
-    """The strategy that ``training.sharding`` names, for Lightning's trainer.
-
-    Raises:
-        MirasolError: the processes, nodes or the precision do not go with it.
-    """
-    training = run.training
-    world = training.devices * training.nodes
-    if training.sharding == "none":
+    """The strategy that ``training.sharding`` names, for Lightning's trainer."""
+    processes = run.processes
+    if run.training.sharding == "none":
         single = 1 in (run.clip.chunks, run.config.chunks)  # TTM's Write serves the next chunk
-        return DDPStrategy(find_unused_parameters=single, gradient_as_bucket_view=True) if world > 1 else "auto"
-    check_sharding(run)
-    return ShardedStrategy(world, training.nodes if training.sharding == "hybrid" else 1)
-
-
-def check_sharding(run: PhaseRun) -> None:
-    """Raise ``MirasolError`` where ``training.sharding`` cannot be."""
-    training = run.training
-    if training.sharding == "hybrid" and training.nodes == 1:
-        raise MirasolError(
-            "training.sharding is hybrid, shards within a node and copies of them on others, but training.nodes is 1: "
-            "set training.sharding to full"
-        )
-    if training.sharding != "none" and training.devices * training.nodes == 1:
-        raise MirasolError(
-            f"training.sharding is {training.sharding}, but one process trains (training.devices x training.nodes): "
-            "set training.sharding to none, or start more processes"
-        )
-    if training.sharding != "none" and training.precision == "16-mixed":
-        raise MirasolError(
-            f"training.precision is 16-mixed, which training.sharding {training.sharding} cannot do: "
-            "set training.precision to bf16-mixed"
-        )
+        several = processes.count > 1
+        return DDPStrategy(find_unused_parameters=single, gradient_as_bucket_view=True) if several else "auto"
+    return ShardedStrategy(processes.count, processes.nodes if run.training.sharding == "hybrid" else 1)

@@ -7,9 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
@@ -27,27 +25,29 @@ from mirasol.data.loading.failures import report
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
-from mirasol.training.best import BestWeights
 from mirasol.training.callbacks import Recorder
-from mirasol.training.checkpoint import CHECKPOINT, AtomicCheckpointIO, fingerprint, resumable_step
-from mirasol.training.config import PhaseRun, TrainingConfig
+from mirasol.training.checkpoint import AtomicCheckpointIO, fingerprint
+from mirasol.training.config import PhaseRun, TrainingConfig, check_processes, is_rank
 from mirasol.training.curves import CURVES, read_lines, write_plots
 from mirasol.training.data_module import PhaseDataModule
 from mirasol.training.loggers import make_logger
 from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import compile_blocks
 from mirasol.training.phases import freeze
+from mirasol.training.ranks import Ranks, join
 from mirasol.training.recompute import apply_recompute
+from mirasol.training.resume import Checkpoints, Origin, begin
 from mirasol.training.start import initial_model
-from mirasol.training.strategy import build_strategy, check_sharding, is_leader
-from mirasol.training.validation import Validation, forgotten
+from mirasol.training.stopping import STATUS, take_signals
+from mirasol.training.strategy import build_strategy, is_leader, limit_waits
+from mirasol.training.validation import ClipValidation, Validation, forgotten
 from mirasol.training.weights import WEIGHTS, save_weights
 
-# Settings of `training` that a resumed run may change: where, by how many processes and kernels it runs, when it gives
-# up; and `init`, whose weights are among the hashes of the inputs.
+# Settings of `training` that a resumed run may change: where and by which kernels it runs, when it gives up;
+# and `init`, whose weights are among the hashes of the inputs.
 FREE = (
-    "workers", "max_damaged", "devices", "nodes", "accelerator", "attention", "init", "micro_batch", "sharding",
-    "recompute", "compile", "logger",
+    "workers", "max_damaged", "accelerator", "attention", "init", "micro_batch", "sharding", "recompute", "compile",
+    "logger", "timeout", "keep_checkpoints",
 )  # fmt: skip
 
 
@@ -100,18 +100,26 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
 
     Raises:
         MirasolError: inputs do not fit, the phase has nothing to learn from, the loss is not a finite number, too
-            many clips are damaged, or the disk cannot be written.
+            many clips are damaged, the disk cannot be written, or the checkpoint belongs to another unfinished run.
+        PeerError: another process failed or vanished.
+        SystemExit: SIGTERM came; the last step is saved.
     """
+    with join(run.training.timeout) as ranks:
+        return _run_phase(run, model, ranks)
+
+
+def _run_phase(run: PhaseRun, model: ModelConfig, ranks: Ranks) -> dict[str, Any]:
     paths = run.paths
-    check_devices(run)
+    check_processes(run.name, run.config, run.training, run.processes)
     data = PhaseDataModule(run)
     run = data.run  # with its steps
     network = start(run, model)
     if not run.required and not data.has_examples:
         return _hand_on(run, network)
     freeze(network, run.config, data.modalities)
-    trainer, best = fit(run, network, data, describe(run, model))
-    lines = read_lines(paths.runs / CURVES)
+    trainer, recorder = fit(run, network, data, describe(run, model), ranks)
+    best = recorder.best
+    lines: list[dict[str, Any]] = trainer.strategy.broadcast(read_lines(paths.runs / CURVES))  # of the first process
     if trainer.is_global_zero:
         with atomic_write(paths.out / CURVES) as file:
             file.write((paths.runs / CURVES).read_bytes())
@@ -121,7 +129,8 @@ def run_phase(run: PhaseRun, model: ModelConfig) -> dict[str, Any]:
     elif trainer.is_global_zero:
         best.hand_on(paths.out)
     trainer.strategy.barrier("weights are written")
-    extra = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
+    extra: dict[str, Any] = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
+    extra["resumed_anyway"] = recorder.origin.anyway
     found = summary(lines, best.step if best else 0)
     extra["forgotten"] = forgotten(_before(run), found["val"], run.before)
     return found | {name: facts for name, facts in extra.items() if facts}
@@ -142,30 +151,17 @@ def start(run: PhaseRun, model: ModelConfig) -> Mirasol:
         return Mirasol(model)
 
 
-def check_devices(run: PhaseRun) -> None:
-    """Raise ``MirasolError`` unless each device gets an equal share of a step's clips, in whole micro-batches."""
-    batch_size, world = run.config.batch_size, run.training.devices * run.training.nodes
-    if batch_size % world:
-        raise MirasolError(
-            f"{run.name}.batch_size is {batch_size}, the clips of one step on all devices; it does not divide "
-            f"among {world} (training.devices x training.nodes): choose a multiple of {world}"
-        )
-    share, micro = batch_size // world, run.training.micro_batch
-    if micro and share % micro:
-        raise MirasolError(
-            f"training.micro_batch is {micro}; it does not divide the {share} clips that a device takes of "
-            f"{run.name}.batch_size {batch_size}: choose a divisor of {share}, or 0 for all of them at once"
-        )
-    check_sharding(run)
-
-
 def fit(
-    run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[str, Any]
-) -> tuple[pl.Trainer, BestWeights | None]:
+    run: PhaseRun, network: Mirasol, data: PhaseDataModule, made_by: dict[str, Any], ranks: Ranks
+) -> tuple[pl.Trainer, Recorder]:
     """Train ``network`` in place up to step ``run.config.steps``, from the run's checkpoint if ``made_by`` made it.
 
     Returns:
-        The trainer, and under `keep: best` the weights to hand on in place of the last ones.
+        The trainer, and the recorder, which knows the weights to hand on under `keep: best`.
+
+    Raises:
+        MirasolError: the checkpoint belongs to another unfinished run.
+        SystemExit: SIGTERM came; the last step is saved.
     """
     name, config, training, runs = run.name, run.config, run.training, run.paths.runs
     _quieten()
@@ -174,46 +170,36 @@ def fit(
     if training.compile:
         compile_blocks(network)
     leader = is_leader()
-    checkpoint = runs / CHECKPOINT
-    step, reasons = resumable_step(checkpoint, made_by)
-    start = step or 0
-    data.start, data.num_queries = start * config.batch_size, network.config.num_queries
-    amp = training.precision == "16-mixed"  # skips steps with infinite gradients by itself, and refuses fused AdamW
-    module = PhaseModule(network, config, seed=training.seed, fused=not amp)
+    amp = training.precision == "16-mixed"  # refuses fused AdamW
     with contextlib.ExitStack() as stack:
+        checkpoints = Checkpoints(runs, training.keep_checkpoints)
+        origin = begin(ranks, checkpoints, name, made_by)
+        start = origin.step
+        data.start, data.num_queries = start * config.batch_size, network.config.num_queries
+        module = PhaseModule(network, config, seed=training.seed, fused=not amp)
         hidden = None if leader else stack.enter_context(Path(os.devnull).open("w"))
-        validation = Validation(data.val_batches, *data.families())
+        validation = (
+            Validation(data.val_batches, *data.families()) if data.has_texts else ClipValidation(data.val_clips)
+        )
         progress = Progress(name, run.samples, "clips", done=data.start, stream=hidden)
-        watched = ("loss",) if amp else ("loss", "grad_norm")
-        recorder = Recorder(run, validation, progress, made_by, start, watched)
+        recorder = Recorder(run, validation, progress, made_by, origin, ranks)
         trainer = build_trainer(run, start, recorder)
+        limit_waits(trainer.strategy, training.timeout)
+        take_signals(trainer)
         stack.enter_context(reproducible(training, cpu=trainer.strategy.root_device.type == "cpu"))
-        stack.enter_context(stopping_between_steps())
         if leader:
-            _print_origin(run, checkpoint, step, reasons)
+            _print_origin(run, origin, checkpoints)
         stack.enter_context(recorder.progress)
         try:
             network.log_mel = data.front_end(trainer.strategy.root_device)
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint if start else None, weights_only=True)
+            path = checkpoints.path(start) if start else None
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             module.finish()
-        except SIGTERMException:
-            # Lightning leaves with status 0, which a pipeline would take for success.
-            print(f"[{name}] stopped by SIGTERM: run again to resume from the last checkpoint", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGTERM) from None
-    return trainer, recorder.best
-
-
-@contextlib.contextmanager
-def stopping_between_steps() -> Iterator[None]:
-    """Leave SIGTERM to Lightning, which ends the step first, so that a checkpoint can be saved."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        except SystemExit as leaving:
+            if leader and leaving.code == STATUS:
+                print(f"[{name}] stopped by SIGTERM: run again to resume from the last checkpoint", file=sys.stderr)
+            raise
+    return trainer, recorder
 
 
 def summary(lines: list[dict[str, Any]], kept: int = 0) -> dict[str, Any]:
@@ -230,15 +216,13 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
     Raises:
         MirasolError: this machine lacks the requested devices or the package of the logger.
     """
-    training, runs = run.training, run.paths.runs
-    plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # Its own requeueing would resume from a checkpoint that has no fingerprint and knows no sample count.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+    training, processes, runs = run.training, run.processes, run.paths.runs
+    # Named, because Lightning takes a process within a Slurm job for a rank.
+    plugins: list[Any] = [AtomicCheckpointIO(), TorchElasticEnvironment() if is_rank() else LightningEnvironment()]
     logger = make_logger(run, start)
     try:
         return pl.Trainer(
-            accelerator=training.accelerator, devices=training.devices, num_nodes=training.nodes,
+            accelerator=training.accelerator, devices=processes.devices, num_nodes=processes.nodes,
             precision=training.precision, strategy=build_strategy(run),  # type: ignore[arg-type]
             max_steps=run.config.steps, max_epochs=-1, logger=logger, callbacks=[recorder], plugins=plugins,
             default_root_dir=runs, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -246,8 +230,8 @@ def build_trainer(run: PhaseRun, start: int, recorder: Recorder) -> pl.Trainer:
         )  # fmt: skip
     except (MisconfigurationException, ValueError) as error:
         raise MirasolError(
-            f"training.accelerator {training.accelerator}, training.devices {training.devices}: not on this machine "
-            f"({error}); `mirasol doctor` says what there is"
+            f"training.accelerator {training.accelerator}, {processes.devices} devices (cluster.yaml): not on this "
+            f"machine ({error}); `mirasol doctor` says what there is"
         ) from error
 
 
@@ -262,12 +246,12 @@ def _hand_on(run: PhaseRun, network: Mirasol) -> dict[str, Any]:
     return {"steps": 0, "skipped": reason}
 
 
-def _print_origin(run: PhaseRun, checkpoint: Path, step: int | None, reasons: list[str]) -> None:
-    if step is not None:
-        print(f"[{run.name}] resumes at step {step} of {run.config.steps}, {checkpoint}", file=sys.stderr)
-    elif reasons:
-        shown = "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
-        print(f"[{run.name}] starts from step 0: {checkpoint} belongs to another run: {shown}", file=sys.stderr)
+def _print_origin(run: PhaseRun, origin: Origin, checkpoints: Checkpoints) -> None:
+    for note in origin.notes:
+        print(f"[{run.name}] {note}", file=sys.stderr)
+    if origin.step:
+        path = checkpoints.path(origin.step)
+        print(f"[{run.name}] resumes at step {origin.step} of {run.config.steps}, {path}", file=sys.stderr)
 
 
 def _quieten() -> None:
@@ -278,6 +262,7 @@ def _quieten() -> None:
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
     for message in (
         ".*does not have many workers.*", ".*ModelCheckpoint.*", ".*no `val_dataloader`.*", ".*LeafSpec.*",
+        ".*all_gather is deprecated.*",  # Lightning's own call
         ".*FSDP2-wrapped module .* returned a view.*",  # blocks change nothing in place
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message)

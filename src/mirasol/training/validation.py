@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from mirasol.model.batch import Batch
-from mirasol.model.losses import text_loss
+from mirasol.model.losses import LOSSES, Objective, loss_counts, text_loss
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.module import PhaseModule
 from mirasol.training.parallel import any_process, gathered
@@ -104,9 +104,46 @@ class Validation:
         return {"exact_match": right / total, "text": loss / total, "n": int(texts), "families": families}
 
 
+class ClipValidation(Validation):
+    """The losses of the aligned model on a fixed part of the val split, where no text can be scored.
+
+    Args:
+        batches: the batches of process ``rank`` of ``world``: disjoint parts of the clips; perhaps none at all.
+    """
+
+    def __init__(self, batches: Callable[[int, int], Iterable[Batch]]) -> None:
+        super().__init__(batches, {})
+
+    def run(self, trainer: pl.Trainer, module: PhaseModule) -> dict[str, Any]:
+        """The mean of each loss that the phase has, and the number of clips; empty without clips."""
+        model = module.model
+        table = torch.zeros(len(LOSSES) + 1, 2, dtype=torch.float64)  # sum and divisor of each loss, then clips
+        model.eval()
+        try:
+            with torch.no_grad(), trainer.precision_plugin.val_step_context(), module.evaluated():
+                for batch, new in self._in_step(trainer, sharded=isinstance(model, FSDPModule)):
+                    sums = gathered(model, _sums, batch.to(module.device), module.objective)
+                    if new:
+                        counts = dict(zip(LOSSES, loss_counts(batch).tolist(), strict=True))
+                        rows = [[float(sums[name]), counts[name]] if name in sums else [0.0, 0.0] for name in LOSSES]
+                        table += torch.tensor([*rows, [len(batch.keys), 1.0]], dtype=torch.float64)
+        finally:
+            model.train()
+        summed = trainer.strategy.reduce(table.to(module.device), reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        *losses, (clips, _) = summed.tolist()
+        found = {name: total / n for name, (total, n) in zip(LOSSES, losses, strict=True) if n}
+        return {**found, "clips": int(clips)} if clips else {}
+
+
+def _sums(model: Mirasol, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+    """The losses of ``batch`` before they are divided by their counts."""
+    return model.forward(batch, objective, torch.ones(len(LOSSES), dtype=torch.float64, device=batch.video.device))
+
+
 def forgotten(before: Mapping[str, Any], now: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:
     """The relative growth of the text loss of each of ``tasks`` between two results of :meth:`Validation.run`."""
-    old, new = before.get("families", {}), now["families"]
+    old, new = before.get("families", {}), now.get("families", {})
     return {t: new[t]["text"] / old[t]["text"] - 1 for t in tasks if t in new and old.get(t, {}).get("text")}
 
 

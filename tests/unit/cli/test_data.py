@@ -11,6 +11,7 @@ import pytest
 from support.media import example, write_media
 from support.shards import TinyShards
 
+from mirasol.cli.data import _summary
 from mirasol.cli.main import main
 from mirasol.tasks.base.writer import write_data
 
@@ -93,3 +94,13 @@ def test_pages_are_printed(shards: Path, monkeypatch: pytest.MonkeyPatch, capsys
         == 0
     )
     assert capsys.readouterr().out == "a.png\n" and Path("a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("out", "advice"), [("data", "`dvc add data`"), ("other", "the pipeline reads data/, not this")]
+)
+def test_the_next_command_after_an_import_trains_on_it(
+    out: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _summary(Path(out), {}, True)
+    assert advice in capsys.readouterr().err

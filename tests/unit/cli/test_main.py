@@ -37,6 +37,7 @@ COMMANDS = {
     "answer": {"file", "question", "join", "bundle", "threads", "provider", "as_json"},
     **{f"bench {name}": {"json", "rounds", "quick"} for name in BENCHMARKS},
     "bundle slim": {"source", "out", "as_json"},
+    "cluster check": {"wait", "as_json"},
     "completion": {"shell"},
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out", "as_json"},
@@ -68,7 +69,7 @@ COMMANDS = {
     "run": set(),
     "score": {"benchmark", "predictions", "annotations", "data", "split", "out", "missing_wrong", "wordnet", "as_json"},
     "serve": {"bundle", "host", "port", "sessions", "max_upload", "samples", "idle", "threads", "provider"},
-    "stage": {"name"},
+    "stage": {"name", "resume_anyway", "start_anew"},
     "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider", "as_json"},
     "try": {"bundle", "page"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params", "as_json"},
@@ -264,7 +265,7 @@ def test_model_show_has_the_papers_inputs_whatever_the_params_file_says(tmp_path
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"preset": "huge"}, "unknown preset `huge`: expected one of demo, tiny, small, base"),
+        ({"preset": "huge"}, "unknown preset `huge`: expected one of demo, own, tiny, small, base"),
         ({"preset": "base", "combiner": "mean"}, "unknown combiner `mean`: expected one of transformer"),
         ({"preset": "small", "frames": 100}, "100 frames in 16 chunks: expected a multiple of 16"),
         ({"preset": "demo", "frames": 6}, "6 frames in 4 chunks: expected a multiple of 4"),
@@ -310,7 +311,7 @@ def test_model_memory_refuses_a_step_that_cannot_be(given: dict[str, Any], messa
 
 
 def test_every_preset_is_in_the_help() -> None:
-    assert PRESET_HELP.startswith("demo, tiny, small or base;")
+    assert PRESET_HELP.startswith("demo, own, tiny, small or base;")
 
 
 def test_import_prints_its_summary(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ MISTAKES = {
     ),
     "a source in two splits": Mistake(
         IMPORT,
-        ("annotations.csv:2: group 'g'", "choose one"),
+        ("annotations.csv:3: group 'g'", "in line 2: choose one"),
         rows("media,answers,group,split", "a.mp4,dog,g,val", "a.mp4,cat,g,test"),
     ),
     "a start that is no time": Mistake(
@@ -130,6 +130,14 @@ MISTAKES = {
         lambda: Path("videos/annotations.csv").write_bytes("media,answers\na.mp4,Tür\n".encode("latin-1")),
     ),
     "annotations that are missing": Mistake(IMPORT, ("videos/annotations.csv", "no such file", "--annotations")),
+    "media without annotations": Mistake(
+        ("data", "import", "generic", "--media", "videos"), ("--annotations, their file, is missing", "--unlabelled")
+    ),
+    "more media for a published set": Mistake(
+        ("workspace", "v", "--data", "videos", "--adapter", "vggsound", "--unlabelled", "videos"),
+        ("--unlabelled videos", "--adapter generic", "--append"),
+    ),
+    "raw videos to train on": Mistake(("train", "videos"), ("mirasol label", "mirasol workspace NAME --unlabelled")),
     "media that are missing": Mistake((*IMPORT[:-1], "vidoes"), ("--media", "vidoes", "does not exist")),
     "own videos into the built-in world": Mistake(
         (*IMPORT, "--out", "world"),
@@ -158,8 +166,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(root: Path) -> dict[Path, bytes]:
-    """Everything in a folder but the record of an error."""
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "error.json"}
+    """Everything in a folder but the records of errors."""
+    paths = [path for path in root.rglob("*") if path.is_file()]
+    return {p: p.read_bytes() for p in paths if p.name != "error.json" and p.parent.name != "errors"}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,12 @@ def test_it_answers_and_streams(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
-    said = capsys.readouterr().out
+    said, noted = capsys.readouterr()
     assert all(one.question in said for one in read_samples(shipped() / SAMPLES))
     assert said.count("  after ") == 4  # every half second of a clip of 2 s
+    command = noted.partition("ask about a file:  ")[2].splitlines()[0]
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, said.split()[-1]), done.stderr
 
 
 def test_a_bundle_that_learnt_the_questions_takes_over_and_another_does_not(contract: Contract) -> None:

@@ -10,7 +10,9 @@ import pytest
 from support.media import example
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import clip_key, clips_of, read_manifest, write_manifest
+from mirasol.data.manifest import clip_key, clips_of, lacking_split, read_manifest, write_manifest
+
+BARE: dict[str, object] = {"task": "unlabelled", "prompt": "", "answers": [], "split": "train"}
 
 
 def line(number: int = 0, **changes: object) -> str:
@@ -26,6 +28,12 @@ def error_of(path: Path, *lines: str) -> str:
 
 def test_examples_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [example(0, start=0.5, end=2.0), example(1, answers=("ein Mädchen", "eins"), prompt="Wer 🎻?")]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    assert read_manifest(tmp_path / "manifest.jsonl") == rows
+
+
+def test_a_clip_without_texts_comes_back_as_it_was(tmp_path: Path) -> None:
+    rows = [example(0, **BARE | {"answers": ()})]
     write_manifest(tmp_path / "manifest.jsonl", rows)
     assert read_manifest(tmp_path / "manifest.jsonl") == rows
 
@@ -66,6 +74,11 @@ def test_every_wrong_line_is_listed_at_once(tmp_path: Path) -> None:
         ({"answers": "yes"}, "answers: expected a list"),
         ({"options": ["yes"]}, "options: expected a list of at least two texts, or none, got ['yes']"),
         ({"options": ["yes", "no"]}, "options: 'thing 0', the first of the answers, is none of ['yes', 'no']"),
+        (BARE | {"prompt": "Who?"}, "prompt: got 'Who?', a clip of task 'unlabelled' has no texts: expected none"),
+        (BARE | {"answers": ["yes"]}, "answers: got ['yes'], a clip of task 'unlabelled' has no texts: expected none"),
+        (BARE | {"answers": None}, "answers: got None, a clip of task 'unlabelled' has no texts: expected none"),
+        (BARE | {"split": "test"}, "split: got 'test', a clip of task 'unlabelled' has no texts: expected 'train'"),
+        (BARE | {"start": 2, "end": 2}, "end 2 is not after start 2"),
         ({"media": "/etc/passwd"}, "must be a path inside the manifest's folder"),
         ({"media": "media/../../x.mp4"}, "must be a path inside the manifest's folder"),
         ({"media": "http://host/x.mp4"}, "expected a path or a URL that begins with one of file://, s3://"),
@@ -95,6 +108,14 @@ def test_a_source_video_in_two_splits_is_told_with_both_lines(tmp_path: Path) ->
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match="mirasol world"):
         read_manifest(tmp_path / "manifest.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("splits", "lack"), [("train", "val"), ("val", "train"), ("train val", None), ("test", None), ("train test", "val")]
+)
+def test_a_training_lacks_a_split(splits: str, lack: str | None) -> None:
+    found = lacking_split([example(n, split=split) for n, split in enumerate(splits.split())])
+    assert found is None if lack is None else found is not None and found.startswith(f"the split {lack}: ")
 
 
 def test_an_empty_manifest_is_an_error(tmp_path: Path) -> None:

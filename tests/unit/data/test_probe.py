@@ -61,6 +61,19 @@ def test_questions_of_a_clip_are_one_clip(found: Any) -> None:
     assert facts.clips == {"train": 1, "test": 1} and facts.texts_per_clip == 2
 
 
+BARE: dict[str, Any] = {"task": "unlabelled", "prompt": "", "answers": ()}
+
+
+def test_clips_without_texts_are_counted_apart_and_no_length_goes_by_them(found: Any) -> None:
+    facts: Facts = found(row(1, end=3.0), row(2, **BARE), row(3, **BARE))
+    assert (facts.clips, facts.unlabelled, facts.seconds.high) == ({"train": 1}, 2, 3.0)
+
+
+def test_clips_without_texts_alone_have_facts_too(found: Any) -> None:
+    facts: Facts = found(row(1, **BARE))
+    assert (facts.training, facts.unlabelled, facts.seconds.high, facts.longest_text) == (0, 1, 10.0, 0)
+
+
 def test_an_unreadable_file_is_named(found: Any) -> None:
     assert found(row(1), row(2, media="2.txt")).unreadable == ("2.txt: no",)
 

@@ -24,7 +24,7 @@ from mirasol.export.quantize import lower, precisions_of
 from mirasol.export.quantize_check import export_precisions
 from mirasol.runtime.backends import NoKernelError
 from mirasol.runtime.backends.onnxruntime import available, load
-from mirasol.runtime.contract import AUDIO
+from mirasol.runtime.contract import AUDIO, read_contract
 from mirasol.runtime.engine import Engine, relative
 from mirasol.tasks.scoring.normalise import exact_match
 
@@ -116,7 +116,7 @@ def test_bfloat16_is_not_shipped_where_nothing_can_measure_it(bundle: Path, shar
     report = export_precisions(bundle, shards, spec, split="test", correct=always)
     if "cuda" in available():
         pytest.skip("onnxruntime of this machine may compute it")
-    assert set(report["bfloat16"]) == {"shipped", "not_measured"}
+    assert set(report["bfloat16"]) == {"shipped", "not_measured", "not_shipped"}
     assert not report["bfloat16"]["shipped"]
     assert "Could not find an implementation for" in report["bfloat16"]["not_measured"]
     assert not [path for path in bundle.iterdir() if path.is_dir()]
@@ -158,6 +158,10 @@ def test_one_that_loses_too_much_is_not_shipped(bundle: Path, shards: Path) -> N
     report = export_precisions(bundle, shards, ExportSpec(precisions="int8", clips=1), split="test", correct=only_first)
     assert (report["float32"]["exact_match"], report["int8"]["exact_match"]) == (1.0, 0.0)
     assert not report["int8"]["shipped"]
+    reason = "loses 100.0 points of exact match against float32 on 1 questions, more than the 1 of export.max_loss"
+    assert report["int8"]["not_shipped"] == reason
+    with pytest.raises(MirasolError, match=f"int8 was not shipped: {reason}"):
+        read_contract(bundle / "int8")
     assert not (bundle / "int8").exists()
     assert not [path for path in bundle.iterdir() if path.is_dir()]
 

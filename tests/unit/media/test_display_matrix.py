@@ -16,6 +16,7 @@ from mirasol.data.shards.codec import conforms
 from mirasol.data.shards.encode import SourceSlice, encode_slice
 from mirasol.media.container import open_media
 from mirasol.media.decode import decode_clip
+from mirasol.media.resample import rotation_of
 
 CORNERS = ((40, 90), (140, 200))  # brightness of the quarters, as they are stored
 # x' = ax + cy, y' = bx + dy: the eight ways to lay a square on itself.
@@ -72,3 +73,21 @@ def test_a_conforming_video_is_copied_only_upright(tmp_path: Path, matrix: tuple
     np.testing.assert_allclose(
         quarters(unpack_video(made.files["mp4"], TINY_CLIP)[0]), shown_by_players(matrix), atol=8
     )
+
+
+class Unknown:
+    """A frame with side data of a kind that PyAV does not know."""
+
+    def __init__(self, rotation: int) -> None:
+        self.rotation = rotation
+
+    @property
+    def side_data(self) -> dict[str, bytes]:
+        raise ValueError("29 is not a valid Type")
+
+
+def test_side_data_of_an_unknown_kind_leave_the_angle(tmp_path: Path) -> None:
+    for number, matrix in enumerate([(1, 0, 0, 1), (-1, 0, 0, -1), (0, 1, -1, 0), (0, -1, 1, 0)]):
+        with open_media(quartered(tmp_path / f"{number}.mp4", matrix)) as container:
+            frame = next(container.decode(video=0))
+            assert rotation_of(Unknown(frame.rotation)) == rotation_of(frame)

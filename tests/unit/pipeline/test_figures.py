@@ -13,7 +13,11 @@ def cell(match: float, n: int = 10) -> dict[str, Any]:
 
 def test_the_main_figures_of_all_phases() -> None:
     evaluation = {"overall": cell(0.9), "novel": cell(0.8), "families": {"b": cell(0.7), "a": cell(0.6)}}
-    phases = {"pretrain": {"steps": 3, "val": {"exact_match": 1 / 3, "n": 3}}, "finetune": {"skipped": "no example"}}
+    phases = {
+        "pretrain": {"steps": 3, "val": {"exact_match": 1 / 3, "n": 3}},
+        "audio_pretrain": {"steps": 3, "val": {"latent": 0.1, "clips": 3}},
+        "finetune": {"skipped": "no example"},
+    }
     assert headline(evaluation, phases) == {
         "exact_match": 0.9,
         "chance": 0.25,

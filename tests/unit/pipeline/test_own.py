@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def test_an_edited_proposal_stays(workspace: Path) -> None:
     path.write_text(path.read_text().replace("seed: 1", "seed: 2"))
     said = propose(workspace)
     assert "seed: 2" in path.read_text() and "was edited" in said[0]
+
+
+def test_data_without_val_are_refused_at_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = dataclasses.replace(own.facts_of(workspace), lack="the split val: training cannot score itself")
+    monkeypatch.setattr(own, "facts_of", lambda folder: facts)
+    with pytest.raises(MirasolError, match=r"data: no row in the split val: .* \(clips now: train 40\)"):
+        propose(workspace)
 
 
 def test_unreadable_media_leave_the_projects_file(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +113,17 @@ def test_weights_are_moved_and_named_in_the_params_file(
 def test_the_values_make_a_model_of_the_same_shapes(tmp_path: Path) -> None:
     values = own.values_of(own.find_start(weights(tmp_path / "w")).config)
     assert (values["model.preset"], values["model.num_queries"], values["clip.mels"]) == ("demo", 4, 32)
+
+
+@pytest.mark.parametrize("record", ["build/bundle/contract.json", "build/shards/shards.json"])
+def test_the_level_of_the_sound_follows_from_the_weights(workspace: Path, tmp_path: Path, record: str) -> None:
+    folder = weights(tmp_path / "trained/build/finetune")
+    (tmp_path / "trained" / record).parent.mkdir()
+    (tmp_path / "trained" / record).write_text('{"clip": {"level": "absolute"}}')
+    own.write_proposal(workspace, "the project's", print)
+    assert load_params(workspace / "params.yaml").clip.level == "relative"
+    own.write_proposal(workspace, "the project's", print, own.find_start(folder))
+    assert load_params(workspace / "params.yaml").clip.level == "absolute"
 
 
 def test_sizes_of_no_preset_are_refused(tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_missing_bundle(tmp_path: Path) -> None:
         read_contract(tmp_path / "nowhere")
 
 
+def test_a_file_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    with pytest.raises(MirasolError, match=r"README\.md is not a bundle: it is a file"):
+        read_contract(tmp_path / "README.md")
+
+
 def test_folder_without_contract(tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match=r"holds no contract\.json"):
         read_contract(tmp_path)

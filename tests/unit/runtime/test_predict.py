@@ -18,7 +18,7 @@ from mirasol.core.errors import MirasolError
 from mirasol.runtime import predict as module
 from mirasol.runtime.answers_table import COLUMNS, Row, open_table, summary_path
 from mirasol.runtime.model import load
-from mirasol.runtime.predict import Asked, Loading, predict, row_of, tasks_of
+from mirasol.runtime.predict import Asked, Loading, predict, row_of, rows_of, tasks_of
 
 OTHER = "is it red"
 LOADING = Loading(str(tiny_bundle()))
@@ -64,12 +64,26 @@ def test_a_file_that_cannot_be_used_is_flagged_and_counted(clips: Path, tmp_path
     assert json.loads(summary_path(tmp_path / "out.csv").read_text()) == summary
 
 
-def test_the_same_command_again_asks_nothing(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_again_asks_about_unreadable_files_alone(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(clips, tmp_path / "out.csv", QUESTION)
     before = (tmp_path / "out.csv").read_bytes()
-    monkeypatch.setattr(module, "rows_of", None)
-    assert run(clips, tmp_path / "out.csv", QUESTION)["reused"] == 3
+    asked = []
+    monkeypatch.setattr(module, "rows_of", lambda _, task, join: asked.append(task.name) or rows_of(_, task, join))
+    assert run(clips, tmp_path / "out.csv", QUESTION)["reused"] == 2
+    assert asked == ["broken.mp4"]
     assert (tmp_path / "out.csv").read_bytes() == before
+
+
+def test_a_file_that_came_back_is_answered(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "ask.csv").write_text(f"file,question\nlate.mkv,{QUESTION}\na.mkv,{QUESTION}\n")
+    shutil.copy(clips / "a.mkv", tmp_path)
+    assert list(run(tmp_path / "ask.csv", tmp_path / "out.csv")["unreadable"]) == ["late.mkv"]
+    shutil.copy(clips / "a.mkv", tmp_path / "late.mkv")
+    summary = run(tmp_path / "ask.csv", tmp_path / "out.csv")
+    assert (summary["unreadable"], summary["answers"], summary["reused"]) == ({}, 2, 1)
+    assert [row.file for row in rows(tmp_path / "out.csv")] == ["a.mkv", "late.mkv"]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
@@ -91,8 +105,9 @@ def test_a_table_cut_off_within_its_header_begins_again(clips: Path, tmp_path: P
 
 def test_a_new_question_is_added(clips: Path, tmp_path: Path) -> None:
     run(clips, tmp_path / "out.csv", QUESTION)
-    assert run(clips, tmp_path / "out.csv", QUESTION, OTHER)["reused"] == 3
-    assert [row.question for row in rows(tmp_path / "out.csv")] == [QUESTION] * 3 + [OTHER] * 3
+    assert run(clips, tmp_path / "out.csv", QUESTION, OTHER)["reused"] == 2
+    found = [row.question for row in rows(tmp_path / "out.csv")]
+    assert found == [QUESTION] * 2 + [OTHER] * 2 + [QUESTION, OTHER], "the unreadable file is asked again, last"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +151,7 @@ def test_a_csv_names_files_and_questions(tmp_path: Path) -> None:
     [
         ("file;question\n", "separate columns by commas"),
         ("file\na.mp4\n", "no column question .*--ask"),
-        ("file,question\na.mp4,\n,q\n", "2 error.*\n  row 2: question is empty\n  row 3: file is empty"),
+        ("file,question\na.mp4,\n,q\n", r"2 error.*\n  .*ask\.csv:2: question is empty\n  .*ask\.csv:3: file is empty"),
         ("file,question\n", "holds no row"),
     ],
 )

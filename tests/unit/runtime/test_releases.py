@@ -66,10 +66,12 @@ def test_a_release_whose_folder_is_gone_is_passed_over(registry: Registry) -> No
 
 
 def test_nothing_to_go_back_to(tmp_path: Path) -> None:
-    with pytest.raises(MirasolError, match="nothing to go back to: no release yet"):
+    with pytest.raises(MirasolError, match="nothing to go back to: no release yet: make one with `python"):
         Registry(tmp_path).rollback()
     add(tmp_path, 1)
-    with pytest.raises(MirasolError, match="only model-1 was current"):
+    with pytest.raises(
+        MirasolError, match="only model-1 was current: choose a release with `mirasol releases promote NAME`"
+    ):
         Registry(tmp_path).rollback()
 
 

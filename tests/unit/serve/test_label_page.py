@@ -96,7 +96,9 @@ def test_a_preview_is_what_browsers_play(tmp_path: Path) -> None:
 def browser(clips: Path, tmp_path: Path) -> Iterator[Browser]:
     (clips.parent / "labels.csv").unlink(missing_ok=True)
     with (
-        labelling(clips, answers=["bell", "red"], propose=lambda path: Proposal("buzz", 0.8, 0.6)) as to,
+        labelling(
+            clips, answers=["bell", "red"], propose=lambda path: Proposal("buzz", 0.8, 0.6, flags=("no sound",))
+        ) as to,
         browsing(
             f"{to.base_url}/", "state !== null && state.waiting == 0 && state.clip !== null", tmp_path / "p"
         ) as found,
@@ -114,6 +116,7 @@ def after(browser: Browser, action: str, count: int) -> None:
 @IN_BROWSER
 def test_keys_accept_choose_type_skip_and_undo(browser: Browser, clips: Path) -> None:
     until(lambda: browser.js("!$('video').hidden && $('video').readyState >= 2 && $('video').error === null"), 60)
+    assert browser.js("$('flags').textContent") == "Note: no sound."
     after(browser, "Enter", 1)
     after(browser, "2", 2)
     browser.key("ArrowRight")

@@ -29,3 +29,11 @@ def test_of_given_answers_the_likeliest_is_proposed(clip: Path) -> None:
     found = [propose(model, clip, QUESTION, answers) for answers in (("red", "bell"), ("bell", "red"))]
     assert found[0].text == found[1].text
     assert all(proposal.margin == pytest.approx(2 * proposal.score - 1) for proposal in found)
+
+
+@pytest.mark.parametrize("answers", [(), ("red", "bell")])
+def test_a_foreign_question_is_remarked(clip: Path, answers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(tiny_bundle())
+    monkeypatch.setattr(model.engine, "nearest_prompt", lambda question: (0.1, "which dog is it"))
+    flags = propose(model, clip, QUESTION, answers).flags
+    assert "the question is unlike any that was learnt (nearest: 'which dog is it')" in flags

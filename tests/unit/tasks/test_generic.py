@@ -103,7 +103,8 @@ def test_a_group_with_a_split_takes_its_other_rows_along(tmp_path: Path, media: 
 
 def test_a_group_in_two_splits_is_told(tmp_path: Path, media: Path) -> None:
     text = "media,answers,group,split\na.mp4,dog,g,val\nb.mp4,cat,g,test\n"
-    assert "notes.csv:2: group 'g' is in the splits 'val' and 'test'" in error_of(tmp_path, media, text)
+    message = error_of(tmp_path, media, text)
+    assert "notes.csv:3: group 'g' is in the split 'test' here and in 'val' in line 2: choose one" in message
 
 
 def test_missing_files_are_told_at_once(tmp_path: Path, media: Path) -> None:
@@ -128,12 +129,16 @@ def test_missing_files_can_be_skipped(tmp_path: Path, media: Path) -> None:
         ("answers\ndog\n", "no column 'media'"),
         ("", "no column 'media'"),
         ("media,answers\na.mp4,\n", "notes.csv:2: answers: expected a list of at least one text"),
-        ("media,answers,start\na.mp4,dog,soon\n", "notes.csv:2: start: expected seconds >= 0 or null, got 'soon'"),
+        (
+            "media,answers,start\na.mp4,dog,soon\n",
+            "notes.csv:2: start: expected seconds, as 12.5 or as hours:minutes:seconds, got 'soon'",
+        ),
         ("media,answers,start,end\na.mp4,dog,3,2\n", "notes.csv:2: end 2 is not after start 3"),
         ("media,answers,split\na.mp4,dog,dev\n", "notes.csv:2: split: 'dev' is not one of train, val, test"),
         ("media,answers\n../a.mp4,dog\n", "notes.csv:2: media: '../a.mp4' must be a path inside"),
+        ("media,answers\n/a.mp4,dog\n", "without '..'; write it relative to --media"),
         ("media,answers,id\na.mp4,dog,x\nb.mp4,cat,x\n", "notes.csv:3: id 'x' is already in line 2"),
-        ("media,answers\na.mp4,dog,cat\n", "notes.csv:2: 2 columns in the header, but another number here"),
+        ("media,answers\na.mp4,dog,cat\n", "notes.csv:2: 2 columns in the header (media, answers), 3 here"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, media: Path, text: str, message: str) -> None:
@@ -209,7 +214,9 @@ def test_semicolons_and_tabs_separate_too(tmp_path: Path, media: Path, mark: str
 def test_times_are_seconds_or_clock_times(tmp_path: Path, media: Path, text: str, seconds: float | None) -> None:
     rows = f"media,answers,end\na.mp4,dog,{text}\n"
     if seconds is None:
-        assert f"notes.csv:2: end: expected seconds >= 0 or null, got '{text}'" in error_of(tmp_path, media, rows)
+        assert f"notes.csv:2: end: expected seconds, as 12.5 or as hours:minutes:seconds, got '{text}'" in error_of(
+            tmp_path, media, rows
+        )
     else:
         assert imported(tmp_path, media, rows)[0].end == seconds
 

@@ -62,7 +62,7 @@ def test_a_missing_package_is_named_with_its_command(
 
 def test_none_logs_nowhere(world: Path, tmp_path: Path) -> None:
     train(world, tmp_path, steps=1, logger="none")
-    assert {path.name for path in (tmp_path / "runs" / "finetune").iterdir()} == {CURVES, SPEED, "last.ckpt"}
+    assert {path.name for path in (tmp_path / "runs" / "finetune").iterdir()} == {CURVES, SPEED, "checkpoints"}
 
 
 def test_dvclive_gets_the_lines_of_the_curves(world: Path, tmp_path: Path, live: list[FakeLive]) -> None:

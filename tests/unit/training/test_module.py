@@ -12,10 +12,10 @@ from mirasol.training.config import PhaseConfig
 from mirasol.training.module import PhaseModule, reseed, step_seed
 
 
-def test_the_randomness_of_a_step_follows_from_seed_step_rank_and_part() -> None:
-    seeds = {step_seed(*numbers) for numbers in itertools.product(range(3), repeat=4)}
-    assert len(seeds) == 81
-    assert step_seed(1, 2, 0, 0) == step_seed(1, 2, 0, 0)
+def test_the_randomness_of_a_step_follows_from_seed_step_and_part() -> None:
+    seeds = {step_seed(*numbers) for numbers in itertools.product(range(3), repeat=3)}
+    assert len(seeds) == 27
+    assert step_seed(1, 2, 0) == step_seed(1, 2, 0)
 
 
 def test_reseeding_gives_the_same_masks_whatever_was_drawn_before() -> None:

@@ -21,6 +21,17 @@ def test_singular_values_come_near_1_and_directions_stay(shape: tuple[int, ...])
     assert torch.nn.functional.cosine_similarity(found.flatten(1), (u @ v).flatten(1)).min() > 0.95
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_small_singular_values_come_near_1_too(width: int) -> None:
+    values = torch.logspace(-2.5, 0, 40, dtype=torch.float64)
+    values[:-1] *= (1 / values[:-1].norm()) * 0.05  # beside one that outweighs them, as in a gradient
+    wide = torch.diag_embed(values).repeat(1, width)[None] / width**0.5
+    found = torch.linalg.svdvals(orthogonal(wide))[0]
+    reached = (values / values.norm()).flip(0) > 0.003
+    assert reached.sum() > 5
+    assert found[reached].min() > 0.78 and found[reached].max() < 1.21
+
+
 def test_a_wide_matrix_is_treated_as_its_gram_matrix_says() -> None:
     wide = torch.randn(2, 8, 40, dtype=torch.float64)
     u, s, v = torch.linalg.svd(wide, full_matrices=False)

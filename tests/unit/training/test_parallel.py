@@ -20,7 +20,15 @@ from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import text_targets
 from mirasol.model.losses import Objective
-from mirasol.training.config import PhaseConfig, PhaseRun, RunPaths, TrainingConfig
+from mirasol.training.config import (
+    PhaseConfig,
+    PhaseRun,
+    Processes,
+    RunPaths,
+    TrainingConfig,
+    check_processes,
+    started_processes,
+)
 from mirasol.training.parallel import compile_blocks
 from mirasol.training.strategy import ShardedStrategy, build_strategy
 
@@ -84,8 +92,13 @@ def test_muon_moves_shards_as_it_moves_whole_matrices(split: ModuleType, tmp_pat
     assert found["2 none 1"]["losses"] == pytest.approx(wanted, rel=1e-9)
 
 
-def run_with(phase: PhaseConfig = PhaseConfig(), **training: Any) -> PhaseRun:  # noqa: B008
-    return PhaseRun("finetune", phase, TrainingConfig(**training), ClipSpec(), RunPaths(*[Path()] * 5))
+def run_with(
+    phase: PhaseConfig = PhaseConfig(),  # noqa: B008
+    processes: Processes = Processes(),  # noqa: B008
+    **training: Any,
+) -> PhaseRun:
+    places = RunPaths(*[Path()] * 5)
+    return PhaseRun("finetune", phase, TrainingConfig(**training), ClipSpec(), places, processes=processes)
 
 
 def test_one_process_needs_no_strategy() -> None:
@@ -94,29 +107,41 @@ def test_one_process_needs_no_strategy() -> None:
 
 def test_unused_parameters_are_looked_for_in_clips_of_one_chunk_alone() -> None:
     for chunks in (1, 2):
-        strategy = build_strategy(run_with(PhaseConfig(chunks=chunks, video_weight=0.0), devices=2))
+        strategy = build_strategy(run_with(PhaseConfig(chunks=chunks, video_weight=0.0), Processes(2)))
         assert isinstance(strategy, DDPStrategy)
         assert strategy._ddp_kwargs["find_unused_parameters"] == (chunks == 1)
 
 
 def test_shards_are_copied_to_other_nodes_under_hybrid_alone() -> None:
-    full, hybrid = (build_strategy(run_with(devices=2, nodes=2, sharding=name)) for name in ("full", "hybrid"))
+    full, hybrid = (build_strategy(run_with(processes=Processes(2, 2), sharding=name)) for name in ("full", "hybrid"))
     assert isinstance(full, ShardedStrategy)
     assert isinstance(hybrid, ShardedStrategy)
     assert (full.copies, hybrid.copies) == (1, 2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    ("changes", "processes", "text"),
     [
-        ({"sharding": "full"}, r"training\.sharding is full, but one process trains"),
-        ({"sharding": "hybrid", "devices": 2}, r"training\.nodes is 1: set training\.sharding to full"),
-        ({"sharding": "full", "devices": 2, "precision": "16-mixed"}, r"set training\.precision to bf16-mixed"),
+        ({"sharding": "full"}, Processes(), r"training\.sharding is full, but one process trains"),
+        ({"sharding": "hybrid"}, Processes(2), r"has one node: set training\.sharding to full"),
+        ({"sharding": "full", "precision": "16-mixed"}, Processes(2), r"set training\.precision to bf16-mixed"),
+        ({"micro_batch": 3}, Processes(2), r"micro_batch is 3.* the 8 clips .*choose a divisor of 8"),
+        ({}, Processes(3), r"batch_size is 16.*among 3 .*choose a multiple of 3"),
+        ({"sharding": "full", "precision": "16-mixed"}, Processes(3), r"(?s)among 3 .*bf16-mixed"),
     ],
 )
-def test_sharding_that_cannot_be_is_one_error(changes: dict[str, Any], text: str) -> None:
+def test_settings_that_do_not_go_with_the_processes_are_one_error(
+    changes: dict[str, Any], processes: Processes, text: str
+) -> None:
     with pytest.raises(MirasolError, match=text):
-        build_strategy(run_with(**changes))
+        check_processes("finetune", PhaseConfig(), TrainingConfig(**changes), processes)
+
+
+def test_torchrun_says_which_processes_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started_processes() == Processes()
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert started_processes() == Processes(4, 2)
 
 
 def test_compiled_blocks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,15 +164,16 @@ def test_compiled_blocks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 def test_texts_of_other_lengths_are_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     count, compile_ = CompileCounter(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=count, **options))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 64)
     torch._dynamo.reset()
     model = tiny_model()
-    compile_blocks(model.text)
     batch = random_batch(model.config, chunks=2, texts=6)
-    for last in range(1, 8):
-        places = torch.arange(8)
-        batch.answer_mask = ((places >= 1) & (places <= last)).expand(2, 6, 8)
-        model(dataclasses.replace(batch, targets=text_targets(batch.tokens, batch.answer_mask)), Objective(video=0.0))
+    with torch._dynamo.config.patch(recompile_limit=64):  # compile_blocks sets it for the whole process
+        compile_blocks(model.text)
+        for last in range(1, 8):
+            places = torch.arange(8)
+            batch.answer_mask = ((places >= 1) & (places <= last)).expand(2, 6, 8)
+            targets = text_targets(batch.tokens, batch.answer_mask)
+            model(dataclasses.replace(batch, targets=targets), Objective(video=0.0))
     assert count.frame_count <= 2 * len(model.text.blocks)  # 13 if each length were compiled
 
 

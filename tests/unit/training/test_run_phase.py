@@ -16,8 +16,10 @@ from mirasol.core.errors import MirasolError
 from mirasol.media.clip import ClipSpec
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.parameter_groups import parameter_groups
+from mirasol.training.config import ANSWER, RESUME, Processes
 from mirasol.training.curves import read_lines
 from mirasol.training.data_module import takes_waveforms
+from mirasol.training.resume import Checkpoints
 from mirasol.training.weights import load_model, save_weights
 
 OUTPUTS = ("weights.safetensors", "config.json", "curves.jsonl")
@@ -98,6 +100,31 @@ def test_another_configuration_starts_again_and_says_why(
     assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
 
 
+def interrupted(world: Path, project: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Train up to step 2 of 4."""
+
+    def stop(self: Any, step: int) -> Path:
+        if step == 4:
+            raise KeyboardInterrupt
+        return at(self, step)
+
+    at = Checkpoints.path
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Checkpoints, "path", stop)
+        train(world, project, **changes)
+
+
+def test_a_run_that_goes_on_anyway_says_so_in_its_report(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(world, tmp_path, monkeypatch)
+    with pytest.raises(MirasolError, match="step 2 of an unfinished run"):
+        train(world, tmp_path, lr=5e-4)
+    monkeypatch.setenv(ANSWER, RESUME)
+    found = train(world, tmp_path, lr=5e-4)
+    assert found["resumed_anyway"] == [{"step": 2, "changed": ["settings.phase.lr (0.001, now 0.0005)"]}]
+
+
 def test_weights_that_are_no_numbers_stop_the_run_at_once(world: Path, tmp_path: Path) -> None:
     model = Mirasol(small_model(world))
     with torch.no_grad():
@@ -106,7 +133,7 @@ def test_weights_that_are_no_numbers_stop_the_run_at_once(world: Path, tmp_path:
     with pytest.raises(MirasolError, match=r"finetune: loss is nan at step 1,.* clips: [0-9a-f]{16}, "):
         train(world, tmp_path, init="bad")
     assert not (tmp_path / "build" / "finetune").exists()
-    assert not (tmp_path / "runs" / "finetune" / "last.ckpt").exists()
+    assert not (tmp_path / "runs" / "finetune" / "checkpoints").exists()
 
 
 def test_a_first_phase_without_examples_hands_its_weights_on(world: Path, tmp_path: Path) -> None:
@@ -159,7 +186,7 @@ def test_finetuning_without_examples_is_an_error(world: Path, tmp_path: Path) ->
 
 def test_a_batch_must_divide_among_the_devices(world: Path, tmp_path: Path) -> None:
     with pytest.raises(MirasolError, match=r"finetune.batch_size is 4.*divide among 3"):
-        train(world, tmp_path, devices=3)
+        train(world, tmp_path, processes=Processes(3))
 
 
 def test_a_device_that_is_not_there_is_named(world: Path, tmp_path: Path) -> None:
@@ -175,6 +202,14 @@ def test_weights_to_start_from_must_be_of_the_same_sizes(world: Path, tmp_path: 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"mels": 99}))
     with pytest.raises(MirasolError, match=r"clip.mels: mels 99, now 32"):
         train(world, tmp_path, init="pretrain")
+
+
+def test_a_finished_run_hands_its_best_weights_on_again(world: Path, tmp_path: Path) -> None:
+    first = train(world, tmp_path, keep="best")
+    before = outputs(tmp_path)
+    shutil.rmtree(tmp_path / "build" / "finetune")
+    assert train(world, tmp_path, keep="best") == first
+    assert outputs(tmp_path) == before
 
 
 def test_the_best_weights_are_handed_on_and_a_wait_without_better_ones_ends_the_phase(

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from mirasol.core.errors import MirasolError
-from mirasol.training.checkpoint import resumable_step
+from mirasol.training.checkpoint import read_facts
 from mirasol.training.curves import read_lines
 from mirasol.training.shards import FIRST, FOLDER, MARK, Rows, folders_of, put_shards, remove_others
 from mirasol.training.weights import load_model
@@ -53,11 +53,10 @@ def test_marks_become_whole_tensors_without_shards(rows: Path, tmp_path: Path) -
 def test_a_checkpoint_without_all_its_rows_is_not_resumed(rows: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "last.ckpt"
     torch.save({"global_step": 3, "mirasol_fingerprint": {}, FOLDER: "rows-1"}, checkpoint)
-    assert resumable_step(checkpoint, {}) == (3, [])
+    assert read_facts(checkpoint).step == 3
     (rows / "00001-of-00002.safetensors").unlink()
-    step, reasons = resumable_step(checkpoint, {})
-    assert step is None
-    assert "rows-1: holds 1 of" in reasons[0]
+    with pytest.raises(MirasolError, match="rows-1: holds 1 of"):
+        read_facts(checkpoint)
 
 
 def test_a_damaged_file_of_rows_is_named(rows: Path) -> None:
@@ -101,7 +100,7 @@ def run(world: Path, project: Path, processes: int, ending: str = "end", **more:
     project.mkdir(exist_ok=True)
     script = project / "script.py"
     script.write_text(SCRIPT)
-    changes = CHANGES | more | {"devices": processes}
+    changes = CHANGES | more
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     subprocess.run(

@@ -38,9 +38,16 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_clips(bad: float) -> N
 def test_a_window_that_a_checkpoint_cut_gives_the_same_mean(trainer: pl.Trainer) -> None:
     whole, first = filled([0.1, 0.7, 0.3]), filled([0.1, 0.7])
     second = Window(("loss",))
-    second.restore(first.state(), torch.device("cpu"))
+    first.share(trainer)
+    second.restore(first.state(), trainer)
     second.add(3, [], {"loss": torch.tensor(0.3), "text": torch.tensor(2.0)})
     assert second.means(trainer) == whole.means(trainer)
+
+
+def test_fewer_processes_go_on_from_the_mean_of_all(trainer: pl.Trainer) -> None:
+    window = Window(("loss",))
+    window.restore({"names": ["loss"], "sums": [[2.0], [6.0]], "count": 2}, trainer)
+    assert window.means(trainer) == {"loss": 2.0}
 
 
 def test_a_mean_that_is_no_number_is_null_in_the_curves(trainer: pl.Trainer) -> None:

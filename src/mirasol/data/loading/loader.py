@@ -54,7 +54,8 @@ START = "forkserver"
 class GlobalOrder:
     """Batches of sample numbers for one rank: together the ranks take ``batch_size * world`` in a row.
 
-    With ``cuts`` these come in so many batches of equal size.
+    With ``cuts`` these come in so many batches of equal size. Each batch is a row of neighbours, so that a step of two
+    micro-batches in one process and one of two processes add up the same parts: their weights are equal, bit for bit.
     """
 
     batch_size: int  # clips per step and rank
@@ -64,9 +65,9 @@ class GlobalOrder:
     cuts: int = 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        step = self.batch_size // self.cuts * self.world
-        for first in itertools.count(self.start + self.rank, step):
-            yield list(range(first, first + step, self.world))
+        size = self.batch_size // self.cuts
+        for first in itertools.count(self.start + self.rank * size, size * self.world):
+            yield list(range(first, first + size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +226,7 @@ def eval_loader(
 
 
 def collate(samples: list[Sample], form: BatchForm, video: NDArray[np.uint8] | None = None) -> Batch:
-    """A batch of ``samples``; absent sound and picture become silence and black.
+    """A batch of ``samples``; absent sound and picture become silence and black. Without any text Q is 0.
 
     Its frames lie in ``video``, where those of some samples may lie already, each in its place.
     """
@@ -240,7 +241,8 @@ def collate(samples: list[Sample], form: BatchForm, video: NDArray[np.uint8] | N
             video[b] = sample.clip.video
         if not form.waveform:
             audio[b] = SILENCE if sample.clip.audio is None else sample.clip.audio
-    width = width or max(len(s.texts) for s in samples)
+    most = max(len(s.texts) for s in samples)
+    width = most and (width or most)
     tokens, mask, ids = stack_texts([s.texts for s in samples], form.length, width)
     weight = np.zeros((size, width), np.float32)
     for b, sample in enumerate(samples):

@@ -25,7 +25,7 @@ from mirasol.data.loading.decoded_cache import Decoded
 from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.mixing import ClipOrder, Mixture
 from mirasol.data.loading.texts import Text, encode_texts
-from mirasol.data.manifest import Example, example_of
+from mirasol.data.manifest import UNLABELLED, Example, example_of
 from mirasol.data.shards.format import DamagedClip
 from mirasol.tokenizer import Tokenizer
 
@@ -48,7 +48,7 @@ class Sample:
 class SampleSettings:
     """How training samples are made: the keys of a phase of the same names, with its tasks and the seed."""
 
-    tasks: tuple[str, ...]  # of `caption`, `audio_class` and `qa`: what is learnt
+    tasks: tuple[str, ...]  # of `caption`, `audio_class`, `qa` and `unlabelled`: what is learnt
     seed: int
     texts_per_clip: int  # Q, drawn per clip; mixup doubles it
     caption_weight: float  # of a caption next to other tasks, 0: none; where `tasks` names captions, they weigh 1
@@ -64,14 +64,14 @@ class SampleSettings:
 class Wanted:
     """The texts to take of a split."""
 
-    tasks: Sequence[str]  # a clip with a text of one of them is taken
+    tasks: Sequence[str]  # a clip with an example of one of them is taken
     captions: bool = False  # its captions come along with texts of other tasks
     sets: Collection[str] = ()  # data sets; a clip of several counts once for each, with its texts; empty: all clips
     optional: Collection[str] = ()  # of ``tasks``: texts that are longer than the text cache are left out and counted
 
 
 class Clips:
-    """The clips of a split that have a text of the wanted tasks, with these texts encoded.
+    """The clips of a split that have an example of the wanted tasks, with its texts encoded; none of `unlabelled`.
 
     ``too_long`` counts the texts that are left out, by task.
 
@@ -80,8 +80,8 @@ class Clips:
         without: keys of clips to leave out.
 
     Raises:
-        MirasolError: no clip has a text of the wanted tasks, or none of one of the sets; a text that is not optional
-            is longer than the text cache, or too many clips are damaged.
+        MirasolError: no clip has an example of the wanted tasks, or none of one of the sets; a text that is not
+            optional is longer than the text cache, or too many clips are damaged.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Clips:
                 continue
             for name, own in _by_set(rows).items() if sets else [("", rows)]:
                 if any(r["task"] in tasks for r in own):
-                    found.append((number, name, [example_of(row) for row in own]))
+                    found.append((number, name, [example_of(row) for row in own if row["task"] != UNLABELLED]))
         self._check(sets, {name for _, name, _ in found})
         found = [clip for clip in found if not sets or clip[1] in sets]
         self.numbers = [number for number, _, _ in found]

@@ -22,7 +22,7 @@ from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.linked_media import check_media
-from mirasol.data.manifest import SPLITS, Clip, clips_of, read_manifest, row_of
+from mirasol.data.manifest import SPLITS, UNLABELLED, Clip, clips_of, read_manifest, row_of
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.shards.encode import EncodedClip, Job, encode_job, jobs_of, slice_name, slices_of, versions
 from mirasol.data.shards.encoded_cache import EncodedCache
@@ -66,7 +66,8 @@ def build_shards(
     manifest = data_dir / "manifest.jsonl"
     clips = clips_of(read_manifest(manifest))
     asked = {c.split for c in clips}
-    _check_splits(manifest, asked, asked)
+    needed = {"test"} if asked == {"test"} else {"train", "val"} if any(map(_has_texts, clips)) else {"train"}
+    _check_splits(manifest, needed, asked)
     check_media(data_dir, dict.fromkeys(c.media for c in clips if not is_url(c.media)))
     start = time.monotonic()
     with EncodedCache(Path(cache) if cache is not None else out_dir.with_name(f"{out_dir.name}.parts")) as kept:
@@ -75,7 +76,7 @@ def build_shards(
             for stale in (out_dir / INDEX, *out_dir.glob(".*.tmp")):  # the latter: of a killed run
                 stale.unlink(missing_ok=True)
             run.write(clips)
-            _check_splits(manifest, asked, {split for split, count in run.splits.items() if count})
+            _check_splits(manifest, needed, {split for split, count in run.splits.items() if count})
             for path in out_dir.glob("*-*.tar*"):
                 if path not in run.written:  # of an earlier run with other settings
                     path.unlink()
@@ -279,14 +280,25 @@ def _cut_short(clip: Clip, spec: ClipSpec) -> bool:
     return spec.sampling == "rate" and clip.end is not None and clip.end - (clip.start or 0.0) > seen + SAME_TIME
 
 
-def _check_splits(manifest: Path, asked: set[str], present: set[str]) -> None:
-    """Report an empty split before hours of work: train and val, or test alone for a benchmark without training.
+EMPTY = {
+    "train": "there is nothing to learn from",
+    "val": "training cannot score itself",
+    "test": "there is nothing to score",
+}
 
-    Without test clips ``evaluate.split`` can be val.
+
+def _has_texts(clip: Clip) -> bool:
+    return any(example.task != UNLABELLED for example in clip.examples)
+
+
+def _check_splits(manifest: Path, needed: set[str], present: set[str]) -> None:
+    """Report an empty split before hours of work.
+
+    Needed are train and val, train alone if no clip has a text, or test alone for a benchmark without training. Without
+    test clips ``evaluate.split`` can be val.
     """
-    learning = {"train": "there is nothing to learn from", "val": "training cannot score itself"}
-    for split, why in ({"test": "there is nothing to score"} if asked == {"test"} else learning).items():
-        if split not in present:
+    for split, why in EMPTY.items():
+        if split in needed - present:
             raise MirasolError(
                 f"{manifest}: no usable clip in the split {split}: {why}. Give some groups that split "
                 "(where annotations give none, a hash of the group chooses, which with few groups may skip a split)"

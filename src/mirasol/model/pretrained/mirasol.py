@@ -137,6 +137,8 @@ def _tubes(taken: TensorMap, config: ModelConfig, model: Mirasol) -> None:
         name = f"video_tubes.projections.{index}"
         taken.give(f"{name}.weight", resample(weight, lattice.shape).flatten(1), how, source)
         taken.give(f"{name}.bias", bias, LOADED, SOURCE)
+    for name in (name for name in taken.shapes if config.motion and name.startswith("video_tubes.motion.")):
+        taken.copy(name, name, taken.shapes[name], SOURCE)
 
 
 def _by(sides: tuple[int, ...]) -> str:

@@ -29,6 +29,7 @@ class Preset:
     ttm_read: int
     cross_every: int = 1
     cross_hidden: int = 0
+    motion: bool = False
 
 
 # "layers=8, model dims=1024, hidden dims=4096, heads=16, and head dims=64", "128M parameters" (S 4): 101 M with a
@@ -89,6 +90,10 @@ SMALL = Preset(
 
 PRESETS: dict[str, Preset] = {
     "demo": _small((4, 8, 8), (4, 32), Sizes(2, 96, 384, 4, 24)),
+    # A few hundred own clips: chunks of 16 frames or more, few tubes in them, and the motion between their frames
+    "own": dataclasses.replace(
+        _small((4, 16, 16), (4, 32), Sizes(2, 96, 384, 4, 24)), tube_strides=((16, 16, 16),), motion=True
+    ),
     # For ablations: short tubes, so that a chunk of two frames is enough, and few of them.
     "tiny": _small((2, 16, 16), (8, 32), Sizes(2, 64, 256, 4, 16)),
     "small": SMALL,

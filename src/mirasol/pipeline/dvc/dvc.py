@@ -49,7 +49,7 @@ class StageError(MirasolError):
     Attributes:
         stage: its name.
         transient: the machine's fault (killed, DVC's lock busy, remote not reached): worth another try. The error
-            that a stage reported itself is not.
+            that a stage reported itself is not, unless a process of several vanished or hung.
     """
 
     def __init__(self, message: str, *, stage: str = "", transient: bool = False) -> None:
@@ -311,7 +311,9 @@ def _stage_error(root: Path, stage: str, error: CommandError) -> StageError:
     back = _way_back(root, stage)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         own = json.loads(report.read_text(encoding="utf-8"))
-        return StageError(f"stage `{stage}` failed: {own['error']}{back}", stage=stage)
+        where = f" (process {own['rank']} on {own['host']})" if own.get("processes", 1) > 1 else ""
+        transient = bool(own.get("transient", False))
+        return StageError(f"stage `{stage}` failed{where}: {own['error']}{back}", stage=stage, transient=transient)
     what = f"stage `{stage}`" if stage else "`dvc`"
     text = "\n".join(line for line in error.tail if not line.startswith(("Running stage '", "> "))) or str(error)
     exited = re.search(r"exited with (-?\d+)", text)

@@ -41,6 +41,7 @@ def supervised(
     env: Mapping[str, str] | None = None,
     grace: float = GRACE,
     keep_open: Sequence[int] = (),
+    ended_by: signal.Signals = signal.SIGINT,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run ``command`` during the ``with`` block; at its end all its processes are gone.
 
@@ -52,6 +53,7 @@ def supervised(
         grace: seconds between SIGTERM and SIGKILL.
         keep_open: file descriptors (locks) that stay open until the last process is gone, even when we are killed.
             The command itself does not inherit them.
+        ended_by: the first signal to the command itself; SIGINT as DVC wants it.
 
     Raises:
         FileNotFoundError: the program or ``cwd`` does not exist.
@@ -62,7 +64,7 @@ def supervised(
     lifeline, ours = os.pipe()
     try:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-c", _SUPERVISOR, str(lifeline), str(grace), *command],
+            [sys.executable, "-I", "-c", _SUPERVISOR, str(lifeline), str(grace), str(int(ended_by)), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -100,6 +102,7 @@ def stream(
     env: Mapping[str, str] | None = None,
     grace: float = GRACE,
     keep_open: Sequence[int] = (),
+    ended_by: signal.Signals = signal.SIGINT,
 ) -> int:
     """Run ``command`` to its end and pass each line of its output to ``on_line`` as it comes.
 
@@ -109,7 +112,7 @@ def stream(
     Returns:
         The exit status, 128 + N for a command that died of signal N.
     """
-    with supervised(command, cwd=cwd, env=env, grace=grace, keep_open=keep_open) as child:
+    with supervised(command, cwd=cwd, env=env, grace=grace, keep_open=keep_open, ended_by=ended_by) as child:
         assert child.stdout is not None
         for line in child.stdout:
             on_line(line.rstrip())
@@ -127,8 +130,8 @@ class _Stopped(BaseException):
 
 
 def supervise() -> None:
-    """The supervisor: ``LIFELINE GRACE COMMAND…`` in ``sys.argv``; exits with the command's status."""
-    lifeline, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    """The supervisor: ``LIFELINE GRACE SIGNAL COMMAND…`` in ``sys.argv``; exits with the command's status."""
+    lifeline, grace, ended_by, command = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     _adopt_orphans()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -144,7 +147,7 @@ def supervise() -> None:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        _end_descendants(first, grace)
+        _end_descendants(first, grace, ended_by)
     sys.exit(code if code >= 0 else 128 - code)
 
 
@@ -164,11 +167,11 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
-def _end_descendants(first: int, grace: float) -> None:
+def _end_descendants(first: int, grace: float, ended_by: int) -> None:
     """End every process below this one: by SIGTERM, after ``grace`` seconds by SIGKILL.
 
-    The command itself, process ``first``, gets SIGINT. DVC ignores it while a stage runs, sees the stage end and
-    finishes its records; SIGTERM can hit DVC while it writes its lock file, and half a file stops every later run.
+    The command itself, process ``first``, gets ``ended_by``. DVC ignores SIGINT while a stage runs, sees the stage end
+    and finishes its records; SIGTERM can hit DVC while it writes its lock file, and half a file stops later runs.
     """
     for kill, patience in ((False, grace), (True, 5.0)):
         signalled: set[int] = set()
@@ -176,7 +179,7 @@ def _end_descendants(first: int, grace: float) -> None:
         while left := _descendants():
             for pid in left - signalled:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL if kill else signal.SIGINT if pid == first else signal.SIGTERM)
+                    os.kill(pid, signal.SIGKILL if kill else ended_by if pid == first else signal.SIGTERM)
             signalled |= left
             if time.monotonic() > deadline:
                 break

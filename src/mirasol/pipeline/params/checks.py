@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mirasol.model.config import POOLED_COMBINERS
 from mirasol.model.sizes.presets import PRESETS, Preset
-from mirasol.training.config import GROUPS, INIT, TASKS, are_names, is_mix
+from mirasol.training.config import GROUPS, INIT, TASKS, UNLABELLED, are_names, is_mix
 
 PHASES = ("pretrain", "audio_pretrain", "finetune")
 WEIGHTS = ("text_weight", "latent_weight", "video_weight", "audio_weight")  # of the losses of a phase
@@ -103,6 +103,21 @@ def phase_checks(phase: str) -> Iterator[Check]:
         (f"{phase}.patience", f"{phase}.keep"),
         lambda patience, keep: not patience or keep == "best",
         "must be 0 unless the phase's `keep` is `best`",
+    )
+    yield Check(
+        (f"{phase}.keep", f"{phase}.tasks"),
+        lambda keep, tasks: keep == "last" or tasks.split() != [UNLABELLED],
+        f"must be `last` for {UNLABELLED} clips alone: no answer chooses weights",
+    )
+    yield Check(
+        (chunks, "clip.chunks", f"{phase}.tasks"),
+        lambda seen, whole, tasks: UNLABELLED not in tasks.split() or (seen or whole) > 1,
+        f"must be 2 or more for {UNLABELLED} clips: they predict the next chunk",
+    )
+    yield Check(
+        (f"{phase}.tasks", *(f"{phase}.{name}" for name in WEIGHTS[1:])),
+        lambda tasks, *weights: UNLABELLED not in tasks.split() or any(weights),
+        f"must not name {UNLABELLED} where the text loss is the only one",
     )
     yield Check((f"{phase}.max_text",), lambda length: not length or length >= 8, "must be 0 or at least 8")
     yield Check(

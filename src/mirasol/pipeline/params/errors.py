@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mirasol.core.errors import MirasolError
 
+SEE = "docs/params.md lists every key and its values"
+
 
 @dataclass(frozen=True, order=True)
 class Problem:
@@ -22,12 +24,12 @@ class Problem:
 class ParamsError(MirasolError):
     """Every problem of one params file, one line each: ``file:line: dotted.path: message``."""
 
-    def __init__(self, file: Path, problems: Iterable[Problem]) -> None:
+    def __init__(self, file: Path, problems: Iterable[Problem], see: str = SEE) -> None:
         self.file = file
         self.problems = sorted(problems)
         lines = [f"{file}:{p.line}: {p.path + ': ' if p.path else ''}{p.message}" for p in self.problems]
         count = f"{len(lines)} problem" + ("s" if len(lines) != 1 else "")
-        super().__init__("\n".join([*lines, f"{count} in {file}; docs/params.md lists every key and its values"]))
+        super().__init__("\n".join([*lines, f"{count} in {file}; {see}"]))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -11,9 +11,11 @@ from typing import Any
 from mirasol.core.errors import MirasolError
 from mirasol.model.config import RENAMED
 from mirasol.pipeline.params.checks import CHECKS, PHASES
-from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
+from mirasol.pipeline.params.errors import SEE, ParamsError, Problem, nearest, show
 from mirasol.pipeline.params.schema import OWN, SETS, SHARED, Key, Params, Section, sections
 from mirasol.tasks.registry import ADAPTERS
+
+MOVED = ("devices", "nodes")  # keys of `training` in older files, now of cluster.yaml
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -41,7 +43,7 @@ class Resolved:
 def read_params(path: str | Path) -> Resolved:
     """As :func:`load_params`, with the places of the values and the section `sets`."""
     path = Path(path)
-    reader = _Reader(_parse(path))
+    reader = _Reader(parse(path))
     values = reader.read()
     if reader.problems:
         raise ParamsError(path, reader.problems)
@@ -57,7 +59,7 @@ def of_set(path: Path, name: str) -> str:
     """
     from ruamel.yaml import YAML
 
-    document = _parse(path)
+    document = parse(path)
     if SETS not in document:
         return path.read_text(encoding="utf-8")
     finetune: Any = document["finetune"]
@@ -74,8 +76,13 @@ def of_set(path: Path, name: str) -> str:
     return text.getvalue()
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    """The file as a mapping that remembers its lines (ruamel's round-trip loader)."""
+def parse(path: Path, expected: str = "", see: str = SEE) -> dict[str, Any]:
+    """The file as a mapping that remembers its lines (ruamel's round-trip loader).
+
+    Raises:
+        ParamsError: it is not YAML, or no mapping but ``expected``; the last line says what to ``see``.
+        MirasolError: it cannot be read.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -92,12 +99,13 @@ def _parse(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join((error.problem or "not valid YAML").split("\n")[0].split())
-        raise ParamsError(path, [Problem(mark.line + 1 if mark else 1, "", f"not valid YAML: {reason}")]) from error
+        where = mark.line + 1 if mark else 1
+        raise ParamsError(path, [Problem(where, "", f"not valid YAML: {reason}")], see) from error
     except YAMLError as error:  # a character that YAML forbids: no mark
-        raise ParamsError(path, [Problem(1, "", f"not valid YAML: {' '.join(str(error).split())}")]) from error
+        raise ParamsError(path, [Problem(1, "", f"not valid YAML: {' '.join(str(error).split())}")], see) from error
     if not isinstance(document, dict):
-        expected = f"expected sections: {', '.join(sections())}"
-        raise ParamsError(path, [Problem(1, "", f"got {show(document)}, {expected}")])
+        wanted = expected or f"sections: {', '.join(sections())}"
+        raise ParamsError(path, [Problem(1, "", f"got {show(document)}, expected {wanted}")], see)
     return document
 
 
@@ -118,7 +126,7 @@ class _Reader:
         suspects = self._unknown(self.document, {**known, SETS: None}, "", 1)
         for name, section in known.items():
             written = name if name in self.document else suspects.get(name, "")
-            line, content = _line(self.document, written, 1), self.document.get(written)
+            line, content = line_of(self.document, written, 1), self.document.get(written)
             if isinstance(content, dict):
                 self.values[name] = self._section(content, name, written, section)
                 continue
@@ -152,20 +160,20 @@ class _Reader:
 
     def _sets(self, finetune: Section) -> None:
         """The optional section `sets`: for each data set the keys of `finetune` that it changes."""
-        content, line = self.document[SETS], _line(self.document, SETS, 1)
+        content, line = self.document[SETS], line_of(self.document, SETS, 1)
         if not isinstance(content, dict):
             self.problems.add(Problem(line, SETS, f"got {show(content)}, expected data sets with keys of `finetune`"))
             return
         self._unknown(content, dict.fromkeys(ADAPTERS), f"{SETS}.", line)
         for name, entry in content.items():
-            at, begin = f"{SETS}.{name}", _line(content, name, line)
+            at, begin = f"{SETS}.{name}", line_of(content, name, line)
             if not isinstance(entry, dict):
                 self.problems.add(Problem(begin, at, f"got {show(entry)}, expected keys of `finetune`"))
                 continue
             self._unknown(entry, finetune.keys, f"{at}.", begin)
             found, stated = self.sets.setdefault(str(name), {}), dict(self.stated)
             for key in (finetune.keys[key] for key in entry if key in finetune.keys):
-                here = _line(entry, key.name, begin)
+                here = line_of(entry, key.name, begin)
                 value, wrong = check_value(entry[key.name], key)
                 if wrong:
                     self.problems.add(Problem(here, f"{at}.{key.name}", wrong))
@@ -192,7 +200,7 @@ class _Reader:
 
     def _section(self, content: dict[str, Any], name: str, written: str, section: Section) -> dict[str, Any]:
         """The valid values of one section; a phase takes those of `phases` that it does not state."""
-        line = _line(self.document, written, 1)
+        line = line_of(self.document, written, 1)
         suspects = self._unknown(content, section.keys, f"{written}.", line)
         stated = {*content, *suspects}
         if name == SHARED:
@@ -202,7 +210,7 @@ class _Reader:
             at = f"{name}.{key.name}"
             shared = f"{SHARED}.{key.name}"
             if key.name in content:
-                here = _line(content, key.name, line)
+                here = line_of(content, key.name, line)
                 value, wrong = check_value(content[key.name], key)
                 if wrong:
                     self.problems.add(Problem(here, f"{written}.{key.name}", wrong))
@@ -213,7 +221,7 @@ class _Reader:
                     values[key.name], self.stated[at] = self.values[SHARED][key.name], self.stated[shared]
                 elif key.name not in stated | self.shared:
                     missing = f"is missing: add `{key.name}: {_yaml(key.default)}` (the default) here or to each phase"
-                    self.problems.add(Problem(_line(self.document, SHARED, 1), shared, missing))
+                    self.problems.add(Problem(line_of(self.document, SHARED, 1), shared, missing))
             elif name != SHARED and key.name not in stated:
                 missing = f"is missing: add `{key.name}: {_yaml(key.default)}` (the default)"
                 self.problems.add(Problem(line, f"{written}.{key.name}", missing))
@@ -222,8 +230,13 @@ class _Reader:
     def _unknown(self, mapping: dict[Any, Any], known: Any, prefix: str, line: int) -> dict[str, str]:
         """Report undeclared keys; returns {missing name: the undeclared one that probably means it}."""
         suspects: dict[str, str] = {}
+        moved = [name for name in MOVED if name in mapping] if prefix == "training." else []
+        if moved:
+            keys = ", ".join(f"`{name}: {_yaml(mapping[name])}`" for name in moved)
+            hint = f"delete it here; other values than 1 belong in cluster.yaml: {keys} (`mirasol cluster check`)"
+            self.problems.add(Problem(line_of(mapping, moved[0], line), f"{prefix}{' and '.join(moved)}", hint))
         for name in mapping:
-            if name in known:
+            if name in known or name in moved:
                 continue
             missing = [other for other in known if other not in mapping]
             guess = nearest(str(name), missing) or nearest(str(name), known)
@@ -238,7 +251,7 @@ class _Reader:
                 owners = [s for s, section in sections().items() if prefix != f"{s}." and name in section.keys]
                 hint = f"it belongs to {', '.join(owners)}" if owners else f"expected one of {', '.join(known)}"
             what = "data set" if prefix == f"{SETS}." else "key" if prefix else "section"
-            self.problems.add(Problem(_line(mapping, name, line), f"{prefix}{name}", f"unknown {what}: {hint}"))
+            self.problems.add(Problem(line_of(mapping, name, line), f"{prefix}{name}", f"unknown {what}: {hint}"))
         return suspects
 
 
@@ -280,7 +293,7 @@ def _nearest_choice(value: str, key: Key) -> str:
     return f": did you mean `{guess}`?" if guess else ""
 
 
-def _line(mapping: Any, name: Any, otherwise: int) -> int:
+def line_of(mapping: Any, name: Any, otherwise: int) -> int:
     """Line of a key, from 1; ``otherwise`` for one from an anchor (``<<``)."""
     try:
         return int(mapping.lc.key(name)[0]) + 1

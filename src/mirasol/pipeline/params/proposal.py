@@ -10,15 +10,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mirasol.data.manifest import UNLABELLED
 from mirasol.data.probe import Facts
 from mirasol.pipeline.params.checks import PHASES
 from mirasol.pipeline.params.schema import OWN, SHARED, sections
 
 MARK = "# Proposed by `mirasol data probe`"
-SEEN = 32  # frames of a clip
-SIDES = (48, 72)  # pixels, multiples of what the preset `demo` averages over
-FEW, MANY = 2000, 20000  # training clips: below, a model learns them by heart; from MANY on it does not
-PRESENTED = (4800, 40000)  # clips shown in all, at least and at most
+SEEN = 32  # frames of a chunk; half as many where there are several
+EQUAL = 0.95  # of the longest clip: a clip without a whole chunk at the common rate is refused
+CHUNK, CHUNKS = 2.5, 4  # seconds of a chunk and chunks of a clip, at most
+SIDES = (48, 96)  # pixels, multiples of the cells and of the reconstruction of the preset `own`
+FEW = 5000  # training clips, below which a model learns them by heart
+PRESENTED = (4800, 9600)  # clips shown in all, at least and at most
+HEARD = 3  # times as many where there is no picture: sound alone takes a fraction of the time
 LEFT_RIGHT = {"left", "right", "leftwards", "rightwards", "clockwise", "anticlockwise", "counterclockwise"}
 PLACES = LEFT_RIGHT | {
     "top",
@@ -34,7 +38,8 @@ PLACES = LEFT_RIGHT | {
     "below",
 }
 ORDER = {"first", "last", "before", "after", "then", "begin", "beginning", "start", "end", "begins", "ends", "starts"}
-DETAIL = 240  # pixels of a source's shorter side from which on more than 48 are worth their time
+PASSES = 20  # over the clips without texts
+DETAIL = 64  # pixels of a source's shorter side from which on more than 48 are worth their time
 
 Chosen = dict[str, tuple[Any, str]]  # `section.key` -> value and reason
 
@@ -43,46 +48,72 @@ def propose(facts: Facts, start: Mapping[str, Any] = {}) -> Chosen:
     """Values of params.yaml with a reason each.
 
     Args:
-        start: values that follow from the weights to start from (:func:`mirasol.pipeline.start_from.values_of`).
+        start: values that follow from the weights to start from (:class:`mirasol.pipeline.own.Start`).
     """
-    chosen = _clip(facts) | _texts(facts) | _regularisation(facts) | _training(facts, from_weights=bool(start))
+    chosen = (
+        _clip(facts, from_weights=bool(start) and start.get("model.preset") != "own")
+        | _texts(facts)
+        | _regularisation(facts, from_weights=bool(start))
+        | _training(facts, from_weights=bool(start))
+    )
+    if facts.unlabelled and chosen["clip.chunks"][0] < 2:
+        chosen |= _in_two_chunks(chosen)
     return chosen | {key: (value, "as in the weights that it starts from") for key, value in start.items()}
 
 
-def _clip(facts: Facts) -> Chosen:
+def _clip(facts: Facts, *, from_weights: bool) -> Chosen:
     lengths = facts.seconds
     longest = lengths.high or 4.0
-    spread = longest > 1.5 * max(lengths.middle, 0.1) or longest > 30.0
-    frames = SEEN if longest >= 2.0 else SEEN // 2
-    fps = min(frames / longest, facts.frames_per_second.middle or 30.0 if facts.seen else 240.0)
-    fps = max(round(fps, 3), 0.05)
-    chunks = max(1, min(16, math.ceil(longest * fps / 4 - 1e-6)))
+    spread = lengths.low < EQUAL * lengths.high or longest > 30.0
+    chunks, each = _chunks(facts, longest, from_weights=from_weights)
+    fps = chunks * each / longest
     if not spread:  # the whole of the longest clip
-        fps = min(240.0, math.floor(1000 * chunks * 4 / longest) / 1000)
-    seconds = 4 / fps
+        fps = math.floor(1000 * fps) / 1000
+    fps = min(240.0, max(round(fps, 3), 0.05))
     bands = max(4, min(16, 4 * round(32 / fps / 4))) if facts.heard else 4
     side = min(facts.width.middle, facts.height.middle) if facts.seen else 0.0
-    size = SIDES[1] if facts.training < FEW and side >= DETAIL else SIDES[0]
     span = f"clips take {lengths.low:g} to {longest:g} s"
-    found: Chosen = {
+    return {
         "clip.sampling": (
             "spread" if spread else "rate",
             f"{span}: frames over the whole clip, whatever its length"
             if spread
             else f"{span}: one rate shows all of it",
         ),
-        "clip.fps": (fps, f"{chunks} chunks of 4 frames reach the end of {longest:g} s"),
-        "clip.chunks": (chunks, f"{4 * chunks} frames of a clip"),
-        "clip.frames_per_chunk": (4, "a tube of the preset is 4 frames long"),
-        "clip.size": (size, f"the source has {side:g} pixels, {facts.training:,} clips to learn from"),
+        "clip.fps": (fps, f"{chunks * each} frames reach the end of {longest:g} s"),
+        "clip.chunks": (chunks, f"{chunks * each} frames of a clip"),
+        "clip.frames_per_chunk": (each, "motion shows between the frames of a chunk" if each > 4 else "as the weights"),
+        "clip.size": (
+            SIDES[1] if side >= DETAIL and not from_weights else SIDES[0],
+            f"the source has {side:g} pixels" if facts.seen else "no picture",
+        ),
         "clip.audio_bands": (bands, "about 32 columns of sound a second" if facts.heard else "no sound"),
         "clip.level": (
-            "relative" if facts.heard and seconds >= 0.5 else "absolute",
-            "recordings of any gain" if seconds >= 0.5 else "a chunk is too short to lose its level",
+            "relative" if facts.heard and each / fps >= 0.5 else "absolute",
+            "recordings of any gain" if each / fps >= 0.5 else "a chunk is too short to lose its level",
         ),
+        "model.preset": ("own", "few tubes, and the motion that the camera did not make"),
         "model.max_chunks": (max(16, chunks), "a stream remembers a whole clip"),
     }
-    return found
+
+
+def _chunks(facts: Facts, longest: float, *, from_weights: bool) -> tuple[int, int]:
+    """Chunks of a clip, and frames of a chunk: a multiple of 4."""
+    filmed = longest * ((facts.frames_per_second.middle or 30.0) if facts.seen else 240.0)  # frames
+    if from_weights:
+        return max(1, min(8, math.ceil(min(filmed, SEEN) / 4 - 1e-6))), 4
+    chunks = max(1, min(CHUNKS, math.ceil(longest / CHUNK)))
+    most = SEEN if chunks == 1 else SEEN // 2
+    return chunks, max(4, min(most, 4 * math.ceil(filmed / chunks / 4 - 1e-6)))
+
+
+def _in_two_chunks(chosen: Chosen) -> Chosen:
+    """The clip of one chunk in two: without texts, one chunk is predicted from the one before."""
+    why = "without texts a chunk is predicted from the one before it"
+    frames, fps = chosen["clip.frames_per_chunk"][0], chosen["clip.fps"][0]
+    each = max(4, frames // 2 // 4 * 4)
+    rate = min(240.0, round(fps * 2 * each / frames, 3))
+    return {"clip.chunks": (2, why), "clip.frames_per_chunk": (each, why), "clip.fps": (rate, why)}
 
 
 def _texts(facts: Facts) -> Chosen:
@@ -101,7 +132,7 @@ def _texts(facts: Facts) -> Chosen:
     }
 
 
-def _regularisation(facts: Facts) -> Chosen:
+def _regularisation(facts: Facts, *, from_weights: bool) -> Chosen:
     few = facts.training < FEW
     why = f"{facts.training:,} clips are soon learnt by heart" if few else f"{facts.training:,} clips"
     flips, places = facts.words & LEFT_RIGHT, facts.words & PLACES
@@ -109,7 +140,7 @@ def _regularisation(facts: Facts) -> Chosen:
     seen, heard = bool(facts.seen), bool(facts.heard)
     both = seen and heard
     drop = 0.1 if few else 0.05
-    single = len(facts.questions) == 1 and facts.texts_per_clip == 1
+    single = len(facts.questions) == 1 and facts.texts_per_clip == 1 and not seen
     return {
         "phases.dropout": (0.1 if few else 0.0, why),
         "phases.label_smoothing": (0.1 if few else 0.0, why),
@@ -126,10 +157,13 @@ def _regularisation(facts: Facts) -> Chosen:
             if seen
             else "no picture",
         ),
-        "phases.mixup": (0.2 if few and single else 0.0, why if single else "several questions a clip"),
+        "phases.mixup": (
+            0.2 if few and single else 0.0,
+            "two motions are none" if seen else why if single else "several questions a clip",
+        ),
         "phases.jitter": (
-            1 if few and not order and facts.seconds.high >= 2.0 else 0,
-            f"texts ask for an order: {', '.join(sorted(order))}" if order else why,
+            1 if few and from_weights and not order and facts.seconds.high >= 2.0 else 0,
+            f"texts ask for an order: {', '.join(sorted(order))}" if order else why if from_weights else "few chunks",
         ),
         "phases.spec_time": (0.1 if few and heard else 0.0, why if heard else "no sound"),
         "phases.spec_mel": (0.1 if few and heard else 0.0, why if heard else "no sound"),
@@ -143,13 +177,16 @@ def _regularisation(facts: Facts) -> Chosen:
 def _training(facts: Facts, *, from_weights: bool) -> Chosen:
     clips, val = facts.training, facts.clips.get("val", 0)
     batch = 16 if clips >= 32 else 8
-    shown = min(max(60 * clips, PRESENTED[0]), max(PRESENTED[1], 3 * clips))
+    least, most = (n * (1 if facts.seen else HEARD) for n in PRESENTED)
+    shown = min(max(60 * clips, least), max(most, 2 * clips))
     steps = max(20, shown // batch)
     captions, sounds = bool(facts.tasks.get("caption")), bool(facts.tasks.get("audio_class"))
     chooses = val >= 10
     split = "test" if facts.clips.get("test") else "val"
     found: Chosen = {
         "phases.batch_size": (batch, f"{clips:,} training clips"),
+        "training.threads": (1, "a process each for the halves of a step is faster than two threads"),
+        "training.micro_batch": (batch // 2, "two halves of a step: two cores share it"),
         "phases.optimizer": ("muon", "learns in half the steps of adamw on the built-in world"),
         "phases.ema": (0.99 if steps >= 200 else 0.0, "an average jumps less from one evaluation to the next"),
         "phases.val_clips": (max(1, min(256, val)), f"{val:,} clips of the val split"),
@@ -175,7 +212,32 @@ def _training(facts: Facts, *, from_weights: bool) -> Chosen:
             f"{phase}.checkpoint_every": (some, why),
             f"{phase}.lr": (1e-3, why),
         }
-    found["pretrain.tasks"] = ("caption audio_class" if sounds else "caption", "what the rows say")
+    named = [task for task, has in (("caption", captions), ("audio_class", sounds)) if has]
+    why = "what the rows say" if named else "no captions, no clips without texts (--unlabelled): it learns nothing"
+    found["pretrain.tasks"] = (" ".join(named) or "caption", why)
+    return found | (_without_texts(facts, named, batch) if facts.unlabelled else {})
+
+
+def _without_texts(facts: Facts, named: list[str], batch: int) -> Chosen:
+    """`pretrain` on clips without texts, next to those of the tasks ``named``."""
+    clips = facts.unlabelled
+    steps = min(max(PASSES * clips, PRESENTED[0]), max(PRESENTED[1], 2 * clips)) // batch
+    passes = f"{clips:,} clips without texts, each {steps * batch / clips:.0f} times"
+    found: Chosen = {
+        "pretrain.tasks": (" ".join([*named, UNLABELLED]), "clips without texts teach picture and sound"),
+        "pretrain.steps": (steps, passes),
+        "pretrain.warmup": (steps // 10, "a tenth of the steps"),
+        "pretrain.checkpoint_every": (steps // 5, "five evaluations"),
+        "pretrain.lr": (1e-3, "as for captions"),
+        "model.audio_reconstruction": (
+            bool(facts.heard),
+            "sound to learn from without texts" if facts.heard else "no sound",
+        ),
+    }
+    if not named:
+        found |= {
+            f"pretrain.{key}": (off, "no answer chooses weights") for key, off in (("keep", "last"), ("patience", 0))
+        }
     return found
 
 

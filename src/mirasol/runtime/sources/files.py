@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -277,11 +277,18 @@ class _Reader:
         if frame is None:
             self._end()
         else:
-            self.resampler.push(frame, self._origin)
+            self._place(self.resampler.push, frame, self._origin)
 
     def _end(self) -> None:
         self.ended = True
-        self.resampler.finish()
+        self._place(self.resampler.finish)
+
+    def _place(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a method of the resampler; what it cannot use is recorded, as what cannot be decoded."""
+        try:
+            function(*arguments)
+        except UNUSABLE as error:
+            self.wrong = self.wrong or reason(error)
 
     def _decode(self, stream: Any, seek: float | None) -> Iterator[Any]:
         try:

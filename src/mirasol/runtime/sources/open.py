@@ -34,5 +34,5 @@ def seconds_of(text: str) -> float:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|)", text.strip())
     value = float(found[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, "": 1.0}[found[2]] if found else 0.0
     if not 0 < value < math.inf:
-        raise ValueError(f"{text!r} is not a time: expected one like 2s, 500ms or 1m")
+        raise ValueError(f"{text!r} is not a time above 0: expected one like 2s, 500ms or 1m")
     return value

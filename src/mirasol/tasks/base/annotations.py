@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
-import math
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mirasol.core.errors import MirasolError
+from mirasol.core.tables import SECONDS, csv_rows, is_file, not_utf8, parse_json, read_text, seconds_of
 
 T = TypeVar("T")
 
@@ -48,14 +47,10 @@ class Record:
     def seconds(self, key: str) -> float:
         """Seconds, 0 or more, as a number or as hours:minutes:seconds."""
         value = self._value(key)
-        try:
-            parts = [float(part) for part in str(value).split(":")]
-        except ValueError:
-            parts = []
-        total = sum(part * 60**power for power, part in enumerate(reversed(parts)))
-        if not 1 <= len(parts) <= 3 or not all(math.isfinite(part) and part >= 0 for part in parts):
-            raise self.wrong(key, "seconds, as 12.5 or as hours:minutes:seconds", value)
-        return float(round(total, 6))
+        seconds = seconds_of(value)
+        if seconds is None:
+            raise self.wrong(key, SECONDS, value)
+        return seconds
 
     def one_of(self, key: str, allowed: Mapping[str, T]) -> T:
         """The value in ``allowed`` for the text at ``key``."""
@@ -89,7 +84,7 @@ class Annotations:
     def find(self, *names: str) -> Path | None:
         """The first of ``names`` that exists."""
         for name in names:
-            if (self.folder / name).is_file():
+            if is_file(self.folder / name):
                 self.used.add(name)
                 return self.folder / name
         return None
@@ -124,30 +119,13 @@ class Annotations:
             comment: skip lines that begin with it, and spaces after a comma.
 
         Raises:
-            MirasolError: the file is not CSV in UTF-8, or lacks a column.
+            MirasolError: the file is not CSV in UTF-8, lacks a column, or has one twice.
         """
-        names = list(header)
-        first, last = 1, 0
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file, strict=True, skipinitialspace=bool(comment))
-                for cells in reader:
-                    first, last = last + 1, reader.line_num
-                    if not cells or (comment and cells[0].startswith(comment)):
-                        continue
-                    if not names:
-                        names = [cell.strip() for cell in cells]
-                        check_columns(path, names, columns)
-                    elif len(cells) != len(names):
-                        self.wrong.append(
-                            f"{path}:{first}: expected {len(names)} columns ({', '.join(names)}), got {len(cells)}"
-                        )
-                    else:
-                        yield Record(f"{path}:{first}", dict(zip(names, cells, strict=True)))
-                if not names:
-                    check_columns(path, names, columns)
-        except csv.Error as error:
-            raise MirasolError(f"{path}:{last + 1}: no CSV: {error}") from error
+                check = functools.partial(check_columns, path, columns=columns)
+                for row in csv_rows(path, file, check, self.wrong, header=header, comment=comment):
+                    yield Record(f"{path}:{row.number}", row.cells)
         except UnicodeDecodeError as error:
             raise not_utf8(path, error) from error
 
@@ -174,11 +152,9 @@ def read_json(path: Path) -> Any:
         MirasolError: it is not JSON in UTF-8.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise MirasolError(f"{path}: not JSON: {error}") from error
+        return parse_json(read_text(path))
+    except ValueError as error:
+        raise MirasolError(f"{path}: {error}") from error
 
 
 def check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
@@ -190,8 +166,3 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> N
             lacking.append(f"no column {column!r}" + (f", is it {near[0]!r}?" if near else ""))
     if lacking:
         raise MirasolError(f"{path}:1: {'; '.join(lacking)}. The header has: {', '.join(names) or 'nothing'}")
-
-
-def not_utf8(path: Path, error: UnicodeDecodeError) -> MirasolError:
-    """The error for a file in another encoding."""
-    return MirasolError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8")

@@ -74,4 +74,6 @@ def _collisions(out: Path, media: Path, earlier: Sequence[Example], added: Seque
 
 
 def _equal(one: Path, other: Path) -> bool:
-    return not one.is_file() or (one.stat().st_size == other.stat().st_size and sha256_file(one) == sha256_file(other))
+    if not one.is_file() or not other.is_file():
+        return not one.is_file()
+    return one.stat().st_size == other.stat().st_size and sha256_file(one) == sha256_file(other)

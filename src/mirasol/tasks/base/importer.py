@@ -134,7 +134,7 @@ def import_set(
     if media is not None:
         facts |= {"skipped_rows": len(lost), "missing_media": sorted({name for _, name in lost})}
     if dry_run or media is None:
-        return facts | summarise(examples) | (examine(media, examples) if media else {})
+        return facts | summarise(examples) | (examine(media.joinpath, examples) if media else {})
     if not examples:
         raise MirasolError(f"{annotations}: no row is left, {len(lost)} have no file: is --media {media} right?")
     return write_data(out, media, examples, options.link, facts, append=options.append)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def write_data(
     facts: Mapping[str, Any],
     *,
     append: bool = False,
+    elsewhere: Mapping[str, Path] = {},
 ) -> dict[str, Any]:
     """Bring the media of ``examples`` to ``out/media``, write ``out/manifest.jsonl`` and then ``out/import.json``.
 
@@ -39,6 +40,7 @@ def write_data(
         link: one of LINKS, ``move``, or "" for that of the import before, else a copy.
         facts: the adapter's entries of the summary.
         append: keep the data sets that ``out`` holds; ``facts["set"]`` names the new one.
+        elsewhere: the files that are not below ``media``, by their paths.
 
     Returns:
         The summary.
@@ -48,18 +50,25 @@ def write_data(
             With ``append`` also the errors of :func:`append_examples`.
     """
     linked = media_linked(out, link)
+    if linked and elsewhere:
+        raise MirasolError(
+            f"{next(iter(elsewhere.values()))} is not below {media}, to which {out / 'media'} is a link: bring the "
+            "files there, or use --link copy or hardlink"
+        )
     paths = sorted({e.media.removeprefix("media/") for e in examples})
     sets: dict[str, dict[str, Any]] = {}
     if append:
         examples, sets = append_examples(out, media, examples, facts["set"], out / SUMMARY)
+    sources = {path: elsewhere.get(path, media / path) for path in paths}
+    # First every look into the media: an import that fails here has written nothing.
+    counts = {**summarise(examples), **examine(lambda name: sources.get(name, out / "media" / name), examples)}
     if linked:
         link_folder(media, out / "media")
     else:
         with Progress("import", len(paths), "files") as progress:
-            for path in paths:
-                place(media / path, out / "media" / path, link or "copy")
+            for path, source in sources.items():
+                place(source, out / "media" / path, link or "copy")
                 progress.advance()
-    counts = {**summarise(examples), **examine(out / "media", examples)}
     shared = {*counts, "unused_media", "manifest_sha256"}
     sets = {name: {key: value for key, value in known.items() if key not in shared} for name, known in sets.items()}
     summary = {"sets": {e.set: facts for e in examples} | sets, **counts} if append else {**facts, **counts}
@@ -86,13 +95,13 @@ def summarise(examples: Sequence[Example]) -> dict[str, Any]:
         clips = {(e.media, e.start, e.end) for e in rows}
         if rows:
             splits[split] = {"examples": len(rows), "clips": len(clips), "groups": len({e.group for e in rows})}
-    learnt = {e.answers[0] for e in examples if e.split == "train"}
+    learnt = {e.answers[0] for e in examples if e.split == "train" and e.answers}
     known: dict[str, float] = {}  # the share of rows of val and test with an answer of the train split
     for split in ("val", "test"):
         rows = [e for e in examples if e.split == split]
         if rows and learnt:
             known[split] = round(sum(not learnt.isdisjoint(e.answers) for e in rows) / len(rows), 4)
-    answers = Counter(e.answers[0] for e in examples)
+    answers = Counter(e.answers[0] for e in examples if e.answers)
     return {
         "examples": len(examples),
         "clips": sum(counts["clips"] for counts in splits.values()),
@@ -110,8 +119,12 @@ def most_common(counts: Counter[str]) -> list[list[Any]]:
     return [[name, n] for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMON]]
 
 
-def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
-    """The state of the media: without sound, without picture, unreadable, equal across splits."""
+def examine(place_of: Callable[[str], Path], examples: Iterable[Example]) -> dict[str, Any]:
+    """The state of the media: without sound, without picture, unreadable, equal across splits.
+
+    Args:
+        place_of: the file of a path without its ``media/``.
+    """
     from mirasol.media.probe import probe_file  # PyAV takes a while to load
 
     splits: dict[str, set[str]] = {}
@@ -120,9 +133,9 @@ def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
     silent, blind, partial, unreadable = [], [], [], []
     with Progress("look into media", len(splits), "files") as progress:
         for name in sorted(splits):
-            status = probe_file(media / name, upto=0.0)
+            status = probe_file(place_of(name), upto=0.0)
             if status.info is None:
-                unreadable.append(status.reason.replace(f"{media}{os.sep}", ""))
+                unreadable.append(status.reason.replace(str(place_of(name)), name))
             else:
                 if not status.info.has_audio:
                     silent.append(name)
@@ -136,26 +149,26 @@ def examine(media: Path, examples: Iterable[Example]) -> dict[str, Any]:
         "media_without_video": len(blind),
         "media_partial": partial,
         "media_unreadable": unreadable,
-        "duplicates_across_splits": duplicates(media, splits),
+        "duplicates_across_splits": duplicates(place_of, splits),
     }
 
 
-def duplicates(media: Path, splits: Mapping[str, set[str]]) -> list[dict[str, Any]]:
+def duplicates(place_of: Callable[[str], Path], splits: Mapping[str, set[str]]) -> list[dict[str, Any]]:
     """Different files of equal content in different splits, by SHA-256.
 
     Reads only files that could be equal: of one size, then of one beginning.
     """
-    groups = _alike([sorted(splits)], splits, lambda name: str((media / name).stat().st_size))
-    groups = _alike(groups, splits, lambda name: _head(media / name))
+    groups = _alike([sorted(splits)], splits, lambda name: str(place_of(name).stat().st_size))
+    groups = _alike(groups, splits, lambda name: _head(place_of(name)))
     with Progress("compare media", sum(map(len, groups)), "files") as progress:
 
         def whole(name: str) -> str:
             progress.advance()
-            return sha256_file(media / name)
+            return sha256_file(place_of(name))
 
         groups = _alike(groups, splits, whole)
     return [
-        {"sha256": sha256_file(media / group[0]), "media": {name: sorted(splits[name]) for name in group}}
+        {"sha256": sha256_file(place_of(group[0])), "media": {name: sorted(splits[name]) for name in group}}
         for group in groups
     ]
 

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Totals = NDArray[np.int64]  # [G, 2]: credits and questions of each group
 
 AGREES, NOTHING, OPPOSITE = "same direction", "no difference seen", "opposite"
+HEADLINE_CLIPS = 30  # below, a score is no headline
 _BLOCK = 4_000_000  # draws held in memory at a time
 
 

@@ -62,7 +62,7 @@ class Setting:
 
     def check(self, job: Job) -> None:
         """Raise :class:`MirasolError` where ``job`` cannot be computed so."""
-        if self.micro_batch and job.share % self.micro_batch:
+        if 0 < self.micro_batch < job.share and job.share % self.micro_batch:
             raise MirasolError(
                 f"micro_batch is {self.micro_batch}, but a GPU's share of {job.share} clips is no multiple of it: "
                 f"choose one of {', '.join(map(str, _divisors(job.share)))}"
@@ -95,7 +95,7 @@ def predict(job: Job, setting: Setting) -> Prediction:
         ValueError: the sizes make no model.
     """
     setting.check(job)
-    clips = setting.micro_batch or job.share
+    clips = min(setting.micro_batch or job.share, job.share)
     load = Load(
         clips=clips,
         chunks=job.chunks,

@@ -120,3 +120,11 @@ def test_a_config_without_epsilon_is_the_usual_one() -> None:
         if isinstance(sizes, dict):
             sizes.pop("eps", None)
     assert type(config).from_dict(values) == config
+
+
+def test_motion_is_taken_along() -> None:
+    own = {"size": 32, "tubes": ((4, 16, 16),), "tube_strides": ((4, 16, 16),), "patch": 0, "motion": True}
+    old, new = tiny_model(**own), tiny_model(seed=1, **own)
+    found = read(old, new)
+    assert found.problems == []
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in old.state_dict().items())

@@ -106,7 +106,7 @@ def test_all_problems_come_at_once_with_file_and_line(tmp_path: Path) -> None:
     }
     text = str(caught.value)
     assert f"{path}:{lines.index('  fsp: 8.0') + 1}: clip.fsp: unknown key: did you mean `fps`?" in text
-    assert "model.preset: got 'dmeo' (text), expected one of demo, tiny, small, base: did you mean `demo`?" in text
+    assert "model.preset: got 'dmeo' (text), expected one of demo, own, tiny, small, base: did you mean `demo`?" in text
     assert "shards.crf: got 99 (integer), expected an integer from 0 to 51" in text
     assert "4 problems" in text
 
@@ -166,6 +166,21 @@ def test_an_empty_section_says_so(tmp_path: Path) -> None:
             "evaluate.max_answer: got 8 with finetune.max_text = 8, must be less than `finetune.max_text`",
         ),
         ("  caption_weight: 1.0", "  caption_weight: 1.0\n  max_text: 7", "pretrain.max_text: got 7, must be 0 or at"),
+        (
+            "tasks: caption audio_class",
+            "tasks: unlabelled\n  keep: best",
+            "pretrain.keep: got best with pretrain.tasks = unlabelled, must be `last` for",
+        ),
+        (
+            "tasks: caption audio_class",
+            "tasks: caption unlabelled\n  chunks: 1",
+            "pretrain.chunks: got 1 with clip.chunks = 4, pretrain.tasks = caption unlabelled, must be 2 or",
+        ),
+        (
+            "tasks: caption audio_class",
+            "tasks: caption unlabelled\n  latent_weight: 0.0\n  video_weight: 0.0\n  audio_weight: 0.0",
+            "pretrain.tasks: got caption unlabelled with pretrain.latent_weight = 0.0, pretrain.video_weight",
+        ),
         ("warmup: 10", "warmup: 50000", "audio_pretrain.warmup: got 50000 with audio_pretrain.steps"),
         ("mute: 0.05", "mute: 0.96", "phases.mute: got 0.96 with phases.blank = 0.05"),
         (

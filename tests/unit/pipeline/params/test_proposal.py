@@ -43,9 +43,24 @@ KINDS: dict[str, dict[str, Any]] = {
     "no val split": {"clips": {"train": 3, "test": 1}},
     "captions": {"tasks": {"qa": 10, "caption": 300, "audio_class": 20}, "longest_text": 400},
     "many": {"clips": {"train": 50000, "val": 5000, "test": 5000}, "texts_per_clip": 24},
+    "without texts too": {"unlabelled": 600},
+    "without texts alone": {
+        "clips": {},
+        "tasks": {"unlabelled": 600},
+        "unlabelled": 600,
+        "questions": (),
+        "texts_per_clip": 0,
+        "longest_text": 0,
+        "longest_answer": 0,
+        "characters": 0,
+        "words": frozenset(),
+    },
     "no length stated": {"seconds": Spread()},
     "other letters": {"characters": 4000},
 }
+
+
+START = {"model.preset": "demo"}
 
 
 def proposed(tmp_path: Path, **changed: Any) -> Params:
@@ -88,8 +103,21 @@ def test_a_picture_is_mirrored_only_where_left_and_right_do_not_matter(
 
 
 def test_a_clip_begins_later_only_where_no_order_is_asked_for(tmp_path: Path) -> None:
-    starts = [proposed(tmp_path, words=frozenset(words)).finetune.jitter for words in ({"dog"}, {"first"})]
+    starts = [propose(facts(words=frozenset(words)), START)["phases.jitter"][0] for words in ({"dog"}, {"first"})]
     assert starts == [1, 0]
+
+
+def test_two_clips_are_mixed_only_where_no_motion_is_seen(tmp_path: Path) -> None:
+    assert [proposed(tmp_path, **kind).finetune.mixup for kind in ({}, SOUND_ALONE)] == [0.0, 0.2]
+
+
+def test_clips_of_unequal_lengths_are_seen_spread(tmp_path: Path) -> None:
+    assert proposed(tmp_path, seconds=spread(1.5, 2.0, 2.0)).clip.sampling == "spread"  # none is refused as too short
+
+
+def test_weights_to_start_from_see_short_chunks() -> None:
+    starts = ({}, START, {"model.preset": "own"})
+    assert [propose(facts(), start)["clip.frames_per_chunk"][0] for start in starts] == [32, 4, 32]
 
 
 def test_few_clips_are_regularised_and_many_are_not(tmp_path: Path) -> None:
@@ -103,6 +131,27 @@ def test_too_few_val_clips_choose_no_weights(tmp_path: Path) -> None:
 
 def test_without_a_test_clip_the_val_split_is_scored(tmp_path: Path) -> None:
     assert proposed(tmp_path, clips={"train": 20, "val": 5}).evaluate.split == "val"
+
+
+def test_pretrain_learns_from_clips_without_texts(tmp_path: Path) -> None:
+    pretrain = proposed(tmp_path, unlabelled=600).pretrain
+    assert (pretrain.tasks, pretrain.steps * pretrain.batch_size, pretrain.keep) == ("unlabelled", 9600, "last")
+
+
+def test_pretrain_learns_from_captions_and_clips_without_texts_together(tmp_path: Path) -> None:
+    assert proposed(tmp_path, unlabelled=600, tasks={"caption": 9}).pretrain.tasks == "caption unlabelled"
+
+
+def test_without_captions_and_clips_without_texts_it_says_that_pretrain_learns_nothing() -> None:
+    assert "--unlabelled" in propose(facts())["pretrain.tasks"][1]
+
+
+def test_clips_without_texts_have_two_chunks_at_least(tmp_path: Path) -> None:
+    assert proposed(tmp_path, unlabelled=600, seconds=spread(0.1)).clip.chunks > 1
+
+
+def test_sound_without_texts_is_reconstructed(tmp_path: Path) -> None:
+    assert proposed(tmp_path, unlabelled=600, **SOUND_ALONE).model.audio_reconstruction
 
 
 def test_every_text_fits(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""A Slurm of two nodes, and a project whose phases train for seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.phase import phase_project
+from support.slurm import Slurm, missing
+from support.training import small_world
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """The running cluster."""
+    if why := missing():
+        pytest.skip(why)
+    cluster = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(autouse=True)
+def empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No job is left by a test."""
+    yield
+    if "slurm" in request.fixturenames:
+        cluster: Slurm = request.getfixturevalue("slurm")
+        left = cluster.jobs()
+        cluster.call("scancel", "--state=PENDING")
+        cluster.call("scancel", "--state=RUNNING")
+        assert left == ""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project before its finetuning; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    root = phase_project(small_world(folder / "world"), folder / "project")
+    subprocess.run([sys.executable, "-m", "mirasol", "stage", "pretrain"], cwd=root, check=True, timeout=300)
+    shutil.copytree(root / "build/pretrain", root / "build/audio_pretrain")
+    return root
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    root = tmp_path / "project"
+    shutil.copytree(trained, root, symlinks=True)
+    return root
+
+
+@pytest.fixture
+def environment(slurm: Slurm) -> dict[str, str]:
+    """With Slurm's commands, and the `mirasol` and `dvc` of this Python."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), slurm.environment["PATH"]])
+    return os.environ | slurm.environment | {"PATH": path, "PYTHONUNBUFFERED": "1"}
