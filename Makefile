@@ -118,7 +118,7 @@ test-cluster: setup ## the tests that need Slurm; its packages are unpacked into
 	@test -d .slurm/usr || ! command -v apt-get >/dev/null || { rm -rf .slurm.part; mkdir .slurm.part; cd .slurm.part; \
 	  echo "[test-cluster] fetching Slurm"; \
 	  apt-get -s install --no-install-recommends $(SLURM) | awk '/^Inst/ { print $$2 }' | xargs -r apt-get -q download && \
-	  for file in *.deb; do dpkg -x "$$file" .; done; cd ..; mv .slurm.part .slurm; } || true
+	  for file in *.deb; do dpkg -x "$$file" . || exit; done && cd .. && rm -rf .slurm && mv .slurm.part .slurm; } || true
 	@$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-gpu: setup ## the tests that need a GPU

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loading import SETTINGS, KilledAtSeven, digest, keys, loader, loader_of, tokenizer  # noqa: F401  (fixtures)
+from support.loading import SETTINGS, KilledAtSeven, digest, in_turn, keys, loader, loader_of, tokenizer  # noqa: F401  (fixtures)
 from support.shards import TinyShards, tiny_shards  # noqa: F401  (a fixture)
 from support.training import small_world, train
 
@@ -106,7 +106,7 @@ def test_workers_and_ranks_replace_alike(damaged: tuple[Path, list[str]], tmp_pa
     alone = keys(training(folder, runs=tmp_path / "1", batch_size=4), 6)
     assert keys(training(folder, runs=tmp_path / "w", batch_size=4, workers=2), 6) == alone
     ranks = [keys(training(folder, runs=tmp_path / "2", batch_size=2, world=2, rank=rank), 6) for rank in (0, 1)]
-    assert [key for turn in zip(*ranks, strict=True) for key in turn] == alone
+    assert in_turn(ranks, 2) == alone
     assert report(tmp_path / "1", 24) == report(tmp_path / "w", 24) == report(tmp_path / "2", 24)
 
 

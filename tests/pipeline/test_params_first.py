@@ -122,7 +122,7 @@ def test_an_experiment_with_a_wrong_value_leaves_it_too(trained: Path) -> None:
 def test_a_setting_of_no_stage_runs_none_and_one_seen_before_comes_back(trained: Path) -> None:
     path = trained / "params.yaml"
     before = path.read_text()
-    path.write_text(before.replace("micro_batch: 0", "micro_batch: 1"))
+    path.write_text(before.replace("micro_batch: 8", "micro_batch: 4"))
     assert dvc(trained, "repro").returncode == 0
     assert log(trained) == []
     path.write_text(before.replace("steps: 1700", "steps: 1800"))

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -53,6 +53,11 @@ def loader_of(shards: ShardDataset, tokenizer: Tokenizer, **values: Any) -> Trai
     order, reading = ({k: v for k, v in values.items() if k in names} for names in (ORDER, READING))
     rest = {k: v for k, v in values.items() if k not in ORDER | READING}
     return make_loader(shards, tokenizer, SampleSettings(**rest), GlobalOrder(**order), **reading)
+
+
+def in_turn(ranks: Sequence[Sequence[str]], size: int) -> list[str]:
+    """The keys of all ranks in the global order: of each step first the ``size`` of rank 0, then those of rank 1."""
+    return [key for low in range(0, len(ranks[0]), size) for rank in ranks for key in rank[low : low + size]]
 
 
 def digest(batches: Iterable[Batch], count: int) -> str:

@@ -61,10 +61,13 @@ def stage(
     """
     from mirasol.core.errors import MirasolError
     from mirasol.pipeline.launch.driver import run
+    from mirasol.pipeline.params.checks import PHASES
     from mirasol.training.config import ANSWER, RESUME, START
 
     if resume_anyway and start_anew:
         raise MirasolError("--resume-anyway and --start-anew exclude each other: choose one")
+    if (resume_anyway or start_anew) and name not in PHASES:
+        raise MirasolError(f"{name} has no checkpoint: --resume-anyway and --start-anew are for {', '.join(PHASES)}")
     if resume_anyway or start_anew:
         os.environ[ANSWER] = RESUME if resume_anyway else START  # for all processes of the stage
     run(name)

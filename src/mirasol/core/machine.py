@@ -25,5 +25,9 @@ def cores() -> int:
 
 def has_accelerator() -> bool:
     """Whether a GPU's device is there, or the machine is a Mac, which has one."""
-    devices = Path("/dev")
-    return platform.system() == "Darwin" or any(devices.glob("nvidia[0-9]*")) or (devices / "kfd").exists()
+    devices = Path("/dev")  # dxg: a GPU under Windows' Linux
+    return (
+        platform.system() == "Darwin"
+        or any(devices.glob("nvidia[0-9]*"))
+        or any((devices / name).exists() for name in ("kfd", "dxg"))
+    )

@@ -35,7 +35,7 @@ def params(params: Params) -> None:
     not change, no stage follows for that reason alone.
     """
     check_mixes(params)
-    check_splits()
+    check_manifest(params)
     write_json(paths.PARAMS, {"valid": True})
 
 
@@ -230,13 +230,22 @@ def check_mixes(params: Params) -> None:
         raise MirasolError(listing(f"mixed data sets that the manifest lacks; it has: {names}", wrong))
 
 
-def check_splits() -> None:
-    """Raise :class:`MirasolError` if the manifest lacks a split that the stages need, before hours of work."""
-    from mirasol.data.manifest import lacking_split, read_manifest
+def check_manifest(params: Params) -> None:
+    """Raise :class:`MirasolError` if the manifest lacks what the stages need, before hours of work."""
+    from mirasol.data.manifest import UNLABELLED, lacking_split, read_manifest
 
     manifest = paths.DATA / "manifest.jsonl"
-    if lack := lacking_split(read_manifest(manifest)):
+    examples = read_manifest(manifest)
+    if lack := lacking_split(examples):
         raise MirasolError(f"{manifest}: no row in {lack}")
+    learnt = {example.task for example in examples if example.split == "train"}
+    for phase in PHASES:
+        tasks = learnt & set(getattr(params, phase).tasks.split())
+        if tasks == {UNLABELLED} and getattr(params, phase).keep == "best":
+            raise MirasolError(
+                f"{phase}.keep is best, but its training clips have no texts, so no answers to choose weights by: "
+                f"set {phase}.keep to last"
+            )
 
 
 def train_phase(name: str, params: Params, init: Path | None) -> None:

@@ -6,6 +6,7 @@ Two pipelines in one folder take turns; two workspaces run at the same time and 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -115,7 +116,8 @@ def make_workspace(
         results = _results(folder) if recipe or words or fill else {}
         new = _follow(folder, root, head, say)
         if not (folder / CLUSTER).exists() and (root / CLUSTER).exists():
-            (folder / CLUSTER).symlink_to(root / CLUSTER)
+            (folder / CLUSTER).unlink(missing_ok=True)  # a link of a project that was moved
+            (folder / CLUSTER).symlink_to(os.path.relpath(root / CLUSTER, folder))
         if new and (recipe or words or fill):
             # the project's results are of its own data and parameters; those computed here stay
             git(folder, "rm", "-q", "-f", "--ignore-unmatch", "dvc.lock", "reports/*.json")

@@ -113,7 +113,7 @@ class Upload:
         except Exception as error:
             log.exception("decoding failed")
             why = str(error).replace(str(self.path), "the upload")
-            raise MediaError(f"the upload cannot be decoded: {why or type(error).__name__}") from error
+            raise MediaError(f"the decoder failed on the upload: {why or type(error).__name__}") from error
 
     def _ready(self) -> None:
         if self._guard is None or not self._guard.alive:

@@ -274,6 +274,12 @@ def _examples(
             for name in ("start", "end")
             if name in row and not isinstance(row[name], float)
         ]
+        if row.get("task") == UNLABELLED and "split" not in row and values["split"] != "train":
+            errors.append(
+                f"a clip without texts is for training, but its group {group!r} is in {values['split']}: leave the row "
+                "out, or give it another group"
+            )
+            values["split"] = "train"
         errors += check_example({"media": None} | values, whole=not errors)
         if str(name).startswith("/"):
             errors = [f"{e}; write it relative to --media" if e.startswith("media: ") else e for e in errors]

@@ -21,7 +21,8 @@ from mirasol.training.shards import folders_of
 FOLDER = "checkpoints"  # in the folder of a run: `step-<n>.ckpt`, whole or not there
 BEFORE = "before"  # in the same: the unfinished run that another took the place of
 # Differences with which the tensors of a checkpoint, or their optimiser's, do not fit; but for the second.
-UNFIT = ("settings.model.", "settings.phase.optimizer ", "settings.phase.trained ")
+PHASE = ("optimizer", "trained", "weight_decay", "ema", "keep")
+UNFIT = ("settings.model.", *(f"settings.phase.{name} " for name in PHASE))
 FIT = ("settings.model.dropout ",)
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
@@ -83,7 +84,10 @@ class Checkpoints:
                 if answer is None:
                     raise self._refusal(name, path, facts, changed)
                 if answer == RESUME:
-                    if unfit := [text for text in changed if text.startswith(UNFIT) and not text.startswith(FIT)]:
+                    unfit = [text for text in changed if text.startswith(UNFIT) and not text.startswith(FIT)]
+                    if facts.step >= steps_of(made_by):
+                        unfit.append(f"it is of step {facts.step}, the run ends at {steps_of(made_by):g}")
+                    if unfit:
                         raise MirasolError(f"{path} does not fit this run, so --{START} alone can be: {_short(unfit)}")
                     self._remove_unreadable(step)
                     notes.append(f"goes on from {path} of another run: {_short(changed)}")
@@ -127,12 +131,13 @@ class Checkpoints:
         if not self.steps():
             return []
         before = self.runs / BEFORE
+        note = f"the run from before is in {before}" + (", in place of an earlier one" if before.exists() else "")
         shutil.rmtree(before, ignore_errors=True)
         before.mkdir(parents=True)
         for name in (FOLDER, BEST, CURVES, SPEED):
             with contextlib.suppress(FileNotFoundError):
                 (self.runs / name).rename(before / name)
-        return [f"the run from before is in {before}"]
+        return [note]
 
     def _remove_unreadable(self, step: int) -> None:
         """Checkpoints after ``step`` cannot be read: they would count as the last ones."""
@@ -170,8 +175,12 @@ def chosen() -> str | None:
 
 
 def _finished(facts: Facts) -> bool:
-    steps = facts.made_by.get("settings", {}).get("phase", {}).get("steps")
-    return facts.finished or facts.step == steps
+    return facts.finished or facts.step == steps_of(facts.made_by)
+
+
+def steps_of(made_by: dict[str, Any]) -> float:
+    """The steps of the run that a fingerprint describes; without end if it does not say."""
+    return float(made_by.get("settings", {}).get("phase", {}).get("steps", "inf"))
 
 
 def _short(changed: list[str]) -> str:

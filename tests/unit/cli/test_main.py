@@ -42,7 +42,7 @@ COMMANDS = {
     "data check": {"shards", "data", "as_json"},
     "data import drone": {"media", "out", "as_json"},
     "data import fsdd": {"media", "out", "as_json"},
-    "data import generic": {"annotations", "media", "out", "link", "skip_missing", "append", "as_json"},
+    "data import generic": {"annotations", "media", "unlabelled", "out", "link", "skip_missing", "append", "as_json"},
     "data import webdataset": {"tars", "out", "split", "caption_key", "append", "name", "as_json"},
     **{f"data import {name}": SET_OPTIONS for name in SETS},
     "data look": {"out", "split", "shard", "clips", "key", "phase", "start_sample", "shards", "as_json"},
@@ -73,8 +73,8 @@ COMMANDS = {
     "stream": {"source", "ask", "every", "fast", "bundle", "threads", "provider", "as_json"},
     "try": {"bundle", "page"},
     "weights import": {"out", "vision", "text", "earlier", "pixels", "pieces", "params", "as_json"},
-    "train": {"data", "name", "params", "start", "adapter", "annotations", "options"},
-    "workspace": {"name", "params", "data", "adapter", "annotations", "options", "start", "as_json"},
+    "train": {"data", "name", "params", "start", "unlabelled", "adapter", "annotations", "options"},
+    "workspace": {"name", "params", "data", "adapter", "annotations", "options", "start", "unlabelled", "as_json"},
     "world": {"out", "clips", "seed", "workers", "hard", "force", "as_json"},
 }
 # Commands that pass all arguments to a module of the project's folder, with its options.

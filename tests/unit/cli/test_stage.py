@@ -23,17 +23,23 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str | None]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ANSWER, "")  # comes back after the test
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
-    monkeypatch.setitem(STAGES, "params", lambda params: found.append(os.environ.get(ANSWER)))
+    (tmp_path / "cluster.yaml").write_text("devices: 1\n")
+    monkeypatch.setitem(STAGES, "pretrain", lambda params: found.append(os.environ.get(ANSWER)))
     return found
 
 
 @pytest.mark.parametrize("answer", ["resume-anyway", "start-anew"])
 def test_an_answer_reaches_the_stage(answers: list[str | None], answer: str) -> None:
-    assert CliRunner().invoke(app, ["stage", "params", f"--{answer}"]).exit_code == 0
+    assert CliRunner().invoke(app, ["stage", "pretrain", f"--{answer}"]).exit_code == 0
     assert answers == [answer]
 
 
 def test_both_answers_are_an_error(answers: list[str | None]) -> None:
-    result = CliRunner().invoke(app, ["stage", "params", "--resume-anyway", "--start-anew"])
+    result = CliRunner().invoke(app, ["stage", "pretrain", "--resume-anyway", "--start-anew"])
     assert isinstance(result.exception, MirasolError)
     assert answers == []
+
+
+def test_an_answer_for_a_stage_without_checkpoints_is_an_error(answers: list[str | None]) -> None:
+    result = CliRunner().invoke(app, ["stage", "export", "--start-anew"])
+    assert "export has no checkpoint" in str(result.exception)

@@ -25,4 +25,4 @@ def test_the_reason_of_any_fault_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Upload, "_work", fails)
     with ThreadPoolExecutor(1) as threads, pytest.raises(MediaError) as error:
         asyncio.run(Upload(path, TINY_CLIP, Limits(), threads).open())
-    assert str(error.value) == "the upload cannot be decoded: the upload: 29 is not a valid Type"
+    assert str(error.value) == "the decoder failed on the upload: the upload: 29 is not a valid Type"

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from support.media import TINY_CLIP, write_media
+from typer.testing import CliRunner
 
+from mirasol.cli.main import app
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import UNLABELLED, Example, read_manifest
 from mirasol.data.shards.build import build_shards
 from mirasol.data.shards.config import ShardsSpec
-from mirasol.tasks.generic import import_generic
+from mirasol.tasks.generic import import_generic, read_generic
 
 
 @pytest.fixture
@@ -106,3 +108,21 @@ def test_a_row_of_the_annotations_may_say_that_a_clip_has_no_texts(tmp_path: Pat
     notes.write_text("media,answers,task\ntrain.mp4,,unlabelled\nval.mp4,yes,\ntest.mp4,no,\n")
     import_generic(notes, media, tmp_path / "data")
     assert read_manifest(tmp_path / "data/manifest.jsonl")[0].task == UNLABELLED
+
+
+def test_a_clip_without_texts_in_a_group_of_val_says_so(tmp_path: Path, media: Path) -> None:
+    notes = tmp_path / "notes.csv"
+    notes.write_text("media,answers,task,group,split\ntrain.mp4,,unlabelled,a,\nval.mp4,yes,,a,val\n")
+    with pytest.raises(MirasolError, match=r"notes\.csv:2: a clip without texts is for training, but its group 'a'"):
+        read_generic(notes, media)
+
+
+def test_the_command_line_takes_them(tmp_path: Path, media: Path, more: Path) -> None:
+    notes = tmp_path / "notes.csv"
+    notes.write_text("media,answers,split,set\n" + "".join(f"{s}.mp4,{s},{s},mine\n" for s in ("train", "val", "test")))
+    import_generic(notes, media, tmp_path / "data")
+    words = ["data", "import", "generic", "--unlabelled", str(more), "--append", "--out", str(tmp_path / "data")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.exception
+    rows = read_manifest(tmp_path / "data/manifest.jsonl")
+    assert [row.set for row in rows if row.task == UNLABELLED] == ["generic"]

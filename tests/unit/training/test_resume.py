@@ -76,7 +76,7 @@ def test_resume_anyway_goes_on_and_remembers_it(runs: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("section", "key", "fits"),
-    [("phase", "optimizer", False), ("model", "width", False), ("model", "dropout", True)],
+    [("phase", "optimizer", False), ("phase", "keep", False), ("model", "width", False), ("model", "dropout", True)],
 )
 def test_what_does_not_fit_cannot_go_on(
     runs: Path, monkeypatch: pytest.MonkeyPatch, section: str, key: str, fits: bool
@@ -85,6 +85,13 @@ def test_what_does_not_fit_cannot_go_on(
     monkeypatch.setenv(ANSWER, "resume-anyway")
     with contextlib.nullcontext() if fits else pytest.raises(MirasolError, match="does not fit this run"):
         assert origin(runs, {"settings": {section: {key: 2}}}).step == 20
+
+
+def test_a_run_of_fewer_steps_cannot_go_on(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(runs, 20, {"settings": {"phase": {"steps": 40}}})
+    monkeypatch.setenv(ANSWER, "resume-anyway")
+    with pytest.raises(MirasolError, match="it is of step 20, the run ends at 10"):
+        origin(runs, {"settings": {"phase": {"steps": 10}}})
 
 
 def test_start_anew_keeps_the_other_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

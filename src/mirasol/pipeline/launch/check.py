@@ -80,12 +80,13 @@ def _slurm(cluster: Cluster, wait: float) -> Iterator[Finding]:
     partitions = {name: line for line in done.stdout.splitlines() for name in re.findall(r"^PartitionName=(\S+)", line)}
     default = next((name for name, line in partitions.items() if " Default=YES" in line), "")
     name = cluster.slurm.partition or default
-    if name not in partitions:
+    names = name.split(",")  # sbatch takes the first that is free
+    if unknown := [each for each in names if each not in partitions]:
         known = ", ".join(partitions) or "none"
-        given = f"no partition {name}" if name else "no default partition: set slurm.partition"
+        given = f"no partition {', '.join(unknown)}" if name else "no default partition: set slurm.partition"
         yield Finding(False, "partition", f"{given}; the cluster has {known}")
         return
-    count = int((re.findall(r"TotalNodes=(\d+)", partitions[name]) or ["0"])[0])
+    count = max(int((re.findall(r"TotalNodes=(\d+)", partitions[each]) or ["0"])[0]) for each in names)
     enough = count >= cluster.nodes
     text = f"{name}, {count} nodes" + ("" if enough else f": nodes is {cluster.nodes}")
     yield Finding(enough, "partition", text)

@@ -48,7 +48,7 @@ class Places:
     launcher: str = param("local", "`local`: processes of this machine; `slurm`: a job", choices=("local", "slurm"))
     devices: int = param(
         0,
-        "processes on each node: one for each GPU; 0: one, or two on CPUs where a step has parts for both",
+        "processes on each node: one for each GPU; 0: one, or two on CPUs where a step has two parts",
         le=1024,
         ge=0,
     )
@@ -69,14 +69,14 @@ class Cluster(Places):
     def filled(self, batch_size: int, training: TrainingConfig) -> Cluster:
         """With its devices for a phase of ``batch_size`` clips a step, where the file leaves them open.
 
-        Two processes on a CPU, of the cores that one would leave idle, if a step has an even number of micro-batches:
-        that is faster and changes no bit (docs/decisions/0086). Never more unasked: sums of three have an order.
+        Two processes on a CPU, of the cores that one would leave idle, if a step has two micro-batches: that is faster
+        and changes no bit (docs/decisions/0086). Never more unasked: a sum of three depends on its order.
         """
         if self.devices:
             return self
-        even = bool(training.micro_batch) and batch_size % (2 * training.micro_batch) == 0
+        halves = batch_size == 2 * training.micro_batch
         on_cpu = training.accelerator == "cpu" or (training.accelerator == "auto" and not has_accelerator())
-        pair = even and on_cpu and self.launcher == "local" and cores() >= 2 * training.threads
+        pair = halves and on_cpu and self.launcher == "local" and cores() >= 2 * training.threads
         return dataclasses.replace(self, devices=2 if pair else 1)
 
     @property
@@ -96,7 +96,7 @@ def load_cluster(folder: str | Path = ".") -> Cluster:
     if not path.exists():
         return Cluster()
     known, options = keys(Places), keys(SlurmSpec)
-    document = parse(path, f"keys of {', '.join([*known, SECTION])}", SEE)
+    document = parse(path, f"keys of {', '.join([*known, SECTION])}", SEE, empty=True)
     reader = _Reader()
     section = document.get(SECTION) or {}
     if not isinstance(section, dict):

@@ -57,7 +57,8 @@ def train(name: str, params: Params) -> None:
 def _fail(name: str, status: int, lines: Lines) -> None:
     """Leave with the phase's own error, or with the status of its processes."""
     cause = first_cause(Path("runs", name))
-    if status == USER and cause is not None:
+    # srun gives the highest status: a crash, whose lines tell more, stands behind it where the text begins by its type
+    if status == USER and cause is not None and not cause["error"].startswith(f"{cause['type']}:"):
         raise PeerError(cause["error"], transient=cause["transient"])
     lines.release()
     raise SystemExit(status)

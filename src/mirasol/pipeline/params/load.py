@@ -76,11 +76,12 @@ def of_set(path: Path, name: str) -> str:
     return text.getvalue()
 
 
-def parse(path: Path, expected: str = "", see: str = SEE) -> dict[str, Any]:
+def parse(path: Path, expected: str = "", see: str = SEE, *, empty: bool = False) -> dict[str, Any]:
     """The file as a mapping that remembers its lines (ruamel's round-trip loader).
 
     Raises:
-        ParamsError: it is not YAML, or no mapping but ``expected``; the last line says what to ``see``.
+        ParamsError: it is not YAML, or no mapping but ``expected``, or nothing unless ``empty``; the last line
+            says what to ``see``.
         MirasolError: it cannot be read.
     """
     from ruamel.yaml import YAML
@@ -103,6 +104,8 @@ def parse(path: Path, expected: str = "", see: str = SEE) -> dict[str, Any]:
         raise ParamsError(path, [Problem(where, "", f"not valid YAML: {reason}")], see) from error
     except YAMLError as error:  # a character that YAML forbids: no mark
         raise ParamsError(path, [Problem(1, "", f"not valid YAML: {' '.join(str(error).split())}")], see) from error
+    if document is None and empty:
+        return {}
     if not isinstance(document, dict):
         wanted = expected or f"sections: {', '.join(sections())}"
         raise ParamsError(path, [Problem(1, "", f"got {show(document)}, expected {wanted}")], see)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.loading import digest, keys, loader_of
+from support.loading import digest, in_turn, keys, loader_of
 from support.media import TINY_CLIP
 from support.shards import TinyShards
 
@@ -81,8 +81,7 @@ def test_workers_change_nothing(loader: Any) -> None:
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_the_global_order(loader: Any, world: int) -> None:
     ranks = [keys(loader(batch_size=4 // world, world=world, rank=rank), 5) for rank in range(world)]
-    together = [key for turn in zip(*ranks, strict=True) for key in turn]
-    assert together == keys(loader(batch_size=4), 5)
+    assert in_turn(ranks, 4 // world) == keys(loader(batch_size=4), 5)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -94,8 +93,7 @@ def test_the_global_order_is_the_same_for_any_number_of_ranks_and_workers(
     if workers:  # ranks x workers processes; forked from one that has imported all
         monkeypatch.setattr("mirasol.data.loading.loader.START", "fork")
     ranks = [keys(loader(batch_size=8 // world, world=world, rank=r, workers=workers), 6) for r in range(world)]
-    turns = [[rank[i : i + 8 // world] for rank in ranks] for i in range(0, 48 // world, 8 // world)]
-    order = [key for turn in turns for place in zip(*turn, strict=True) for key in place]
+    order = in_turn(ranks, 8 // world)
     assert hashlib.sha256(" ".join(order).encode()).hexdigest() == ORDER
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loading import Make, digest, keys, loader_of
+from support.loading import Make, digest, in_turn, keys, loader_of
 from support.media import TINY_CLIP
 from support.shards import TinyShards
 
@@ -119,7 +119,7 @@ def test_a_mixture_resumes(mixed: Make, batches: int) -> None:
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_a_mixture(mixed: Make, world: int) -> None:
     ranks = [keys(mixed(batch_size=4 // world, world=world, rank=rank), 5) for rank in range(world)]
-    assert [key for turn in zip(*ranks, strict=True) for key in turn] == keys(mixed(), 5)
+    assert in_turn(ranks, 4 // world) == keys(mixed(), 5)
 
 
 def test_a_mixture_has_waveforms_as_well(mixed: Make) -> None:

@@ -41,6 +41,7 @@ TWO = {"cores": 2, "has_accelerator": False}
         ("nodes: 1\n", TWO, {"micro_batch": 4}, 2),
         ("nodes: 1\n", TWO, {"micro_batch": 0}, 1),
         ("nodes: 1\n", TWO, {"micro_batch": 8}, 1),
+        ("nodes: 1\n", TWO, {"micro_batch": 2}, 1),
         ("nodes: 1\n", TWO, {"micro_batch": 4, "threads": 2}, 1),
         ("nodes: 1\n", {"cores": 1, "has_accelerator": False}, {"micro_batch": 4}, 1),
         ("nodes: 1\n", {"cores": 2, "has_accelerator": True}, {"micro_batch": 4}, 1),
@@ -56,6 +57,10 @@ def test_two_processes_share_a_step_on_a_cpu_if_it_has_parts_for_both(
         monkeypatch.setattr(config, name, lambda value=value: value)
     filled = load_cluster(written(tmp_path, text)).filled(8, TrainingConfig(**({"threads": 1} | training)))
     assert filled.devices == devices
+
+
+def test_a_file_of_comments_is_the_default(tmp_path: Path) -> None:
+    assert load_cluster(written(tmp_path, "# launcher: slurm\n")) == Cluster()
 
 
 def test_the_example_is_valid_and_states_every_key(tmp_path: Path) -> None:
