@@ -37,7 +37,7 @@ def test_all_wrong_rows_of_all_files_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_row_of_another_width_is_told(tmp_path: Path) -> None:
     text = 'audiocap_id,youtube_id,start_time,caption\n1,a,2,"b\nc"\n2,a,3,b,c\n'
-    with pytest.raises(MirasolError, match=r"train.csv:4: expected 4 columns \(.*\), got 5"):
+    with pytest.raises(MirasolError, match=r"train.csv:4: 4 columns in the header \(.*\), 5 here"):
         counted("audiocaps", tmp_path, {"train.csv": text})
 
 
