@@ -66,7 +66,8 @@ def _clip(facts: Facts, *, from_weights: bool) -> Chosen:
     longest = lengths.high or 4.0
     spread = lengths.low < EQUAL * lengths.high or longest > 30.0
     chunks, each = _chunks(facts, longest, from_weights=from_weights)
-    fps = chunks * each / longest
+    # at one rate the shortest clip must fill a chunk: one that does not is refused
+    fps = chunks * each / (longest if spread else lengths.low or longest)
     if not spread:  # the whole of the longest clip
         fps = math.floor(1000 * fps) / 1000
     fps = min(240.0, max(round(fps, 3), 0.05))
