@@ -20,6 +20,7 @@ import typer
 
 from mirasol.cli.console import Colour, Json, painted, print_json
 from mirasol.core.errors import MirasolError, install
+from mirasol.core.machine import cores
 
 app = typer.Typer()
 State = Literal["ok", "note", "missing"]
@@ -151,7 +152,7 @@ def _some(items: Iterable[str], shown: int = 6) -> str:
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = cores()
     if usable >= 2:
         return Finding("ok", "cores", str(usable))
     return Finding("note", "cores", f"{usable}: set training.threads, shards.workers and benchmark.threads to 1")
