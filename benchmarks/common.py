@@ -26,7 +26,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler about itself
 import torch
 
 from mirasol.core.files import write_json
-from mirasol.core.machine import processor
+from mirasol.core.machine import cores, processor
 
 Work = Callable[[], object]
 RESAMPLES = 2000
@@ -126,7 +126,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",

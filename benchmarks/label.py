@@ -140,8 +140,8 @@ def keep_examples(clips: Clips, examples: frozenset[str]) -> None:
     """Leave out all other texts, and the clips without one."""
     texts = [[text for text in row if text.example in examples] for row in clips.texts]
     kept = [index for index, row in enumerate(texts) if row]
-    clips.texts, clips.numbers = [texts[i] for i in kept], [clips.numbers[i] for i in kept]
-    clips.sets = [""] * len(kept)
+    clips.texts = [texts[i] for i in kept]
+    clips.numbers, clips.sets = clips.numbers[kept], clips.sets[kept]
 
 
 class Trained:

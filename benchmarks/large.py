@@ -17,9 +17,7 @@ import time
 from pathlib import Path
 
 from common import arguments, exact, report, table
-from safetensors.torch import save_file
 
-from mirasol.core.files import write_json
 from mirasol.export.bundle import TrainedModel, export_bundle
 from mirasol.export.config import ExportSpec
 from mirasol.media.clip import ClipSpec
@@ -27,7 +25,7 @@ from mirasol.model.config import ModelConfig, Sizes
 from mirasol.model.mirasol import Mirasol
 from mirasol.model.sizes.paper import PaperInputs, paper_config
 from mirasol.tokenizer import FORMAT, SPACE, SPECIAL
-from mirasol.training.weights import CONFIG, WEIGHTS, load_model
+from mirasol.training.weights import load_model, save_weights
 
 TOLERANCE = 1e-4  # of random weights, which are no model's
 GIB = 2**30
@@ -64,9 +62,7 @@ def sizes(preset: str, layers: int, chunks: int) -> ModelConfig:
 def export(config: ModelConfig, folder: Path) -> tuple[dict[str, float], int]:
     """Seconds of the parts, and the bytes of the weights; the bundle lies in ``folder``."""
     inputs, begun = PaperInputs(), time.perf_counter()
-    # As the stage finds them behind a training. `save_weights` holds all bytes a second time, which would be the peak.
-    save_file(Mirasol(config).state_dict(), folder / WEIGHTS)
-    write_json(folder / CONFIG, config.to_dict())
+    save_weights(folder, Mirasol(config))  # as the stage finds them behind a training
     model = load_model(folder)
     made = time.perf_counter()
     clip = ClipSpec(

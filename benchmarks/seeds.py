@@ -36,7 +36,11 @@ CONDITIONS = ("muted", "blanked", "shuffled", "swapped")
 
 
 def prepare(folder: Path, seed: int, settings: list[str]) -> None:
-    """A workspace with the shards of this one, and its params with ``settings`` (SECTION.KEY=VALUE) and the seed."""
+    """A workspace with the shards of this one, and its params with ``settings`` (SECTION.KEY=VALUE) and the seed.
+
+    Each seed trains in one process, which makes the same weights as two (docs/decisions/0086): seeds side by side
+    use the cores better than processes that wait for each other.
+    """
     yaml = YAML()
     params = yaml.load(Path("params.yaml"))
     for setting in [*settings, f"training.seed={seed}"]:
@@ -47,6 +51,7 @@ def prepare(folder: Path, seed: int, settings: list[str]) -> None:
         if not place.is_symlink():
             place.symlink_to(Path(name).absolute())
     yaml.dump(params, folder / "params.yaml")
+    (folder / "cluster.yaml").write_text("devices: 1\n", encoding="utf-8")
 
 
 def change(params: dict[str, Any], setting: str) -> None:

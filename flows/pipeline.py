@@ -16,6 +16,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.common import LockWait, Workspace, command, lines, worth_a_retry
+from flows.progress import StageProgress
+from mirasol.core.errors import MirasolError
 from mirasol.pipeline import summary
 from mirasol.pipeline.dvc import dvc
 from mirasol.pipeline.dvc.command import mirasol
@@ -36,7 +38,19 @@ def run_stage(name: str, lock: Lock, reasons: list[str], log: RunLog) -> dvc.Out
         say(DONE["unchanged"])
         return "unchanged"
     say(", ".join(filter(None, ("starts: " + summary.why(reasons), log.begins(name)))))
-    outcome = dvc.repro(name, root=lock.root, lock=lock, on_line=lambda line: say(log.line(name, line)))
+    progress = StageProgress(name)
+
+    def on_line(line: str) -> None:
+        text = log.line(name, line)
+        say(text)
+        progress.line(text)
+
+    try:
+        outcome = dvc.repro(name, root=lock.root, lock=lock, on_line=on_line)
+    except MirasolError:
+        progress.end()  # where the stage stopped
+        raise
+    progress.end()
     say(f"{DONE[outcome]} in {log.ends(name, ran=outcome == 'ran')}")
     return outcome
 

@@ -41,10 +41,15 @@ def empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small world; not to be changed."""
+    return small_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project before its finetuning; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
-    root = phase_project(small_world(folder / "world"), folder / "project")
+    root = phase_project(world, tmp_path_factory.mktemp("trained") / "project")
     subprocess.run([sys.executable, "-m", "mirasol", "stage", "pretrain"], cwd=root, check=True, timeout=300)
     shutil.copytree(root / "build/pretrain", root / "build/audio_pretrain")
     return root
@@ -58,7 +63,7 @@ def project(trained: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment(slurm: Slurm) -> dict[str, str]:
     """With Slurm's commands, and the `mirasol` and `dvc` of this Python."""
     path = os.pathsep.join([str(Path(sys.executable).parent), slurm.environment["PATH"]])

@@ -32,9 +32,9 @@ def run(root: Path, environment: dict[str, str], *command: str) -> subprocess.Co
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
-def begin(root: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+def begin(root: Path, environment: dict[str, str], count: int = 400) -> subprocess.Popen[str]:
     """The stage with so many steps that a test can act meanwhile, once its job has trained some."""
-    steps(root, 400)
+    steps(root, count)
     log = (root / "driver.log").open("w")
     driver = subprocess.Popen(STAGE, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
     until(lambda: re.search(r"^\[finetune\] \d+/[\d,]+ clips", logged(root), re.MULTILINE), driver)
@@ -77,6 +77,48 @@ def test_dvc_trains_on_two_nodes_as_on_one_machine(
     assert (made_on["devices"], made_on["nodes"]) == (1, 2)
     assert re.search(r"job \d+ running on n\[1-2\]", done.stdout)
     assert "[finetune] 16/16 clips" in done.stdout
+
+
+STAGES = "stages:\n  tokenizer:\n    launcher: slurm\n"
+
+
+def test_a_stage_that_is_no_phase_runs_as_a_job(
+    slurm: Slurm, project: Path, world: Path, environment: dict[str, str]
+) -> None:
+    shutil.copytree(world / "data", project / "data")
+    made = project / "build/tokenizer/tokenizer.json"
+    made.unlink()
+    (project / "cluster.yaml").write_text(STAGES)
+    done = run(project, environment, *STAGE[:-1], "tokenizer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert made.exists()
+    assert "[tokenizer] 64 pieces" in done.stdout
+    assert re.search(r"job \d+ running on n", done.stdout)
+
+
+def test_the_error_of_a_stage_that_is_no_phase_is_the_drivers(
+    slurm: Slurm, project: Path, environment: dict[str, str]
+) -> None:
+    (project / "cluster.yaml").write_text(STAGES)
+    done = run(project, environment, *STAGE[:-1], "tokenizer")
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("data/manifest.jsonl") == 1
+
+
+def test_the_check_tells_a_busy_cluster_from_a_wrong_option(
+    slurm: Slurm, project: Path, environment: dict[str, str]
+) -> None:
+    check = [*STAGE[:-2], "cluster", "check", "--wait", "5"]
+    (project / "cluster.yaml").write_text(TWO_NODES + 'slurm:\n  extra: "--reservation=nonesuch"\n')
+    done = run(project, environment, *check)
+    assert (done.returncode, "srun refuses" in done.stdout, "reservation" in done.stdout) == (1, True, True)
+    slurm.call("sbatch", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 60")
+    slurm.wait(lambda: "RUNNING" in slurm.jobs(), "running job")
+    (project / "cluster.yaml").write_text(TWO_NODES)
+    done = run(project, environment, *check)
+    slurm.call("scancel", slurm.jobs().split()[0])
+    slurm.wait(lambda: slurm.jobs() == "", "empty queue")
+    assert (done.returncode, "2 were not free in 5 s" in done.stdout) == (0, True), done.stdout
 
 
 def test_the_phases_own_error_ends_the_job_and_the_stage(
@@ -136,6 +178,7 @@ def test_a_job_that_lost_a_node_goes_on_when_it_is_back(
     slurm.lose("n2")
     until(lambda: re.search("started again 1 times by Slurm|submits it again", logged(project)), driver)
     slurm.start_node("n2")
+    slurm.call("scontrol", "update", f"JobId={slurm.jobs().split()[0]}", "StartTime=now")  # Slurm waits two minutes
     until(lambda: "resumes at step" in logged(project), driver)
     driver.terminate()
     assert driver.wait(30) == 143
@@ -145,9 +188,10 @@ def test_a_job_at_its_time_limit_goes_on_as_another_one(
     slurm: Slurm, project: Path, environment: dict[str, str]
 ) -> None:
     (project / "cluster.yaml").write_text(TWO_NODES)
-    driver = begin(project, environment)
+    driver = begin(project, environment, 5000)
     slurm.call("scontrol", "update", f"JobId={slurm.jobs().split()[0]}", "TimeLimit=1")
     until(lambda: "submits it again, 1 of 3" in logged(project), driver)
+    assert "exit status 143" in logged(project)  # Slurm warned, and the processes saved their last step
     until(lambda: "resumes at step" in logged(project), driver)
     driver.terminate()
     assert driver.wait(30) == 143

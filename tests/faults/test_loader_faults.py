@@ -16,11 +16,16 @@ from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.dataset import ShardDataset
-from mirasol.data.loading.failures import Damage, Failures, report
+from mirasol.data.loading.failures import Damage, Failures, met, report
 from mirasol.data.loading.loader import TrainingLoader
 from mirasol.tokenizer import Tokenizer
 
 TRAIN = 8  # clips
+
+
+def reported(folder: Path, samples: int) -> dict[str, Any]:
+    """The report of one process about all lists in ``folder``."""
+    return report(met(folder, samples, 0, 0))
 
 
 def flip(folder: Path, number: int, kind: str, split: str = "train", after: int = 20) -> str:
@@ -107,7 +112,7 @@ def test_workers_and_ranks_replace_alike(damaged: tuple[Path, list[str]], tmp_pa
     assert keys(training(folder, runs=tmp_path / "w", batch_size=4, workers=2), 6) == alone
     ranks = [keys(training(folder, runs=tmp_path / "2", batch_size=2, world=2, rank=rank), 6) for rank in (0, 1)]
     assert in_turn(ranks, 2) == alone
-    assert report(tmp_path / "1", 24) == report(tmp_path / "w", 24) == report(tmp_path / "2", 24)
+    assert reported(tmp_path / "1", 24) == reported(tmp_path / "w", 24) == reported(tmp_path / "2", 24)
 
 
 def test_a_clip_whose_texts_are_lost_is_left_out_and_told(damaged: tuple[Path, list[str]], training: Any) -> None:
@@ -125,7 +130,7 @@ def test_a_truncated_tar_gives_what_it_still_holds(
     path.write_bytes(path.read_bytes()[:cut])
     found = set(keys(training(copy, runs=tmp_path, batch_size=4), 6))
     assert found == set(clean.keys) - set(clean.keys[4:6])
-    assert report(tmp_path, 24)["clips"] == 2
+    assert reported(tmp_path, 24)["clips"] == 2
     assert "train-00001.tar has" in capfd.readouterr().err
 
 
@@ -159,7 +164,7 @@ def test_lines_of_ranks_that_are_no_more_go_with_their_samples(tmp_path: Path) -
     for rank in (0, 1):
         Failures(tmp_path, 1.0, start=8, rank=rank, world=2)
     assert sorted(line["sample"] for line in lines(tmp_path)) == [0, 1, 2, 3]
-    assert report(tmp_path, 8) == {"clips": 1, "replaced": 4, "list": [{"clip": "k", "why": "w"}]}
+    assert reported(tmp_path, 8) == {"clips": 1, "replaced": 4, "list": [{"clip": "k", "why": "w"}]}
 
 
 def test_without_a_list_the_first_damaged_clip_is_an_error(
@@ -225,7 +230,7 @@ def test_a_resumed_run_keeps_what_earlier_evaluations_left_out(tmp_path: Path) -
     again = Failures(tmp_path, 1.0, start=8, split="val")
     again.record([Damage(None, "v", "why")], 4)
     assert again.clips == {"v"} and len(lines(tmp_path)) == 1
-    assert report(tmp_path, 16) == {"clips": 1, "replaced": 0, "list": [{"clip": "v", "why": "why"}], "val": 1}
+    assert reported(tmp_path, 16) == {"clips": 1, "replaced": 0, "list": [{"clip": "v", "why": "why"}], "val": 1}
     Failures(tmp_path, 1.0)
     assert lines(tmp_path) == []  # a run that starts anew has met nothing
 

@@ -13,6 +13,7 @@ from support.scratch import LIMIT
 from support.torchrun import await_step, pid_of, torchrun
 from support.training import small_world
 
+from mirasol.training.checkpoint import read_facts
 from mirasol.training.resume import Checkpoints
 
 
@@ -84,6 +85,24 @@ def test_the_error_of_a_process_is_the_stages(world: Path, tmp_path: Path) -> No
     finish(world, tmp_path, "raise")
     found = error_of(tmp_path)
     assert (found["error"], found["rank"], found["transient"]) == ("KeyError: 'h'", 1, False)
+
+
+@pytest.mark.slow
+def test_rows_that_cannot_be_written_beside_the_steps_are_the_stages_error(world: Path, tmp_path: Path) -> None:
+    finish(world, tmp_path, "full", sharding="full")
+    found = error_of(tmp_path)
+    assert "rows-" in found["error"] and "the disk is full" in found["error"]
+    assert (found["rank"], found["transient"]) == (1, False)
+    assert not Checkpoints(tmp_path / "runs/finetune", 2).steps()
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_sharded_run_saves_the_last_step(world: Path, tmp_path: Path) -> None:
+    said = stop(world, tmp_path, signal.SIGTERM, 1, sharding="full")
+    assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["143", "143"], said
+    begun = int((tmp_path / "step-0").read_text())
+    assert last_checkpoint(tmp_path) == begun + 1
+    assert read_facts(Checkpoints(tmp_path / "runs/finetune", 2).path(begun + 1)).step == begun + 1
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from support.training import small_world, train
 
 from mirasol.core.errors import MirasolError
 from mirasol.training.curves import read_lines
+from mirasol.training.module import PhaseModule
+from mirasol.training.resume import Checkpoints
+from mirasol.training.saving import Saving
 
 TESTS = Path(__file__).parent.parent
 LONG: dict[str, Any] = {"steps": 60, "checkpoint_every": 13}
@@ -114,6 +118,44 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(
             train(world, tmp_path)
     train(world, tmp_path)
     assert "resumes at step 2 of 4" in capfd.readouterr().err
+
+
+def test_a_save_that_fails_beside_the_steps_ends_the_run_at_the_next_one(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.save", failing_after(0, OSError(errno.ENOSPC, "No space left on device")))
+    begin = Saving.begin
+
+    def ended(self: Saving, *given: Any) -> None:
+        begin(self, *given)
+        assert self._thread is not None
+        self._thread.join()
+
+    monkeypatch.setattr(Saving, "begin", ended)
+    with pytest.raises(MirasolError, match=r"step-3\.ckpt: the disk is full"):
+        train(world, tmp_path, steps=9, checkpoint_every=3)
+    assert [line["step"] for line in read_lines(tmp_path / "runs/finetune/curves.jsonl")] == [3]
+
+
+def test_an_error_of_a_step_loses_no_save_before_it(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, parts: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            failed.set()
+            raise KeyError("h")
+        step(self, parts, batch_idx)
+
+    def slow(value: Any, file: Any) -> None:
+        failed.wait(30)
+        save(value, file)
+
+    failed, step, save = threading.Event(), PhaseModule.training_step, torch.save
+    monkeypatch.setattr(PhaseModule, "training_step", fail)
+    monkeypatch.setattr("torch.save", slow)
+    with pytest.raises(KeyError, match="h"):
+        train(world, tmp_path)
+    assert Checkpoints(tmp_path / "runs/finetune", 2).steps() == [2]
 
 
 def failing_after(calls: int, error: Exception) -> Any:

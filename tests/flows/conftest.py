@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.prefect_server import Prefect, kill, prefect  # noqa: F401  (a fixture)
+from support.prefect_server import Prefect, prefect, working  # noqa: F401  (a fixture)
 from support.scratch import REPOSITORY, make_project
 
 
@@ -23,19 +21,5 @@ def deployed(
     text = (REPOSITORY / "prefect.yaml").read_text()
     assert text.count("push: false") == 1
     (root / "prefect.yaml").write_text(text.replace("push: false", "report: false\n      retries: 0"))
-    prefect.api.post("/work_pools/", json={"name": "mirasol", "type": "process"}).raise_for_status()
-    prefect.command("prefect", "--no-prompt", "deploy", "--all", cwd=root)
-    elsewhere = tmp_path_factory.mktemp("worker")  # so that only MIRASOL_HOME tells it where the project is
-    with (elsewhere / "worker.log").open("w") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "mirasol"],
-            cwd=elsewhere,
-            env=prefect.env | {"MIRASOL_HOME": str(root)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
+    with working(prefect, root, tmp_path_factory.mktemp("worker")):
         yield root
-    finally:
-        kill(worker)

@@ -42,10 +42,24 @@ def _change(root: Path, value: float) -> None:
 
 def test_all_flows_are_deployed_and_none_remembers_the_folder(prefect: Any, deployed: Path) -> None:
     found = {d["entrypoint"]: d for d in prefect.read("/deployments")}
-    assert set(found) == {f"flows/{name}.py:{name}" for name in ("pipeline", "ingest", "experiment", "release")}
+    assert set(found) == {f"flows/{name}.py:{name}" for name in ("pipeline", "ingest", "experiment", "loop", "release")}
     for deployment in found.values():
         assert str(deployed) not in str(deployment["pull_steps"])
         assert "MIRASOL_HOME" in str(deployment["pull_steps"])
+
+
+def test_each_deployment_waits_in_the_queue_of_its_machines(prefect: Any, deployed: Path) -> None:
+    found = {d["name"]: d["work_queue_name"] for d in prefect.read("/deployments")}
+    kinds = {"cpu": ("shards", "release"), "gpu": ("nightly", "ingest", "experiment", "loop"), "slurm": ("slurm",)}
+    assert found == {name: queue for queue, names in kinds.items() for name in names}
+
+
+def test_a_queue_takes_the_limit_of_the_documentation(prefect: Any, deployed: Path) -> None:
+    prefect.command(
+        *["prefect", "work-queue", "set-concurrency-limit", "slurm", "1", "--pool", "mirasol"], cwd=deployed
+    )
+    (queue,) = (q for q in prefect.read("/work_pools/mirasol/queues") if q["name"] == "slurm")
+    assert queue["concurrency_limit"] == 1
 
 
 def test_the_schedule_makes_runs(prefect: Any, deployed: Path) -> None:

@@ -131,6 +131,17 @@ def test_ingest_gives_new_data_a_version(prefect: Any, project: Path, tmp_path: 
     assert set(dvc.status(project)) == {"first"}
 
 
+def test_loop_does_nothing_without_new_files_and_while_they_arrive(prefect: Any, project: Path) -> None:
+    incoming = project / "runs" / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    said = [prefect.command("flows.loop", "runs/incoming", cwd=project).splitlines()[-1]]
+    (incoming / "annotations.csv").write_text("media,answers\n1.mp4,yes\n")
+    said.append(prefect.command("flows.loop", "runs/incoming", "--settle", "300", cwd=project).splitlines()[-1])
+    assert said[0] == "nothing to import in runs/incoming: 0 files, no annotations.csv or annotations.jsonl"
+    assert said[1].startswith("files are arriving in runs/incoming: the last changed ")
+    assert not (project / "data" / "manifest.jsonl").exists()
+
+
 def test_experiment_leaves_the_project_alone_and_is_listed_there(prefect: Any, project: Path) -> None:
     before = (project / "params.yaml").read_text()
     prefect.command("flows.experiment", "low", "second.score=0.2", cwd=project)

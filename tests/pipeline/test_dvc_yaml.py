@@ -33,6 +33,7 @@ NO_STAGE_NEEDS = {
     "training.attention",
     "training.compile",
     "training.keep_checkpoints",
+    "training.keep_every",
     "training.logger",
     "training.max_damaged",
     "training.micro_batch",

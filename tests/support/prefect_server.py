@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,14 +97,20 @@ class _Patient(httpx.HTTPTransport):
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     """The server, on a free port, with its database in a temporary folder."""
-    home = tmp_path_factory.mktemp("prefect")
+    with serving(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(home: Path, host: str = "127.0.0.1", more: Mapping[str, str] = {}) -> Iterator[Prefect]:
+    """A server of this machine that keeps its database in ``home``; ``more`` goes into the environment of all."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = environment(home)
+    env = environment(home) | more
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={port}", "--no-ui"],
+            [sys.executable, "-m", "prefect", "server", "start", f"--host={host}", f"--port={port}", "--no-ui"],
             env=env,
             stdout=log,
             stderr=log,
@@ -117,3 +123,26 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
             yield Prefect(api, env | {"PREFECT_API_URL": url})
     finally:
         kill(server)
+
+
+@contextlib.contextmanager
+def working(server: Prefect, root: Path, folder: Path, more: Mapping[str, str] = {}) -> Iterator[None]:
+    """Deploy the project ``root``, and serve it by a worker that is started in another ``folder``.
+
+    Only MIRASOL_HOME tells the worker the project's folder. ``more`` goes into its environment.
+    """
+    server.command(*["prefect", "work-pool", "create", "mirasol", "--type", "process", "--overwrite"], cwd=root)
+    server.command("prefect", "--no-prompt", "deploy", "--all", cwd=root)
+    with (folder / "worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "mirasol"],
+            cwd=folder,
+            env=server.env | more | {"MIRASOL_HOME": str(root)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        kill(worker)

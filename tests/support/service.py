@@ -64,9 +64,9 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(limits: Limits | None = None, **settings: Any) -> Iterator[Service]:
-    """The service over the tiny bundle."""
-    app = make_app(Engine(tiny_bundle(), threads=1), limits, **settings)
+def running(limits: Limits | None = None, engine: Engine | None = None, **settings: Any) -> Iterator[Service]:
+    """The service over ``engine``, by default that of the tiny bundle."""
+    app = make_app(engine or Engine(tiny_bundle(), threads=1), limits, **settings)
     listening = socket.create_server(("127.0.0.1", 0))
     config = config_of(app)
     config.timeout_graceful_shutdown = 1

@@ -44,8 +44,10 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=10
+MessageTimeout=5
 KillWait=15
 MpiDefault=none
+FirstJobId={first}
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 JobRequeue=1
 PreemptType=preempt/partition_prio
@@ -83,7 +85,9 @@ class Slurm:
         self.folder = folder
         (folder / "state").mkdir(parents=True)
         conf = folder / "slurm.conf"
-        text = CONF.format(folder=folder, host=socket.gethostname().split(".")[0], ports=_ports(), user=_user())
+        # Phases meet on the port of their job's number: another cluster of a test on this machine has other ones.
+        ports, host = _ports(), socket.gethostname().split(".")[0]
+        text = CONF.format(folder=folder, host=host, ports=ports, first=ports[0] % 9000 + 1, user=_user())
         plugins = [path.parent for path in UNPACKED.glob("usr/lib/**/libslurmfull*")]
         conf.write_text(text + "".join(f"PluginDir={path}\n" for path in plugins))
         self.libraries = _libraries()
@@ -142,15 +146,35 @@ class Slurm:
     def lose(self, node: str) -> None:
         """Kill a node's daemon and all processes of its jobs, as a power cut does."""
         self.end(node, signal.SIGKILL)
+        for process in self.processes(node):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def freeze(self, node: str) -> Callable[[], None]:
+        """Stop a node's daemon and all processes of its jobs, as one that cannot be reached; returns what thaws it."""
+        stopped = [psutil.Process(self.daemons[node].pid), *self.processes(node)]
+        for process in stopped:
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+
+        def thaw() -> None:
+            for process in stopped:
+                with contextlib.suppress(psutil.Error):
+                    process.resume()
+
+        return thaw
+
+    def processes(self, node: str) -> list[psutil.Process]:
+        """The processes of a node's jobs, and Slurm's own above them."""
+        found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 surroundings = process.environ()
                 ours = surroundings.get("SLURM_CONF") == self.environment["SLURM_CONF"]
                 if ours and surroundings.get("SLURMD_NODENAME") == node:
                     parent = process.parent()
-                    process.kill()
-                    if parent is not None and parent.name().startswith("slurmstepd"):
-                        parent.kill()
+                    found += [process] + ([parent] if parent and parent.name().startswith("slurmstepd") else [])
+        return found
 
     def call(self, *words: str) -> str:
         """The output of one of Slurm's commands."""

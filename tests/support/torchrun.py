@@ -17,8 +17,9 @@ from support.scratch import LIMIT, REPOSITORY, wait_until
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = """
-import json, os, sys, time
+import errno, json, os, sys, time
 from pathlib import Path
+import mirasol.training.shards as shards
 import support.training as training
 from mirasol.pipeline.run_stage import run_stage
 from mirasol.training.callbacks import Recorder
@@ -40,6 +41,11 @@ def begin(self, trainer, module, batch, number):
     time.sleep(0.02)
 
 Recorder.on_train_batch_start = begin
+if fault == "full" and rank == 1:
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shards.write_tensors = full
 try:
     run_stage("finetune", lambda params: training.train(world, home, **changes))
 except SystemExit as leaving:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -13,12 +14,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from support.training import small_world
 
 from mirasol.cli.bench import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = {
     "attention": {"chunk_attention_time", "chunk_attention_memory"},
+    "cluster": set(),  # tests/cluster has its measurements
     "combiner": {"ttm_step_flat", "combiner_step_t64", "combiner_model_time", "combiner_model_memory"},
     "decode": {"random_chunk", "frames_decoded_per_wanted"},
     "dvc_layout": {f"files_over_link_{step}" for step in ("add", "status", "status_cold", "change")},
@@ -33,8 +36,10 @@ CLAIMS = {
     "own": set(),  # it writes no ratios, and trains
     "peer": {"peer_train_time", "peer_forward_time"},
     "predict": {"auroc_right", "auroc_foreign", "predict_equals_answer"},
+    "scale": set(),  # seconds and bytes, no ratios
     "seeds": set(),  # it writes no ratios, and trains for hours
     "shards": {"shards_vs_ffmpeg", "shards_two_processes", "shards_remux", "bytes_vs_jpeg"},
+    "start": {"first_over_other"},
     "stream": {
         *("realtime", "realtime_cpu", "chunk_p99_p50", "resident_growth", "streams_16", "streams_equal"),
     },
@@ -42,7 +47,8 @@ CLAIMS = {
     "training_loop": {"trainer_over_bare_loop"},
     "try": set(),  # it writes no ratios, and fetches packages
 }
-SLOW = ("combiner", "dvc_layout", "export", "large", "load", "stream", "training_loop")
+SLOW = ("combiner", "dvc_layout", "export", "large", "load", "scale", "stream", "training_loop")
+PARTS = {"split", "cluster_faults", "cluster_saves", "cluster_cancel"}  # of `train` and `cluster`
 NEEDS_FFMPEG = pytest.mark.skipif(
     not (shutil.which("ffmpeg") or importlib.util.find_spec("imageio_ffmpeg")),
     reason="needs an ffmpeg executable: `pip install imageio-ffmpeg`",
@@ -110,11 +116,49 @@ def test_own_data_are_trained_with_proposed_settings_next_to_baselines(tmp_path:
     assert "no headline: 4 clip(s)" in done.stdout
 
 
+@pytest.mark.slow
+def test_the_start_on_many_clips_is_measured(tmp_path: Path) -> None:
+    world = small_world(tmp_path / "world")
+    made = ("--shards", str(world / "shards"), "--tokenizer", str(world / "tokenizer.json"))
+    done = run("benchmarks/start.py", *("--clips", "20", "--rounds", "1"), *made, "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert set(result["ratios"]) == CLAIMS["start"]
+    assert result["figures"]["first"][0]["order"] == result["figures"]["second"][0]["order"]
+
+
+def test_a_claim_without_what_it_needs_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    for name, body in (
+        ("tests/support/slurm", "def missing(): return 'no Slurm here'"),
+        ("benchmarks/cluster_faults", "def sigterm(): return {'steps_lost': {'value': 0, 'rounds': [0, 0]}}"),
+        ("benchmarks/cluster_saves", "def async_save_blocking(): raise ValueError('a fault')"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(body)
+    for name in ("cluster", "common"):
+        shutil.copy(ROOT / "benchmarks" / f"{name}.py", tmp_path / "benchmarks")
+    wanted = ("cancel_seconds", "steps_lost", "async_save_blocking")
+    done = run(str(tmp_path / "benchmarks/cluster.py"), "--only", *wanted, "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 1  # a fault is no reason to leave a claim out in silence
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["ratios"] == {"steps_lost": {"value": 0.0, "ci95": [0.0, 0.0], "rounds": 2}}
+    assert result["figures"]["left_out"] == {
+        "cancel_seconds": "no Slurm here",
+        "async_save_blocking": "FAILED: ValueError('a fault')",
+    }
+
+
+def test_a_share_of_20_of_20_has_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    found = importlib.import_module("cluster").interval("faults_survived", {"value": 1.0, "rounds": [{}] * 20})
+    assert found == {"value": 1.0, "ci95": [0.8389, 1.0], "rounds": 20}
+
+
 def test_every_benchmark_is_a_command() -> None:
     files = {
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
     }
-    assert files - {"split"} == set(BENCHMARKS) == set(CLAIMS)  # a process of `train` runs split.py
+    assert files - PARTS == set(BENCHMARKS) == set(CLAIMS)
 
 
 @pytest.fixture

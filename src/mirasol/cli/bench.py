@@ -14,6 +14,7 @@ from mirasol.core.errors import MirasolError
 FOLDER = Path("benchmarks")
 BENCHMARKS = {  # files of that folder, outside the package
     "attention": "the chunk loop against the dense mask on a CPU, forward and backward",
+    "cluster": "training on several nodes: faults survived, seconds to stop, what a save holds up",
     "combiner": "the Token Turing Machine against the transformer combiner",
     "decode": "a random chunk of a shard against a clip with few key frames",
     "dvc_layout": "what many media files cost DVC, by how they are kept",
@@ -26,8 +27,10 @@ BENCHMARKS = {  # files of that folder, outside the package
     "own": "own data with proposed settings against the majority answer and a linear model",
     "peer": "this model against mirasol-pytorch, where that is installed",
     "predict": "the table of answers against single ones, and how far scores tell right from wrong, known from foreign",
+    "scale": "the costs of a clip, a process and a checkpoint at the size of `base`, for docs/scale.md",
     "seeds": "the accuracy of the whole training over seeds, mean and worst",
     "shards": "sharding against ffmpeg, two workers against one, copying, and bytes against JPEG",
+    "start": "what a process needs before its first step on a set of many clips: the first on a machine, and others",
     "stream": "a bundle on a film, decoding included: real time, evenness, memory, sixteen streams",
     "train": "the trainer's step: MFU and memory on a GPU, elsewhere its share of the matmul rate and its cuts",
     "try": "a fresh clone to its first answer by `make try`: seconds, and megabytes of clone and environment",

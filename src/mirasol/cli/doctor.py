@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import typer
 
+from mirasol.cli import control_plane
 from mirasol.cli.console import Colour, Json, painted, print_json
 from mirasol.core.errors import MirasolError, install
 from mirasol.core.machine import cores
@@ -88,6 +89,7 @@ def examine(root: str | Path = ".") -> Iterator[Finding]:
     yield from _gpu()
     yield from _codecs()
     yield _disk(root)
+    yield from (Finding(state, "control plane", text, fix) for state, text, fix in control_plane.checks())
     if project:
         yield from _git(root)
         yield from _dvc(root)

@@ -49,7 +49,8 @@ def check(
         lines = [(row.part, row.says, row.key, row.value, row.paper and f"the paper: {row.paper}") for row in rows]
         table([("part", "S 4", "key", "value", ""), *lines])
     note(f"{file}: {sum(map(len, resolved.values()))} values in {len(resolved)} sections, all valid")
-    if warning := fits(found.params, load_cluster().processes):
+    project = file.parent if (file.parent / "params.yaml").exists() else Path()  # recipes lie elsewhere
+    if warning := fits(found.params, load_cluster(project)):
         note(warning)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mirasol.cli.console import Json, note, print_json, print_paths, takes, to_json
+from mirasol.core.machine import cores
 
 app = typer.Typer()
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -23,7 +24,7 @@ def world(
         int | None, typer.Option(min=1, help="clips of the training split: 12,000, 16,000 if hard")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = cores(),
     hard: Annotated[bool, typer.Option("--hard", help="the variant that `mirasol ablate` trains on")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace what is in the folder")] = False,
     as_json: Json = False,

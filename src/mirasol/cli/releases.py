@@ -64,7 +64,7 @@ def promote(
 ) -> None:
     """Make a release current, after a check of its bundle.
 
-    Running services keep the model that they loaded.
+    A service of `release:current` takes it over for new sessions.
 
     Example:  mirasol releases promote model-3
     """
@@ -76,6 +76,8 @@ def promote(
 @app.command()
 def rollback(folder: Folder = None, as_json: Json = False) -> None:
     """Make the release current that was so before; prints its name.
+
+    A service of `release:current` takes it over for new sessions.
 
     Example:  mirasol releases rollback
     """

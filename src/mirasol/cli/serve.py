@@ -121,14 +121,22 @@ def serve(service: Service) -> None:
     """Serve the model over HTTP and WebSockets, without PyTorch.
 
     Its page takes a video or opens the camera. If the environment variable MIRASOL_TOKEN is set, clients must send
-    it. docs/streaming.md describes the service.
+    it. With --bundle release:current a release that becomes current takes over new sessions. docs/streaming.md
+    describes the service.
 
     Example:  mirasol serve
     """
     from mirasol.runtime.engine import Engine
+    from mirasol.runtime.releases import CURRENT, PREFIX, Registry
+    from mirasol.serve.follow import Follower
     from mirasol.serve.limits import Limits
     from mirasol.serve.run import serve as run_serve
 
     limits = Limits(sessions=service.sessions, upload_bytes=service.max_upload << 20, idle_seconds=service.idle)
-    engine = Engine(service.bundle, threads=service.threads, provider=service.provider)
-    run_serve(engine, host=service.host, port=service.port, limits=limits, samples=service.samples, say=note)
+
+    def load(bundle: Path) -> Engine:
+        return Engine(bundle, threads=service.threads, provider=service.provider)
+
+    follow = Follower(Registry(), load, note) if str(service.bundle) == PREFIX + CURRENT else None
+    address = service.host, service.port
+    run_serve(lambda: load(service.bundle), *address, limits=limits, samples=service.samples, follow=follow, say=note)

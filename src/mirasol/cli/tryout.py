@@ -96,6 +96,6 @@ def _serve(engine: Engine, samples: Path) -> None:
         note(f"the page: {text}  (Ctrl-C ends it)" if text.startswith("http") else text)
 
     try:
-        serve(engine, port=PORT, samples=samples, say=say)
+        serve(lambda: engine, port=PORT, samples=samples, say=say)
     except MirasolError:  # the port is taken
-        serve(engine, port=0, samples=samples, say=say)
+        serve(lambda: engine, port=0, samples=samples, say=say)

@@ -30,6 +30,7 @@ SAMPLES = (
     "data/conditions.py",
     "data/loading/augment.py",
     "data/loading/dataset.py",
+    "data/loading/facts.py",
     "data/loading/loader.py",
     "data/loading/mixing.py",
     "data/loading/samples.py",
@@ -98,6 +99,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "export": (
         "data/conditions.py",
         "data/loading/dataset.py",
+        "data/loading/facts.py",
         "data/loading/view.py",
         "data/loading/waveform.py",
         "data/shards/chunk_codec.py",
@@ -159,10 +161,13 @@ NEUTRAL = (
     "training/loggers.py",
     "training/ranks.py",
     "training/resume.py",
+    "training/saving.py",
     "training/shards.py",
     "training/speed.py",
     "training/stopping.py",
     "training/strategy.py",
+    "training/tensor_file.py",
+    "training/transfer.py",
     "training/weights.py",
 )
 

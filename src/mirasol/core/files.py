@@ -47,6 +47,9 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary = None
     except OSError as error:
         raise disk_error(error, path) or error from error
+    except RuntimeError as error:  # of torch.save, which closes its archive on the full disk
+        cause = error.__context__
+        raise (isinstance(cause, OSError) and disk_error(cause, path)) or error from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -160,7 +160,7 @@ def _sample_row(loader: TrainingLoader, samples: TrainingSamples, tokenizer: Tok
 
 def _index(samples: TrainingSamples, sample: Sample) -> int:
     """The index of a sample's clip among the phase's clips."""
-    return samples.clips.numbers.index(samples.clips.shard_set.keys.index(sample.key))
+    return [*samples.clips.numbers].index(samples.clips.shard_set.keys.index(sample.key))
 
 
 def sample_marks(samples: TrainingSamples, number: int, sample: Sample) -> list[Mark]:

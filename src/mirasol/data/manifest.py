@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +21,11 @@ from mirasol.data.storage import check_url, is_url
 UNLABELLED = "unlabelled"  # a clip without texts: `pretrain` learns from picture and sound alone
 TASKS = ("caption", "audio_class", "qa", UNLABELLED)
 SPLITS = ("train", "val", "test")
+EMPTY = {  # why a split without clips ends the work
+    "train": "there is nothing to learn from",
+    "val": "training cannot score itself",
+    "test": "there is nothing to score",
+}
 CAPTION_PROMPT = "Describe the clip."
 AUDIO_PROMPT = "Classify the audio clip."
 CLASSIFY_PROMPT = "Classify the video audio clip."  # P 4: classification as open-ended text
@@ -130,24 +135,24 @@ def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
             file.write(json.dumps(row_of(example), sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def lacking_split(examples: Iterable[Example]) -> str | None:
-    """The split that a training lacks, with the reason and the remedy; ``None``: it has all.
+def needed_splits(splits: Collection[str], *, texts: bool) -> list[str]:
+    """The splits that the stages need of clips in ``splits``, of which any has a text or none has.
 
-    Test rows alone are a benchmark without training, and rows without answers need no val.
+    Test clips alone are a benchmark without training, and clips without texts need no val. Without test clips
+    ``evaluate.split`` can be val.
     """
-    has: dict[str, bool] = {}  # split -> whether a row has answers
-    for example in examples:
-        has[example.split] = has.get(example.split, False) or bool(example.answers)
-    if set(has) == {"test"}:
-        return None
-    learning = {"train": "there is nothing to learn from"}
-    if any(has.values()):
-        learning["val"] = "training cannot score itself"
-    for split, why in learning.items():
-        if split not in has:
+    if set(splits) == {"test"}:
+        return ["test"]
+    return ["train", "val"] if texts else ["train"]
+
+
+def lacking_split(needed: Iterable[str], present: Collection[str]) -> str | None:
+    """The first of ``needed`` that is not ``present``, with the reason and the remedy; ``None``: all are."""
+    for split in needed:
+        if split not in present:
             return (
-                f"the split {split}: {why}. Give some groups that split (column `split` of the annotations), or bring "
-                "more groups: where annotations give no split, a hash of the group chooses, which may skip one"
+                f"the split {split}: {EMPTY[split]}. Give some groups that split (column `split` of the annotations), "
+                "or bring more groups: where annotations give no split, a hash of the group chooses, which may skip one"
             )
     return None
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.progress import Progress
-from mirasol.data.manifest import SPLITS, UNLABELLED, Clip, Example, clips_of, lacking_split
+from mirasol.data.manifest import SPLITS, UNLABELLED, Clip, Example, clips_of, lacking_split, needed_splits
 
 PROBED = 400  # media that are opened, evenly spaced
 SHOWN = 8  # answers of a question
@@ -117,6 +117,7 @@ def probe(examples: Sequence[Example], root: Path) -> Facts:
         raise MirasolError(f"{root}: none of the {len(chosen)} media that were opened can be read: {unreadable[0]}")
     seen = [info for info in media.values() if info.has_video]
     asked = [e for e in examples if e.task == "qa"]
+    splits = {e.split for e in examples}
     texts = [text for e in texted for text in (e.prompt, *e.answers)]
     return Facts(
         clips={s: count for s in SPLITS if texted and (count := sum(clip.split == s for clip in clips))},
@@ -137,7 +138,7 @@ def probe(examples: Sequence[Example], root: Path) -> Facts:
         probed=len(chosen),
         unreadable=tuple(unreadable),
         unlabelled=len(clips_of(e for e in examples if e.task == UNLABELLED)),
-        lack=lacking_split(examples) or "",
+        lack=lacking_split(needed_splits(splits, texts=any(e.answers for e in examples)), splits) or "",
     )
 
 

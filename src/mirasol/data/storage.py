@@ -19,6 +19,7 @@ from typing import Any
 from mirasol.core.errors import MirasolError, install
 from mirasol.core.files import atomic_write, disk_error
 
+RUNS = "MIRASOL_STORAGE"  # environment variable: URL of a folder for the files of runs (cluster.yaml: storage)
 SCHEMES = ("file", "s3", "gs", "az", "abfs")
 REQUESTS = 16  # concurrent requests for the identity of an object: each takes a round trip
 CREDENTIALS = "credentials come from the environment or from the files that the store's own tools read"
@@ -143,6 +144,17 @@ class RemoteFolder:
         """Copy the file ``name`` to the local ``path``."""
         with _opened(f"{self.url}/{name}", copy=path) as (files, inside):
             files.get_file(inside, str(path))
+
+    def remove(self, name: str) -> None:
+        """Remove the file ``name``; one that is gone already is no error."""
+        with (
+            contextlib.suppress(FileNotFoundError),
+            _opened(f"{self.url}/{name}", "removed", passed=ABSENT[:1]) as (
+                files,
+                inside,
+            ),
+        ):
+            files.rm_file(inside)
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """``size`` bytes of the file ``name`` from ``offset`` on, or all."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import statistics
 import time
@@ -19,7 +18,7 @@ import onnxruntime
 import torch
 
 from mirasol.core.errors import MirasolError
-from mirasol.core.machine import processor
+from mirasol.core.machine import cores, processor
 from mirasol.core.progress import Progress
 from mirasol.data.manifest import Clip, Example, clips_of, read_manifest
 from mirasol.data.storage import local_file
@@ -253,7 +252,7 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mirasol.core.errors import MirasolError
+from mirasol.pipeline.launch.config import Cluster
 from mirasol.pipeline.params.checks import PHASES, WEIGHTS
 from mirasol.pipeline.params.schema import Params
 from mirasol.pipeline.stages import sized
@@ -18,26 +19,30 @@ if TYPE_CHECKING:
 SMALL = ("demo", "own", "tiny")  # presets that fit any machine
 
 
-def fits(params: Params, processes: Processes) -> str:
+def fits(params: Params, cluster: Cluster) -> str:
     """A warning if the phase that takes most memory cannot fit a machine like this one, else an empty text.
 
-    The memory is that of the GPU; without one, or with ``training.accelerator: cpu``, a device's share of the RAM.
-    Models of the presets ``SMALL`` are not looked at: torch need not be imported for them.
+    The memory is that of the GPU; without one, or with ``training.accelerator: cpu``, a process's share of the RAM.
+    Not looked at: models of the presets ``SMALL``, so that torch need not be imported for them, and phases that
+    ``cluster`` sends to other machines.
     """
     if params.model.preset in SMALL and params.model.vit == "preset":
         return ""
     from mirasol.training.memory.budget import Setting, check_fits, predict
 
     training = params.training
+    setting = Setting(training.sharding, training.recompute, training.micro_batch)
+    places = {name: cluster.at(name).filled(getattr(params, name).batch_size, training) for name in PHASES}
     try:
-        memory, cuda = _memory(params, processes.devices)
-        setting = Setting(training.sharding, training.recompute, training.micro_batch)
-        jobs = {
-            _needs(job): job for job in (_job(params, name, cuda, processes) for name in PHASES)
-        }  # a prediction takes seconds
-        found = [(job, predict(job, setting)) for job in jobs.values()]
-        job, most = max(found, key=lambda one: one[1].total)
-        check_fits(job, most, memory)
+        jobs: dict[Job, tuple[Job, float]] = {}  # a prediction takes seconds: phases alike have one
+        for name, place in places.items():
+            if place.launcher == "local":
+                memory, cuda = _memory(params, place.processes.devices)
+                job = _job(params, name, cuda, place.processes)
+                jobs[_needs(job)] = job, memory
+        found = [(job, predict(job, setting), memory) for job, memory in jobs.values()]
+        if found:
+            check_fits(*max(found, key=lambda one: one[1].total / one[2]))
     except MirasolError as error:
         return f"warning: {error}; `mirasol model memory` looks for a setting that fits"
     return ""

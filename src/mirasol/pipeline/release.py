@@ -25,6 +25,10 @@ BUNDLE = Path("build", "bundle")
 SEEDS = "reports/seeds.json"
 
 
+class GateError(MirasolError):
+    """The model is worse than the released one."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One gate: a metric of the candidate and of the released model. Higher is better."""
@@ -113,6 +117,49 @@ def check_state(root: str | Path) -> None:
         raise MirasolError(f"not up to date: {', '.join(stale)}. Run the pipeline, commit its results, then release")
 
 
+def results(root: str | Path) -> list[str]:
+    """Paths that an import and the stages write: data.dvc, dvc.lock, and the stages' outputs."""
+    return ["data.dvc", "dvc.lock", *(out for stage in dvc.read_stages(Path(root) / "dvc.yaml") for out in stage.outs)]
+
+
+def check_sources(root: str | Path) -> None:
+    """Require that the commit holds all code and parameters; :func:`results` may differ from it.
+
+    Raises:
+        MirasolError: other tracked files are changed.
+    """
+    others = [f":(exclude){path}" for path in results(root)]
+    changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *others)
+    if changed:
+        files = ", ".join(line[3:] for line in changed.splitlines()[:10])
+        raise MirasolError(f"not committed: {files}. Commit them (git commit), so that a release's commit has its code")
+
+
+def commit_results(root: str | Path, message: str) -> bool:
+    """Commit those of :func:`results` that git tracks or does not ignore, and nothing else; whether any had changed.
+
+    Raises:
+        MirasolError: git refuses; its text says why.
+    """
+    paths = results(root)
+    untracked = git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *paths).split("\0")
+    if any(untracked):
+        git(root, "add", "--", *filter(None, untracked))
+    changed = [
+        name for name in git(root, "diff", "-z", "--name-only", "--relative", "HEAD", "--", *paths).split("\0") if name
+    ]
+    if changed:
+        git(root, "commit", "--quiet", "--message", message, "--only", "--", *changed)
+    return bool(changed)
+
+
+def released_as(root: str | Path, to: str | Path) -> str | None:
+    """The release in the registry ``to`` with the workspace's bundle; ``None`` if it is not released."""
+    bundle, registry = Path(root) / BUNDLE, Registry(Path(root) / to)
+    known = {release.bundle: release.name for release in registry.releases()}
+    return known.get(bundle_hash(bundle)) if (bundle / CONTRACT_FILE).is_file() else None
+
+
 def publish(
     root: str | Path,
     to: str | Path,
@@ -135,12 +182,13 @@ def publish(
         The tag.
 
     Raises:
-        MirasolError: a gate failed, the bundle is missing, or it cannot be written or pushed.
+        GateError: a gate failed.
+        MirasolError: the bundle is missing, or it cannot be written or pushed.
     """
     root, registry = Path(root), Registry(Path(root) / to)
     failed = [v for v in verdicts if not v.passed]
     if failed:
-        raise MirasolError("worse than the released model, not released:\n" + "\n".join(map(str, failed)))
+        raise GateError("worse than the released model, not released:\n" + "\n".join(map(str, failed)))
     bundle = root / BUNDLE
     if not (bundle / CONTRACT_FILE).is_file():
         raise MirasolError(f"{bundle}: no bundle to release; run the pipeline's `export`")

@@ -65,9 +65,7 @@ def shards(params: Params) -> None:
 
 def pretrain(params: Params) -> None:
     """Captions (S 4) from `training.init` or random weights -> build/pretrain."""
-    from mirasol.training.weights import find_pinned
-
-    train_phase("pretrain", params, find_pinned(params.training.init))
+    train_phase("pretrain", params, None)
 
 
 def audio_pretrain(params: Params) -> None:
@@ -232,11 +230,12 @@ def check_mixes(params: Params) -> None:
 
 def check_manifest(params: Params) -> None:
     """Raise :class:`MirasolError` if the manifest lacks what the stages need, before hours of work."""
-    from mirasol.data.manifest import UNLABELLED, lacking_split, read_manifest
+    from mirasol.data.manifest import UNLABELLED, lacking_split, needed_splits, read_manifest
 
     manifest = paths.DATA / "manifest.jsonl"
     examples = read_manifest(manifest)
-    if lack := lacking_split(examples):
+    splits = {example.split for example in examples}
+    if lack := lacking_split(needed_splits(splits, texts=any(e.answers for e in examples)), splits):
         raise MirasolError(f"{manifest}: no row in {lack}")
     learnt = {example.task for example in examples if example.split == "train"}
     for phase in PHASES:
@@ -249,14 +248,21 @@ def check_manifest(params: Params) -> None:
 
 
 def train_phase(name: str, params: Params, init: Path | None) -> None:
-    """Train phase ``name`` from the weights in ``init`` (random ones if ``None``), or resume it; write its metrics."""
+    """Train phase ``name``, or resume it; write its metrics.
+
+    It begins with the weights in ``init``; if that is ``None``, with those of `training.init` or random ones.
+    """
     from mirasol.training.config import PhaseRun, RunPaths, started_processes
     from mirasol.training.strategy import is_leader
     from mirasol.training.trainer import run_phase
+    from mirasol.training.transfer import receive_inputs, share_results
+    from mirasol.training.weights import find_pinned
 
+    phase: PhaseConfig = getattr(params, name)
+    receive_inputs(params.training, paths.SHARDS, paths.TOKENIZER, init or params.training.init)
+    init = init or find_pinned(params.training.init)
     places = RunPaths(paths.SHARDS, paths.TOKENIZER, paths.CACHE, paths.RUNS / name, paths.BUILD / name, init)
     before = [task for earlier in PHASES[: PHASES.index(name)] for task in getattr(params, earlier).tasks.split()]
-    phase: PhaseConfig = getattr(params, name)
     processes = started_processes()
     run = PhaseRun(name, phase, params.training, params.clip, places, tuple(dict.fromkeys(before)), processes)
     report = run_phase(run, model_config(params, phase))
@@ -264,3 +270,4 @@ def train_phase(name: str, params: Params, init: Path | None) -> None:
         write_json(
             paths.REPORTS / f"{name}.json", report | {"made_on": made_on(params, **dataclasses.asdict(processes))}
         )
+    share_results(params.training, [paths.BUILD / name, paths.REPORTS / f"{name}.json"])

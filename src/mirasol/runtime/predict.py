@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import write_json
+from mirasol.core.machine import cores
 from mirasol.core.progress import Progress
 from mirasol.runtime.answer import Answer
 from mirasol.runtime.answers_table import AnswersTable, Row, open_table, read_files, read_questions, summary_path
@@ -114,7 +114,7 @@ def predict(
     model = load(loading.bundle, threads=loading.threads, provider=loading.provider)
     loading = replace(loading, bundle=str(model.engine.bundle))  # a release may be promoted meanwhile
     if workers is None:
-        workers = min(_cores() if model.engine.provider == "cpu" else 1, len(tasks))
+        workers = min(cores() if model.engine.provider == "cpu" else 1, len(tasks))
     for question in dict.fromkeys(question for task in tasks for question in task.questions):
         model.engine.check_question(question)
     asked = {(task.name, question) for task in tasks for question in task.questions}
@@ -139,10 +139,6 @@ def predict(
         first = next(iter(summary["unreadable"].items()))
         raise MirasolError(f"none of the {summary['files']} files can be used, first {first[0]}: {first[1]}")
     return summary
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _hidden(name: str) -> bool:

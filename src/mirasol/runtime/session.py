@@ -176,7 +176,8 @@ class Session:
         with self._turn:
             tokens = self._tokens(question, max_tokens)
             seconds, used = self.seconds, int(self._present.any(axis=1).sum()) * self._features.chunk_seconds
-            flags = self.flags(question)
+            similarity, nearest = self.engine.nearest_prompt(question)
+            flags = list(self._flags(similarity, nearest))
         scorer, said, eos = Scorer(), "", self.contract.tokenizer.eos
         for token, logits in tokens:
             scorer.add(token, logits)
@@ -186,7 +187,6 @@ class Session:
                 said = text
         complete = scorer.ids[-1:] == [eos]
         said = self.engine.tokenizer.decode(scorer.ids[:-1] if complete else scorer.ids)
-        similarity, _ = self.engine.nearest_prompt(question)
         known = None if similarity is None else similarity >= LEAST
         if not complete:
             flags.append(Flag(CUT, f"the answer is cut at {len(scorer.ids)} tokens, the longest that is allowed"))
@@ -195,10 +195,10 @@ class Session:
     def flags(self, question: str) -> list[Flag]:
         """Remarks about the stream so far, and about ``question`` if it is unlike those of training."""
         with self._turn:
-            return list(self._flags(question))
+            return list(self._flags(*self.engine.nearest_prompt(question)))
 
-    def _flags(self, question: str) -> Iterator[Flag]:
-        similarity, nearest = self.engine.nearest_prompt(question)
+    def _flags(self, similarity: float | None, nearest: str) -> Iterator[Flag]:
+        """The remarks, with the similarity of the question to the ``nearest`` of training."""
         if similarity is not None and similarity < LEAST:
             like = f" (nearest: {nearest!r})" if nearest else ""
             yield Flag(FOREIGN, f"the question is unlike any that was learnt{like}")

@@ -22,7 +22,8 @@ from starlette.requests import ClientDisconnect
 from mirasol import __version__
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
-from mirasol.runtime.samples import read_samples
+from mirasol.runtime.samples import SAMPLES, Sample, read_samples
+from mirasol.serve.follow import Follower
 from mirasol.serve.limits import Limits
 from mirasol.serve.middleware import AccessMiddleware
 from mirasol.serve.schemas import (
@@ -92,6 +93,7 @@ def make_app(
     token: str = "",
     local: bool = True,
     samples: File | None = None,
+    follow: Follower | None = None,
 ) -> FastAPI:
     """The service over a loaded engine.
 
@@ -99,7 +101,8 @@ def make_app(
         limits: resources that clients may use.
         token: the secret that clients send as `Authorization: Bearer TOKEN`; empty for none.
         local: refuse requests under any host name but localhost's.
-        samples: a folder with clips that the page offers.
+        samples: a folder with clips that the page offers, by default `samples` in the bundle in use, if it has one.
+        follow: changes the engine for new sessions while the service runs.
 
     Raises:
         MirasolError: ``samples`` has no clip, or is damaged.
@@ -110,7 +113,12 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with manager.run():
-            yield
+            following = asyncio.create_task(follow.run(manager)) if follow else None
+            try:
+                yield
+            finally:
+                if following:
+                    following.cancel()
 
     app = FastAPI(
         title="mirasol", version=__version__, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
@@ -119,7 +127,7 @@ def make_app(
     app.add_middleware(AccessMiddleware, limits=limits, metrics=manager.metrics, token=token, local=local)
     add_errors(app)
     _pages(app, manager)
-    _samples(app, engine, samples)
+    _samples(app, manager, samples)
     _sessions(app, manager)
     return app
 
@@ -162,7 +170,8 @@ def _pages(app: FastAPI, manager: SessionManager) -> None:
             await asyncio.wait_for(manager.compute(int), READY_SECONDS)
         except TimeoutError:
             raise HTTPException(503, f"the engine has been busy for {READY_SECONDS:g} s") from None
-        return Ready(sessions=len(manager.sessions), most=manager.limits.sessions)
+        most, release, failed = manager.limits.sessions, manager.release, manager.failed
+        return Ready(sessions=len(manager.sessions), most=most, release=release, failed=failed)
 
     @app.get(
         "/metrics",
@@ -175,23 +184,30 @@ def _pages(app: FastAPI, manager: SessionManager) -> None:
         return Response(manager.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _samples(app: FastAPI, engine: Engine, folder: File | None) -> None:
-    prompts = list(engine.contract.prompts or ())
-    listed = [] if folder is None else read_samples(folder)
-    files = {} if folder is None else {one.file: folder / one.file for one in listed}
+def _samples(app: FastAPI, manager: SessionManager, given: File | None) -> None:
+    read: dict[File, list[Sample]] = {}
+
+    def clips() -> dict[str, tuple[Sample, File]]:
+        folder = given or manager.engine.bundle / SAMPLES
+        if folder not in read:
+            read.clear()
+            read[folder] = read_samples(folder) if given or folder.is_dir() else []
+        return {one.file: (one, folder / one.file) for one in read[folder]}
+
+    clips()  # a damaged folder is refused at the start
 
     @app.get("/api/about", tags=["service"], responses=refusals())
     async def about() -> About:
         """Questions that the model learnt, and sample clips."""
-        views = [SampleView(file=s.file, question=s.question, bytes=files[s.file].stat().st_size) for s in listed]
-        return About(prompts=prompts, samples=views)
+        views = [SampleView(file=s.file, question=s.question, bytes=p.stat().st_size) for s, p in clips().values()]
+        return About(prompts=list(manager.engine.contract.prompts or ()), samples=views)
 
     @app.get("/api/samples/{file}", tags=["service"], response_class=FileResponse, responses=refusals(404))
     async def sample(file: str) -> FileResponse:
         """The file of a sample clip."""
-        if file not in files:
+        if file not in (files := clips()):
             raise HTTPException(404, "no such sample clip: /api/about lists them")
-        return FileResponse(files[file])
+        return FileResponse(files[file][1])
 
 
 def _sessions(app: FastAPI, manager: SessionManager) -> None:
@@ -239,7 +255,7 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
     @app.post("/api/sessions/{id}/answer", tags=["sessions"], responses=refusals(404, 408, 409, 413, 422))
     async def answer(session: KnownSession, question: Question, request: Request) -> Answer:
         """Watch the upload to its end as fast as possible, unless already done, and answer a question about it."""
-        manager.check_question(question.question)
+        manager.check_question(session, question.question)
         if session.busy:
             raise HTTPException(409, "the session is in use: ask over its WebSocket, or wait")
         with session.used():
@@ -252,7 +268,8 @@ def _sessions(app: FastAPI, manager: SessionManager) -> None:
             text = "".join([piece async for piece in manager.answer(session, question.question)])
             if (stream := session.stream) is None or session.answer is None:
                 raise gone()
-            return Answer(answer=text, **facts_of(session.answer), chunks=stream.chunks, seconds=stream.seconds)
+            facts = facts_of(session.answer) | {"release": session.release}
+            return Answer(answer=text, **facts, chunks=stream.chunks, seconds=stream.seconds)
 
     @app.websocket("/api/sessions/{id}/stream")
     async def stream(websocket: WebSocket, id: str) -> None:
@@ -282,16 +299,18 @@ def problems(errors: Any) -> str:
 
 
 def _view(manager: SessionManager, session: ClientSession) -> SessionView:
-    clip = manager.engine.contract.clip
+    contract = session.engine.contract
+    clip = contract.clip
     return SessionView(
         id=session.id,
+        release=session.release,
         chunk_seconds=clip.chunk_seconds,
         frames_per_chunk=clip.frames_per_chunk,
         size=clip.size,
         sample_rate=clip.sample_rate,
         mels=clip.mels,
         audio_columns=clip.audio_columns,
-        max_chunks=manager.engine.contract.model.max_chunks,
+        max_chunks=contract.model.max_chunks,
         live=clip.sampling == "rate",
         chunks=session.stream.chunks if session.stream else 0,
         media=MediaView(**session.summary._asdict()) if session.summary else None,

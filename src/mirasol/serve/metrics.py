@@ -24,6 +24,13 @@ class Metrics:
         )
         self.answer = Histogram("mirasol_answer_seconds", "A whole answer.", buckets=SECONDS, registry=registry)
         self.behind = Gauge("mirasol_behind_seconds", "How late the last chunk of any upload was.", registry=registry)
+        self.release = Gauge(
+            "mirasol_release", "1 for the release that new sessions use.", ["release"], registry=registry
+        )
+        self.switches = Counter("mirasol_release_switches", "Switches to another release.", registry=registry)
+        self.failed_switches = Counter(
+            "mirasol_release_switches_failed", "Releases that could not be loaded, tries.", registry=registry
+        )
 
     def text(self) -> bytes:
         """The metrics as Prometheus reads them."""

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,8 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from mirasol.core.errors import MirasolError
 from mirasol.runtime.engine import Engine
-from mirasol.runtime.samples import SAMPLES
 from mirasol.serve.app import make_app
+from mirasol.serve.follow import Follower
 from mirasol.serve.limits import Limits
 from mirasol.serve.middleware import LOCAL
 from mirasol.serve.websocket import message_bytes
@@ -33,6 +34,10 @@ class WholeHandshakes(WebSocketsSansIOProtocol):
     """
 
     checked = False
+
+    def __init__(self, config: uvicorn.Config, *arguments: Any, **keywords: Any) -> None:
+        config.ws_max_size = message_bytes(cast(FastAPI, config.app).state.manager)  # another release: other chunks
+        super().__init__(config, *arguments, **keywords)
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes, the request's head first."""
@@ -61,28 +66,29 @@ def config_of(app: FastAPI) -> uvicorn.Config:
         log_level="error",
         access_log=False,  # paths hold the sessions' keys
         server_header=False,
-        ws_max_size=message_bytes(app.state.manager),
         timeout_graceful_shutdown=GOODBYE_SECONDS,
     )
 
 
 def serve(
-    engine: Engine,
-    *,
+    load: Callable[[], Engine],
     host: str = "127.0.0.1",
     port: int = 8000,
+    *,
     limits: Limits | None = None,
     samples: Path | None = None,
+    follow: Follower | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve ``engine`` until Ctrl-C or SIGTERM.
+    """Serve a bundle until Ctrl-C or SIGTERM.
 
     Args:
-        engine: the loaded bundle.
+        load: loads the bundle; no frame here holds the engine, which another release frees.
         host: the address to listen at; by default other machines cannot reach it.
         port: its port; 0 for any free one.
         limits: resources that clients may use.
         samples: a folder with clips that the page offers, by default the bundle's `samples` if it has one.
+        follow: watches a registry, whose current release then takes over new sessions.
         say: receives the address, and a warning if other machines reach it.
 
     Raises:
@@ -90,10 +96,7 @@ def serve(
             clip.
     """
     local, token = host in LOCAL, _token()
-    own = engine.bundle / SAMPLES
-    if samples is None and own.is_dir():
-        samples = own
-    app = make_app(engine, limits, token=token, local=local, samples=samples)
+    app = make_app(load(), limits, token=token, local=local, samples=samples, follow=follow)
     with listen(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listening.getsockname()[1]}")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+RELEASE = "The release that answers in this session; null for a bundle outside a registry."
+
 
 class Shape(BaseModel):
     """Refuses unknown fields."""
@@ -31,6 +33,7 @@ class SessionView(Shape):
     """A session, and the format of its model's chunks."""
 
     id: str = Field(description="Cannot be guessed; anyone who knows it may use the session.")
+    release: str | None = Field(description=RELEASE)
     chunk_seconds: float = Field(description="Length of a chunk of a camera's stream.")
     frames_per_chunk: int = Field(description="K")
     size: int = Field(description="Height and width of a frame in pixels.")
@@ -83,6 +86,7 @@ class Answer(Shape):
     flags: list[str] = Field(description="Remarks, such as that the question is unlike any that was learnt.")
     chunks: int
     seconds: float = Field(description="Length of the stream so far.")
+    release: str | None = Field(description=RELEASE)
 
 
 class Health(Shape):
@@ -97,6 +101,8 @@ class Ready(Shape):
     status: Literal["ready"] = "ready"
     sessions: int
     most: int
+    release: str | None = Field(description="The release that new sessions use; null for a bundle outside a registry.")
+    failed: str | None = Field(description="The registry's current release, if it could not be loaded: see the log.")
 
 
 class Play(Shape):

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from mirasol.runtime.answer import Answer
 from mirasol.runtime.backends import Array
 from mirasol.runtime.engine import Engine
 from mirasol.runtime.influence import answer_tokens, influences
+from mirasol.runtime.releases import RELEASE_FILE
 from mirasol.runtime.session import Session
 from mirasol.runtime.sources.files import Chunk
 from mirasol.serve.limits import Limits
@@ -47,11 +49,11 @@ class Basis(NamedTuple):
 
 
 class ClientSession:
-    """One client's session: at most one upload, at most one connection, one stream."""
+    """One client's session: at most one upload, at most one connection, one stream, one engine to its end."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, engine: Engine, release: str | None) -> None:
         self.id = secrets.token_urlsafe(ID_BYTES)
-        self.limits = limits
+        self.limits, self.engine, self.release = limits, engine, release
         self.upload: Upload | None = None
         self.summary: Summary | None = None
         self.stream: Session | None = None
@@ -81,11 +83,14 @@ class ClientSession:
 
 
 class SessionManager:
-    """All sessions over ``engine``, valid within :meth:`run`."""
+    """All sessions, valid within :meth:`run`; new ones use ``engine``."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
-        self.engine, self.limits, self.metrics = engine, limits, Metrics()
+        self.limits, self.metrics = limits, Metrics()
         self.sessions: dict[str, ClientSession] = {}
+        self.failed: str | None = None  # the registry's current release, if it could not be loaded
+        self._earlier: weakref.ref[Engine] | None = None
+        self._engage(engine)
         self.folder = Path()  # of the uploads
         self._compute = ThreadPoolExecutor(1, "mirasol-compute")
         self._decode = ThreadPoolExecutor(limits.sessions, "mirasol-decode")
@@ -111,11 +116,29 @@ class SessionManager:
             for session in [session for session in self.sessions.values() if session.idle]:
                 self.end(session)
 
+    def use(self, engine: Engine) -> None:
+        """Use ``engine`` for new sessions; open ones keep theirs, and the last of them frees it."""
+        self._earlier = weakref.ref(self.engine)
+        self._engage(engine)
+        self.failed = None
+        self.metrics.switches.inc()
+
+    def earlier(self) -> Engine | None:
+        """The engine before the present one, while it is in memory."""
+        return None if self._earlier is None else self._earlier()
+
+    def _engage(self, engine: Engine) -> None:
+        self.engine = engine
+        self.release = engine.bundle.name if (engine.bundle / RELEASE_FILE).is_file() else None
+        self.metrics.release.clear()
+        if self.release:
+            self.metrics.release.labels(self.release).set(1)
+
     def begin(self) -> ClientSession:
         """Begin a session; raises FullError if ``limits.sessions`` of them exist."""
         if len(self.sessions) >= self.limits.sessions:
             raise FullError(f"all {self.limits.sessions} sessions are taken: try again later")
-        session = ClientSession(self.limits)
+        session = ClientSession(self.limits, self.engine, self.release)
         self.sessions[session.id] = session
         self.metrics.begun.inc()
         self.metrics.sessions.set(len(self.sessions))
@@ -136,7 +159,7 @@ class SessionManager:
 
     async def upload(self, session: ClientSession, path: Path) -> Summary:
         """Make ``path`` the session's file, removed at its end, or at once with a MediaError if it cannot be used."""
-        upload = Upload(path, self.engine.contract.clip, self.limits, self._decode)
+        upload = Upload(path, session.engine.contract.clip, self.limits, self._decode)
         if session.upload is not None:
             session.upload.close()
         session.upload, session.stream, session.summary = upload, None, None
@@ -161,8 +184,8 @@ class SessionManager:
                 raise gone()
             if session.upload is not None and not session.upload.fresh:
                 session.summary = await session.upload.open()
-            seconds = session.summary.chunk_seconds if session.summary else self.engine.contract.clip.chunk_seconds
-            session.stream = await self.compute(Session, self.engine, seconds)
+            seconds = session.summary.chunk_seconds if session.summary else session.engine.contract.clip.chunk_seconds
+            session.stream = await self.compute(Session, session.engine, seconds)
             return seconds
 
     async def push(self, session: ClientSession, chunk: Chunk) -> float:
@@ -176,19 +199,19 @@ class SessionManager:
         self.metrics.chunk.observe(seconds)
         return seconds
 
-    def check_question(self, question: str) -> None:
+    def check_question(self, session: ClientSession, question: str) -> None:
         """Raise MirasolError for a question that is empty, or longer than the limits or the text cache allow."""
         most = self.limits.question_characters
         if len(question) > most:
             raise MirasolError(f"the question has {len(question)} characters, {most} are allowed: ask a shorter one")
-        self.engine.check_question(question)
+        session.engine.check_question(question)
 
     async def answer(self, session: ClientSession, question: str) -> AsyncIterator[str]:
         """Yield the answer piece by piece, then set ``session.answer``.
 
         Raises MirasolError if the session has no stream yet, or the question is empty or too long.
         """
-        self.check_question(question)
+        self.check_question(session, question)
         async with session.lock:
             if session.stream is None:
                 raise MirasolError("nothing to ask about yet: send a chunk, or upload a file and play it")
@@ -204,13 +227,13 @@ class SessionManager:
         """Tokens of the last answer, and the loss of each without each chunk (:mod:`mirasol.runtime.influence`)."""
         if session.basis is None:
             raise gone()
-        memory, valid, chunks = session.basis
-        ids, scores = await self.compute(answer_tokens, self.engine, question, memory, valid)
-        places = influences(self.engine, question, ids, scores, memory, valid)
+        engine, (memory, valid, chunks) = session.engine, session.basis
+        ids, scores = await self.compute(answer_tokens, engine, question, memory, valid)
+        places = influences(engine, question, ids, scores, memory, valid)
         rows: list[list[float] | None] = []
-        for _ in range(self.engine.contract.model.max_chunks):
+        for _ in range(engine.contract.model.max_chunks):
             rows.append(await self.compute(next, places))
-        texts = [self.engine.tokenizer.decode(ids[: i + 1]) for i in range(len(ids))]
+        texts = [engine.tokenizer.decode(ids[: i + 1]) for i in range(len(ids))]
         first = chunks - len(rows)
         return {
             "tokens": [text[len(before) :] for before, text in zip(["", *texts], texts, strict=False)],

@@ -42,10 +42,13 @@ class MalformedError(Exception):
 
 
 def message_bytes(manager: SessionManager) -> int:
-    """Size of the largest valid message."""
-    clip = manager.engine.contract.clip
-    chunk = clip.frames_per_chunk * clip.size * clip.size * 3 // 2
-    return max(1 << 16, len(MAGIC) + 4 + chunk + 2 * (round(clip.chunk_seconds * clip.sample_rate) + 1))
+    """Size of the largest valid message, of any engine in use."""
+    sizes = [1 << 16]
+    for engine in filter(None, (manager.engine, manager.earlier())):
+        clip = engine.contract.clip
+        chunk = clip.frames_per_chunk * clip.size * clip.size * 3 // 2
+        sizes.append(len(MAGIC) + 4 + chunk + 2 * (round(clip.chunk_seconds * clip.sample_rate) + 1))
+    return max(sizes)
 
 
 class Connection:
@@ -53,7 +56,7 @@ class Connection:
 
     def __init__(self, manager: SessionManager, session: ClientSession, socket: WebSocket) -> None:
         self.manager, self.session, self.socket = manager, session, socket
-        self.clip = manager.engine.contract.clip
+        self.clip = session.engine.contract.clip
         self._sending = asyncio.Lock()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._camera = False
@@ -207,6 +210,7 @@ class Connection:
             if (answer := self.session.answer) is None:
                 raise gone()
             facts = {"answer": "".join(pieces), **facts_of(answer), "chunks": chunks, "ms": ms}
+            facts["release"] = self.session.release
             await self._send("answer", question=ask.question, **facts)
             if ask.influence:
                 await self._send("influence", **await self.manager.influence(self.session, ask.question))

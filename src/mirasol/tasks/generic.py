@@ -26,6 +26,7 @@ Score: exact match over all questions and per family, as on the published sets o
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import io
@@ -104,7 +105,10 @@ def import_generic(
     elsewhere: dict[str, Path] = {}
     if unlabelled is not None:
         found = find_unlabelled(unlabelled, media, examples)
-        examples, elsewhere = [*examples, *found.examples], found.elsewhere
+        sets = {e.set for e in examples}
+        theirs = sets.pop() if len(sets) == 1 else ""  # clips without texts are of the set that they come with
+        examples = [*examples, *(dataclasses.replace(e, set=theirs) for e in found.examples)]
+        elsewhere = found.elsewhere
         facts["unlabelled"] = found.facts
     return write_data(out, media, examples, link, facts, append=append, elsewhere=elsewhere)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.data.manifest import SPLITS, Example, read_manifest
+from mirasol.tasks.base.append import SUMMARY
 from mirasol.tasks.base.importer import Adapter, read_set
 from mirasol.tasks.base.protocol import Protocol
-from mirasol.tasks.base.writer import SUMMARY
 from mirasol.tasks.registry import ADAPTERS
 
 TASK = "qa"  # the task that is scored; captions and names of sounds only train

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ class BestWeights:
     at any point loses none.
     """
 
-    def __init__(self, runs: Path, config: PhaseConfig, checkpoints: int = 1) -> None:
-        """``checkpoints``: how many are kept, each of which names weights."""
+    def __init__(self, runs: Path, config: PhaseConfig) -> None:
         self.folder, self.patience = runs / FOLDER, config.patience
-        self.named: deque[int] = deque(maxlen=checkpoints)  # steps whose weights the kept checkpoints name
+        self.named: dict[int, int] = {}  # steps of the checkpoints that stay: of the weights that each names
         self.step, self.figures = 0, (-1.0, 0.0)  # of the best evaluation; 0: none yet
         self.waited = 0  # evaluations since then
 
@@ -45,14 +43,18 @@ class BestWeights:
         with module.evaluated():
             save_weights(self.folder / str(step), module.model, leader=leader)
 
-    def saved(self) -> None:
-        """A checkpoint names the best weights."""
-        self.named.append(self.step)
+    def saved(self, step: int, staying: Callable[[Iterable[int]], list[int]]) -> None:
+        """The checkpoint of ``step`` names the best weights; ``staying`` tells which of several checkpoints stay."""
+        named = self.named | {step: self.step}
+        self.named = {step: named[step] for step in staying(named)}
 
-    def tidy(self) -> None:
-        """Remove the weights that no checkpoint names; all of them before the first evaluation."""
+    def tidy(self, step: int, named: Mapping[int, int]) -> None:
+        """Remove weights of steps up to ``step`` that no checkpoint of ``named`` names.
+
+        Later ones may be in the middle of their writing: this runs beside the steps.
+        """
         for other in self.folder.glob("*"):
-            if other.name not in map(str, {self.step, *self.named}):
+            if not other.name.isdecimal() or (int(other.name) <= step and int(other.name) not in named.values()):
                 shutil.rmtree(other, ignore_errors=True)
 
     def hand_on(self, out: Path) -> None:
@@ -63,11 +65,10 @@ class BestWeights:
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        named = list(self.named)
-        return {"step": self.step, "figures": list(self.figures), "waited": self.waited, "named": named}
+        return {"step": self.step, "figures": list(self.figures), "waited": self.waited, "named": self.named}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Set the values that :meth:`state` returned."""
         right, loss = state["figures"]
         self.step, self.figures, self.waited = int(state["step"]), (right, loss), int(state["waited"])
-        self.named.extend(state["named"])
+        self.named = dict(state["named"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,6 +23,7 @@ from mirasol.training.module import PhaseModule
 from mirasol.training.optim import learning_rate
 from mirasol.training.ranks import Ranks
 from mirasol.training.resume import Checkpoints, Origin
+from mirasol.training.saving import Saving
 from mirasol.training.speed import Stopwatch, peak_memory, step_flops
 from mirasol.training.stopping import STATUS
 from mirasol.training.validation import Validation, flat
@@ -108,11 +111,12 @@ class Recorder(pl.Callback):
         folder, training = run.paths.runs, run.training
         self.phase, self.validation, self.progress = run.name, validation, progress
         self.made_by, self.origin, self.ranks, self.limit = made_by, origin, ranks, training.timeout
-        self.checkpoints = Checkpoints(folder, training.keep_checkpoints)
+        self.checkpoints = Checkpoints(folder, training.keep_checkpoints, training.keep_every)
+        self.saving = Saving(ranks)
         self.curves, self.speed = CurveFile(folder / CURVES), CurveFile(folder / SPEED)
         amp = training.precision == "16-mixed"  # skips steps with infinite gradients by itself
         self.window = Window(("loss",) if amp else ("loss", "grad_norm"))
-        self.best = BestWeights(folder, run.config, training.keep_checkpoints) if run.config.keep == "best" else None
+        self.best = BestWeights(folder, run.config) if run.config.keep == "best" else None
         self.finished = False
         self.restored: dict[str, Any] | None = None
         self.watch: Stopwatch | None = None  # from the start of training on
@@ -137,7 +141,7 @@ class Recorder(pl.Callback):
             trainer.should_stop = self.best.exhausted  # a run that had stopped is not trained further
         if trainer.is_global_zero:
             if self.best is not None:
-                self.best.tidy()
+                self.best.tidy(sys.maxsize, self.best.named)
             self.curves.start(self.origin.step)
             self.speed.start(self.origin.step)
         if pl_module.device.type == "cuda":
@@ -148,6 +152,9 @@ class Recorder(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.ranks.stopping.end()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.saving.finish()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: list[Batch], batch_idx: int
@@ -163,13 +170,14 @@ class Recorder(pl.Callback):
         step, config = trainer.global_step, pl_module.config
         self.window.add(step, [key for part in batch for key in part.keys], pl_module.figures)
         self.watch.step_ends()
+        self.saving.check()
         milestone = step % config.checkpoint_every == 0 or step == config.steps
         shown: dict[str, float | str] = {}
         if milestone or step % LOG_EVERY == 0:
             shown = self._log(trainer, pl_module, batch, evaluate=milestone)
         stop = self.ranks.stopping.agreed()
         if milestone or stop:
-            self._save(trainer, step, last=step == config.steps)
+            self._save(trainer, step, last=step == config.steps, stop=stop)
         self.progress.advance(config.batch_size, **shown)
         if self.window.count == 0:  # after a line
             self.watch.resume()
@@ -177,25 +185,33 @@ class Recorder(pl.Callback):
             raise SystemExit(STATUS)
         self.ranks.step, self.ranks.doing = step, "waits for data"
 
-    def _save(self, trainer: pl.Trainer, step: int, *, last: bool) -> None:
+    def _save(self, trainer: pl.Trainer, step: int, *, last: bool, stop: bool) -> None:
+        """Save ``step`` beside the next ones; before an end, wait until all processes have."""
         self.ranks.step, self.ranks.doing = step, "saves a checkpoint"
+        self.saving.wait()
         self.window.check(self.phase)
         self.window.share(trainer)
         self.finished = last or (self.best is not None and self.best.exhausted)
         if self.best is not None:
-            self.best.saved()
-        trainer.save_checkpoint(self.checkpoints.path(step))
+            self.best.saved(step, self.checkpoints.staying)
         if trainer.is_global_zero:
-            self.checkpoints.tidy()
-        if self.best is None:
-            return
-        if trainer.is_global_zero:
-            self.best.tidy()
-        if self.best.exhausted and not trainer.should_stop:
+            named = None if self.best is None else self.best.named
+            self.saving.after = functools.partial(self._tidy, step, named, finished=self.finished)
+        trainer.save_checkpoint(self.checkpoints.path(step), storage_options=self.saving)
+        if self.finished or stop:
+            self.saving.wait()
+            trainer.strategy.barrier("the checkpoint is written")
+        if self.best is not None and self.best.exhausted and not trainer.should_stop:
             trainer.should_stop = True
             if trainer.is_global_zero:
                 reason = f"no better evaluation since step {self.best.step}"
                 print(f"[{self.phase}] stops at step {step}: {reason}", file=sys.stderr)
+
+    def _tidy(self, step: int, named: Mapping[int, int] | None, *, finished: bool) -> None:
+        """The checkpoint of ``step`` is in place, which names the best weights ``named``; in the saving thread."""
+        self.checkpoints.tidy(finished=finished)
+        if self.best is not None and named is not None:
+            self.best.tidy(step, named)
 
     def _log(self, trainer: pl.Trainer, module: PhaseModule, parts: list[Batch], *, evaluate: bool) -> dict[str, Any]:
         """Write the line of this step; returns the figures for the progress bar."""

@@ -18,7 +18,9 @@ from mirasol.core.code import CHECKPOINT as DECIDING
 from mirasol.core.code import code_hash
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
-from mirasol.training.shards import FOLDER, Rows, folders_of, put_shards
+from mirasol.training.saving import Saving
+from mirasol.training.shards import FOLDER, Part, Rows, folders_of, put_shards, remove_others, write_part
+from mirasol.training.transfer import publish
 
 FINGERPRINT = "mirasol_fingerprint"  # keys in the checkpoint
 FINISHED = "mirasol_finished"  # whether the run was at its end
@@ -28,18 +30,57 @@ ANYWAY = "mirasol_resumed_anyway"  # where the run went on under another fingerp
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint file, written to a temporary file and renamed over the old one."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write ``checkpoint``; raises :class:`MirasolError` if the folder cannot be written or the disk is full."""
-        with atomic_write(path) as file:
-            torch.save(checkpoint, file)
-        if FOLDER not in checkpoint:  # rows of a run that was sharded before
-            shutil.rmtree(folders_of(Path(path)), ignore_errors=True)
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Saving | None = None
+    ) -> None:
+        """Write ``checkpoint`` now, or beside the next steps by the :class:`Saving` in ``storage_options``.
+
+        Raises:
+            MirasolError: the folder cannot be written or the disk is full.
+        """
+        if storage_options is None:
+            write_checkpoint(checkpoint, Path(path))
+        else:
+            storage_options.begin(checkpoint, lambda copied: write_checkpoint(copied, Path(path)))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Tensors and plain values only; those of a sharded run whole."""
         return put_shards(read_checkpoint(path), Path(path), lambda name: None)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write ``checkpoint``, whole or not at all, and send it to the run's storage, if there is one.
+
+    Raises:
+        MirasolError: the disk cannot be written, or the storage refuses.
+    """
+    with atomic_write(path) as file:
+        torch.save(checkpoint, file)
+    if FOLDER not in checkpoint:  # rows of a run that was sharded before
+        shutil.rmtree(folders_of(path), ignore_errors=True)
+    publish(path)
+
+
+def write_sharded(
+    path: Path, rest: dict[str, Any], part: Part | None, folder: str, meet: Callable[[str], None]
+) -> None:
+    """Write this process' rows, and in the first process, once ``meet`` says that all have, the file that names them.
+
+    Args:
+        rest: all but the rows; empty in the other processes.
+        part: this process' rows, if it writes any.
+
+    Raises:
+        MirasolError: the disk cannot be written.
+    """
+    if part is not None:
+        write_part(folders_of(path) / folder, part)
+    meet(folder)
+    if rest:
+        write_checkpoint(rest | {FOLDER: folder}, path)
+        remove_others(path, folder)
 
 
 def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class TrainingConfig:
         0, "loader processes; 0 reads in the training process: fastest once decoded clips are cached", ge=0, le=256
     )
     micro_batch: int = param(
-        0, "clips of a device's forward and backward pass: gradients of a step's parts add up; 0: its whole share", ge=0
+        0, "clips of a device's forward and backward pass, whose gradients add up; 0: its whole share", ge=0
     )
     max_damaged: float = param(
         0.01,
@@ -164,6 +164,7 @@ class TrainingConfig:
     )
     timeout: float = param(1800.0, "seconds that processes wait for each other", gt=0)
     keep_checkpoints: int = param(2, "last checkpoints kept", ge=1, le=1000)
+    keep_every: int = param(0, "steps between checkpoints kept for good; 0: none", ge=0)
     precision: str = param("32-true", "Lightning's precision", choices=("32-true", "bf16-mixed", "16-mixed"))
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,11 +14,11 @@ import torch
 from mirasol.core.errors import MirasolError
 from mirasol.data.loading.augment import Augmentation
 from mirasol.data.loading.dataset import ShardDataset
+from mirasol.data.loading.facts import Strings, Table, examples_of
 from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.loader import BatchForm, GlobalOrder, TrainingLoader, collate, log_mel_of, make_loader
 from mirasol.data.loading.mixing import Mixture
 from mirasol.data.loading.samples import Clips, EvaluationSamples, Sample, SampleSettings, Wanted
-from mirasol.data.loading.texts import Text
 from mirasol.data.shards.format import DamagedClip, read_index
 from mirasol.media.clip import ClipSpec
 from mirasol.model.batch import Batch, text_targets
@@ -110,12 +108,12 @@ class PhaseDataModule(pl.LightningDataModule):
     @functools.cached_property
     def clips(self) -> int:
         """Clips of the train split with an example of the phase's tasks; under ``mix`` once for each of its sets."""
-        mix, tasks = self.settings.mix, self.settings.tasks
-        count = 0
-        for rows in _examples(self.train):
-            asked = {row.get("set", "") for row in rows if row["task"] in tasks}
-            count += len(asked & set(mix)) if mix else bool(asked)
-        return count
+        facts, mix = self.train.facts, self.settings.mix
+        rows, owners = examples_of(facts, self.settings.tasks)
+        if not mix:
+            return len(np.unique(owners))
+        sets, names = facts.arrays["sets"][rows], facts.notes["sets"]
+        return sum(len(np.unique(owners[sets == number])) for number, name in enumerate(names) if name in mix)
 
     @functools.cached_property
     def modalities(self) -> frozenset[str]:
@@ -123,19 +121,13 @@ class PhaseDataModule(pl.LightningDataModule):
 
         A branch without data does not run. Batch by batch the processes would disagree, and wait for each other.
         """
-        found = set[str]()
-        for number in range(len(self.train)):
-            if len(found) == len(MODALITIES):
-                break
-            with contextlib.suppress(DamagedClip):
-                meta = self.train.meta(number)
-                found |= {kind for kind in MODALITIES if meta[f"has_{kind}"]}
-        return frozenset(found)
+        has = self.train.facts.arrays["has"]
+        return frozenset(kind for column, kind in enumerate(MODALITIES) if has[:, column].any())
 
     @property
     def has_examples(self) -> bool:
         """Whether the train split has any example of the phase's tasks."""
-        return any(row["task"] in self.settings.tasks for rows in _examples(self.train) for row in rows)
+        return len(examples_of(self.train.facts, self.settings.tasks)[0]) > 0
 
     @functools.cached_property
     def has_texts(self) -> bool:
@@ -145,8 +137,13 @@ class PhaseDataModule(pl.LightningDataModule):
         """
         if UNLABELLED not in self.settings.tasks or "qa" in self.settings.tasks:
             return True
-        texts = set(self.settings.tasks) - {UNLABELLED}
-        return any(row["task"] in texts for rows in _examples(self.train) for row in rows)
+        return len(examples_of(self.train.facts, set(self.settings.tasks) - {UNLABELLED})[0]) > 0
+
+    def digests(self) -> dict[str, str]:
+        """For each split the hash of all facts of its clips, and how many of them are damaged."""
+        splits = {"train": self.train} | ({"val": self.val} if self.val else {})
+        found = {name: split.facts.notes for name, split in splits.items()}
+        return {name: f"{notes['digest'][:12]}, {len(notes['damaged'])} damaged" for name, notes in found.items()}
 
     def sets(self) -> dict[str, int]:
         """Training samples of the whole run from each data set of ``mix``; empty without one."""
@@ -205,10 +202,11 @@ class PhaseDataModule(pl.LightningDataModule):
             MirasolError: the val split has no example of the phase's own tasks.
         """
         own, earlier = dict[str, str](), dict[str, str]()
-        for row in (row for rows in (_examples(self.val) if self.val else ()) for row in rows):
-            if row["task"] in self.scored:
-                found = own if row["task"] in self.run.tasks else earlier
-                found[row["id"]] = row["family"] or row["task"]
+        facts = self.val.facts if self.val else Table({}, {})
+        ids = Strings(facts, "ids")
+        for row in examples_of(facts, self.scored)[0].tolist() if self.val else ():
+            task, family = (facts.notes[kind][facts.arrays[kind][row]] for kind in ("tasks", "families"))
+            (own if task in self.run.tasks else earlier)[ids[row]] = family or task
         if not own:
             raise MirasolError(
                 f"{self.train.folder}: the split val has no example of task {' or '.join(self.run.tasks)} to score "
@@ -241,7 +239,7 @@ class PhaseDataModule(pl.LightningDataModule):
                 )
             self._val = EvaluationSamples(clips), failures
         samples, failures = self._val
-        tasks = self._chosen(samples.clips.texts)
+        tasks = self._chosen(samples.clips)
 
         def read(number: int) -> Sample:
             sample = samples[number]
@@ -291,22 +289,15 @@ class PhaseDataModule(pl.LightningDataModule):
             if intact:
                 yield collate(intact, form)
 
-    def _chosen(self, texts: list[list[Text]]) -> dict[int, set[str]]:
+    def _chosen(self, clips: Clips) -> dict[int, set[str]]:
         """The numbers of the clips to score, and the tasks of each."""
         found: dict[int, set[str]] = {}
         for task in self.scored:
-            members = [number for number, row in enumerate(texts) if any(text.task == task for text in row)]
+            members = clips.texts.having(task).tolist()
             count = min(self.run.config.val_clips, len(members))
             for place in np.linspace(0, len(members) - 1, count).round().astype(int).tolist():
                 found.setdefault(members[place], set()).add(task)
         return found
-
-
-def _examples(shard_set: ShardDataset) -> Iterator[list[dict[str, Any]]]:
-    """The examples of each clip; without damaged clips, which are recorded when batches are made."""
-    for number in range(len(shard_set)):
-        with contextlib.suppress(DamagedClip):
-            yield shard_set.meta(number)["examples"]
 
 
 def takes_waveforms(device: torch.device, clip: ClipSpec) -> bool:

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ POLL = 0.02  # seconds
 WAITS = "waits for the others"
 ANSWER = datetime.timedelta(seconds=10)  # of the store
 
+_TIMEOUT = re.compile(r"time(d)?[ -]?out", re.IGNORECASE)  # in texts of gloo, NCCL and the store
 _joined = itertools.count()  # runs of this process, in the same order in all: each has its own keys
 
 
@@ -81,6 +83,30 @@ class Ranks:
         if faults:
             raise MirasolError("\n".join(faults))
 
+    def gather(self, topic: str, value: Any) -> list[Any]:
+        """The ``value`` of each process, plain JSON, by rank, in all."""
+        if self.store is None:
+            return [value]
+        self._set(f"{topic}/{self.rank}", {"value": value})
+        return [self._wait(f"{topic}/{rank}", rank)["value"] for rank in range(self.world)]
+
+    def meet(self, topic: str, hurry: threading.Event) -> None:
+        """Tell that this process has done ``topic``; the first one waits until all have. Any thread may call it.
+
+        Args:
+            hurry: once it is set, others get seconds: the run has failed, and perhaps their process is gone.
+
+        Raises:
+            ConnectionError: another process fails before, or needs longer than the limit.
+        """
+        if self.store is None:
+            return
+        keys = [f"{topic}/{rank}" for rank in range(self.world)]
+        self._set(keys[self.rank], True)
+        for rank, key in enumerate(keys if self.rank == 0 else []):
+            self._wait(key, rank, hurry)
+            self.store.delete_key(key)
+
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Tell the others that this process lives, and why it ends; a broken connection gets the cause behind it.
@@ -125,13 +151,21 @@ class Ranks:
                     told = [f"process {cause['rank']} on {cause['host']} failed: {cause['error']}" for cause in causes]
                     return PeerError("\n".join(told), causes, transient=False)
                 time.sleep(POLL)
-            return self._silent(before, self._lives(), error)
+            return self._silent(before, self._lives(), error) or self._broken(error)
         return PeerError(f"the processes lost each other after step {self.step}: {text_of(error)}", transient=True)
 
-    def _silent(self, before: dict[int, Life], now: dict[int, Life], error: Exception) -> PeerError:
-        """Names the processes without a new sign of life; where all live, those that others wait for."""
+    def _broken(self, error: Exception) -> PeerError:
+        """All live and nobody is late: the connection itself failed, as of a network card that NCCL cannot use."""
+        text = f"the connection of process {self.rank} on {self.host} failed after step {self.step} ({self.doing})"
+        cause = self._cause(type="Connection", error=f"{text}: {text_of(error)}", transient=True)
+        return PeerError(f"{cause['error']}. Run again to resume", [cause], transient=True)
+
+    def _silent(self, before: dict[int, Life], now: dict[int, Life], error: Exception) -> PeerError | None:
+        """Names the processes without a new sign of life; where all live, those that a timeout waited for."""
         left = {rank for rank in range(self.world) if self._get(f"left/{rank}")}
         gone = [rank for rank in range(self.world) if before.get(rank) == now.get(rank) and rank not in left]
+        if not gone and not _TIMEOUT.search(str(error)):
+            return None
         late = [rank for rank in now if rank not in left and now[rank].doing != WAITS] or [*now]
         causes = []
         for rank in gone or late:
@@ -183,16 +217,19 @@ class Ranks:
         assert self.store is not None
         return json.loads(self.store.get(key)) if self.store.check([key]) else None
 
-    def _wait(self, key: str, rank: int) -> Any:
+    def _wait(self, key: str, rank: int, hurry: threading.Event | None = None) -> Any:
         """The value of ``key``, which process ``rank`` sets.
 
         Raises:
-            ConnectionError: it fails before, or needs longer than the limit; :meth:`watched` finds the cause.
+            ConnectionError: it fails before, or needs longer than the limit, or than ``SILENT`` seconds after
+                ``hurry``; :meth:`watched` finds the cause.
         """
         end = time.monotonic() + self.limit
         while (value := self._get(key)) is None:
+            if hurry is not None and hurry.is_set():
+                end, hurry = min(end, time.monotonic() + SILENT), None
             if self._get(f"cause/{rank}") or time.monotonic() > end:
-                raise ConnectionError(f"process {rank} did not say its {key}")
+                raise ConnectionError(f"process {rank} did not say its {key}: failed or timed out")
             time.sleep(POLL)
         return value
 

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mirasol.training.config import ANSWER, RESUME, START
 from mirasol.training.curves import CURVES, SPEED
 from mirasol.training.ranks import Ranks
 from mirasol.training.shards import folders_of
+from mirasol.training.transfer import fetch_checkpoint, tidy
 
 FOLDER = "checkpoints"  # in the folder of a run: `step-<n>.ckpt`, whole or not there
 BEFORE = "before"  # in the same: the unfinished run that another took the place of
@@ -24,6 +26,7 @@ BEFORE = "before"  # in the same: the unfinished run that another took the place
 PHASE = ("optimizer", "trained", "weight_decay", "ema", "keep")
 UNFIT = ("settings.model.", *(f"settings.phase.{name} " for name in PHASE))
 FIT = ("settings.model.dropout ",)
+UNREADABLE = ".unreadable"  # suffix of a checkpoint that was skipped, until its run ends or makes way
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -37,10 +40,10 @@ class Origin:
 
 
 class Checkpoints:
-    """The checkpoints of the run in folder ``runs``, of which the last ``keep`` stay."""
+    """The checkpoints of a run in its folder: the last ``keep`` stay, and multiples of ``every`` steps (0: none)."""
 
-    def __init__(self, runs: Path, keep: int) -> None:
-        self.runs, self.folder, self.keep = runs, runs / FOLDER, keep
+    def __init__(self, runs: Path, keep: int, every: int = 0) -> None:
+        self.runs, self.folder, self.keep, self.every = runs, runs / FOLDER, keep, every
 
     def path(self, step: int) -> Path:
         """The checkpoint of ``step``."""
@@ -51,16 +54,26 @@ class Checkpoints:
         names = (NAME.fullmatch(path.name) for path in self.folder.glob("*.ckpt"))
         return sorted((int(name[1]) for name in names if name), reverse=True)
 
-    def tidy(self) -> None:
-        """Remove all but the last ones, and what a kill left of unfinished writes; one process calls it."""
+    def staying(self, steps: Iterable[int]) -> list[int]:
+        """Those of ``steps`` whose checkpoints stay, the last first."""
+        ordered = sorted(steps, reverse=True)
+        return ordered[: self.keep] + [step for step in ordered[self.keep :] if self.every and step % self.every == 0]
+
+    def tidy(self, *, finished: bool = False) -> None:
+        """Remove the others, and what a kill left of unfinished writes; one process calls it.
+
+        Unreadable ones stay until the run is ``finished``: they may tell why.
+        """
         steps = self.steps()
-        for step in steps[self.keep :]:
+        staying = self.staying(steps)
+        for step in set(steps) - {*staying}:
             self.path(step).unlink(missing_ok=True)
-        rows = {folders_of(self.path(step)) for step in steps[: self.keep]}
+        tidy(self.runs, staying, self.every)
+        rows = {folders_of(self.path(step)) for step in staying}
         for other in self.folder.iterdir():
             if other.is_dir() and other not in rows:
                 shutil.rmtree(other, ignore_errors=True)
-            elif other.name.endswith(".tmp"):
+            elif other.name.endswith(".tmp") or (finished and other.suffix == UNREADABLE):
                 other.unlink(missing_ok=True)
 
     def origin(self, name: str, made_by: dict[str, Any]) -> Origin:
@@ -77,7 +90,7 @@ class Checkpoints:
             try:
                 facts = read_facts(path)
             except MirasolError as error:
-                notes.append(f"{path} cannot be read ({error})")
+                notes.append(f"skips {path}, which cannot be read ({error})")
                 continue
             changed = differences(facts.made_by, made_by)
             if changed and not _finished(facts):
@@ -111,7 +124,7 @@ class Checkpoints:
         if not origin.step:
             return ""
         path = self.path(origin.step).resolve()
-        advice = "all processes must see one folder of the run: put the project on a file system that they share"
+        advice = "put the project on a file system that all processes share, or set `storage` in cluster.yaml"
         try:
             found = read_facts(path).step
         except MirasolError as error:
@@ -134,6 +147,8 @@ class Checkpoints:
         note = f"the run from before is in {before}" + (", in place of an earlier one" if before.exists() else "")
         shutil.rmtree(before, ignore_errors=True)
         before.mkdir(parents=True)
+        for path in self.folder.glob(f"*{UNREADABLE}"):
+            path.unlink()
         for name in (FOLDER, BEST, CURVES, SPEED):
             with contextlib.suppress(FileNotFoundError):
                 (self.runs / name).rename(before / name)
@@ -143,7 +158,7 @@ class Checkpoints:
         """Checkpoints after ``step`` cannot be read: they would count as the last ones."""
         for later in self.steps():
             if later > step:
-                self.path(later).replace(self.path(later).with_suffix(".unreadable"))
+                self.path(later).replace(self.path(later).with_suffix(UNREADABLE))
 
 
 def begin(ranks: Ranks, checkpoints: Checkpoints, name: str, made_by: dict[str, Any]) -> Origin:
@@ -156,6 +171,7 @@ def begin(ranks: Ranks, checkpoints: Checkpoints, name: str, made_by: dict[str, 
     def decide() -> dict[str, Any]:
         return {"origin": dataclasses.asdict(checkpoints.origin(name, made_by)), "made_by": made_by}
 
+    fetch_checkpoint(ranks, checkpoints.runs)
     found = ranks.agree("origin", decide)
     origin = Origin(**found["origin"])
     ranks.check("ready", checkpoints.fault(origin, found["made_by"], made_by) if ranks.rank else "")

@@ -8,6 +8,7 @@ folder with their rows. It is written last, so a kill at any point leaves the ch
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -18,13 +19,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import disk_error
 from mirasol.training.parallel import part_of, rows_of
+from mirasol.training.tensor_file import write_tensors
+from mirasol.training.transfer import ROWS, rows_published
 
 FOLDER = "mirasol_shards"  # key in the checkpoint: the folder below FOLDERS
 MARK = "mirasol_sharded"  # key of what stands in place of a sharded tensor: its name in the folder
@@ -43,7 +45,7 @@ def new_folder(checkpoint: Path) -> str:
     folders = folders_of(checkpoint)
     try:
         folders.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="rows-", dir=folders)).name
+        return Path(tempfile.mkdtemp(prefix=f"{ROWS}{checkpoint.stem.rpartition('-')[2]}-", dir=folders)).name
     except OSError as error:
         raise disk_error(error, folders) or error from error
 
@@ -67,28 +69,42 @@ def take_shards(tree: Any, shards: dict[str, DTensor], name: str = "") -> Any:
     return tree
 
 
-def write_shards(folder: Path, shards: dict[str, DTensor]) -> None:
-    """Write this process' rows of ``shards``; of equal copies of a shard only the first process writes.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows that this process writes: the name of its file, its rows, and the number of each tensor's first one."""
+
+    name: str
+    rows: dict[str, Tensor]
+    first: dict[str, int]
+
+
+def part_of_shards(shards: dict[str, DTensor]) -> Part | None:
+    """This process' rows of ``shards``; of equal copies of a shard only the first process writes."""
+    if not shards:
+        return None
+    mesh = next(iter(shards.values())).device_mesh
+    if any((mesh.get_coordinate() or [])[:-1]):
+        return None
+    rows = {name: tensor.to_local().detach() for name, tensor in shards.items()}
+    rows = {name: part for name, part in rows.items() if part.numel()}
+    first = {name: rows_of(shards[name].shape[0], mesh)[0] for name in rows}
+    return Part("{:05d}-of-{:05d}.safetensors".format(*part_of(mesh)), rows, first)
+
+
+def write_part(folder: Path, part: Part) -> None:
+    """Write ``part`` into ``folder``, and wait until it is on the disk.
 
     Raises:
         MirasolError: the folder cannot be written or the disk is full.
     """
-    if not shards:
-        return
-    mesh = next(iter(shards.values())).device_mesh
-    if any((mesh.get_coordinate() or [])[:-1]):
-        return
-    rows = {name: tensor.to_local().detach().cpu().contiguous() for name, tensor in shards.items()}
-    first = {name: rows_of(shards[name].shape[0], mesh)[0] for name, part in rows.items() if part.numel()}
-    path = folder / "{:05d}-of-{:05d}.safetensors".format(*part_of(mesh))
+    path = folder / part.name
     try:
-        save_file({name: rows[name] for name in first}, path, {FIRST: json.dumps(first)})
-        with path.open("rb") as file:
+        with rows_published(path), path.open("wb") as file:
+            write_tensors(file, part.rows, {FIRST: json.dumps(part.first)})
+            file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise disk_error(error, path) or error from error
-    except SafetensorError as error:
-        raise MirasolError(f"cannot write {path}: {error}; free some space, then run again") from error
 
 
 class Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from mirasol.training.checkpoint import read_checkpoint
+from mirasol.training.checkpoint import read_checkpoint, write_sharded
 from mirasol.training.config import PhaseRun
-from mirasol.training.shards import FOLDER, folders_of, new_folder, put_shards, remove_others, take_shards, write_shards
+from mirasol.training.saving import Saving
+from mirasol.training.shards import new_folder, part_of_shards, put_shards, take_shards
 
 
 def is_leader() -> bool:
@@ -57,17 +59,25 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
         Strategy.load_optimizer_state_dict(self, checkpoint)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Write the rows of all processes, then the file that names them; afterwards the rows from before go."""
-        path = Path(filepath)
-        folder = self.broadcast(new_folder(path) if self.is_global_zero else "")
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Saving | None = None
+    ) -> None:
+        """Write the rows of all processes, then the file that names them; afterwards the rows from before go.
+
+        ``storage_options`` does so beside the next steps; it must be given.
+        """
+        assert storage_options is not None
+        path, leader, saving = Path(filepath), self.is_global_zero, storage_options
+        folder = self.broadcast(new_folder(path) if leader else "")
         shards: dict[str, Any] = {}
         rest = take_shards(checkpoint, shards)
-        write_shards(folders_of(path) / folder, shards)
-        self.barrier("the rows are written")
-        Strategy.save_checkpoint(self, rest | {FOLDER: folder}, path)
-        if self.is_global_zero:
-            remove_others(path, folder)
+        part = part_of_shards(shards)
+
+        def write(copied: dict[str, Any]) -> None:
+            mine = None if part is None else dataclasses.replace(part, rows=copied["rows"])
+            write_sharded(path, copied["rest"], mine, folder, saving.meet)
+
+        saving.begin({"rest": rest if leader else {}, "rows": part.rows if part else {}}, write)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = True) -> dict[str, Any]:
         """The checkpoint of any strategy and number of processes; each process reads its own rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file
 from mirasol.core.progress import Progress
-from mirasol.data.loading.failures import report
+from mirasol.data.loading.failures import met, report
 from mirasol.model.chunk_transformer import use_backend
 from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
@@ -47,7 +48,7 @@ from mirasol.training.weights import WEIGHTS, save_weights
 # and `init`, whose weights are among the hashes of the inputs.
 FREE = (
     "workers", "max_damaged", "accelerator", "attention", "init", "micro_batch", "sharding", "recompute", "compile",
-    "logger", "timeout", "keep_checkpoints",
+    "logger", "timeout", "keep_checkpoints", "keep_every",
 )  # fmt: skip
 
 
@@ -113,6 +114,7 @@ def _run_phase(run: PhaseRun, model: ModelConfig, ranks: Ranks) -> dict[str, Any
     check_processes(run.name, run.config, run.training, run.processes)
     data = PhaseDataModule(run)
     run = data.run  # with its steps
+    agree_on_clips(ranks, data)
     network = start(run, model)
     if not run.required and not data.has_examples:
         return _hand_on(run, network)
@@ -129,11 +131,27 @@ def _run_phase(run: PhaseRun, model: ModelConfig, ranks: Ranks) -> dict[str, Any
     elif trainer.is_global_zero:
         best.hand_on(paths.out)
     trainer.strategy.barrier("weights are written")
-    extra: dict[str, Any] = {"damaged": report(paths.runs, run.samples), "sets": data.sets()}
+    damage = ranks.gather("damage", met(paths.runs, run.samples, ranks.rank, ranks.world))
+    extra: dict[str, Any] = {"damaged": report(itertools.chain(*damage)), "sets": data.sets()}
     extra["resumed_anyway"] = recorder.origin.anyway
     found = summary(lines, best.step if best else 0)
     extra["forgotten"] = forgotten(_before(run), found["val"], run.before)
     return found | {name: facts for name, facts in extra.items() if facts}
+
+
+def agree_on_clips(ranks: Ranks, data: PhaseDataModule) -> None:
+    """Refuse a process that finds other clips than the first one, on its disk or with other clips damaged.
+
+    Raises:
+        MirasolError: in all processes, with the names of these.
+    """
+    ours = data.digests()
+    theirs = ranks.agree("clips", lambda: ours)
+    wrong = [
+        f"{name} ({ours[name]}, the first process has {theirs[name]})" for name in ours if ours[name] != theirs[name]
+    ]
+    advice = "`mirasol data check` there says which clips are damaged"
+    ranks.check("same clips", f"the clips read here differ in {', '.join(wrong)}: {advice}" if wrong else "")
 
 
 def _before(run: PhaseRun) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def fit(
     leader = is_leader()
     amp = training.precision == "16-mixed"  # refuses fused AdamW
     with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(runs, training.keep_checkpoints)
+        checkpoints = Checkpoints(runs, training.keep_checkpoints, training.keep_every)
         origin = begin(ranks, checkpoints, name, made_by)
         start = origin.step
         data.start, data.num_queries = start * config.batch_size, network.config.num_queries

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import load_file
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write, sha256_file, write_json
@@ -15,6 +14,7 @@ from mirasol.model.config import ModelConfig
 from mirasol.model.mirasol import Mirasol
 from mirasol.training.config import INIT
 from mirasol.training.parallel import whole
+from mirasol.training.tensor_file import header_of, write_tensor
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
@@ -24,22 +24,23 @@ MAPPED_BYTES = 1 << 30  # from here on weights are not copied into memory (decis
 def save_weights(folder: str | Path, model: Mirasol, *, leader: bool = True) -> None:
     """Write ``model`` into ``folder``, each file whole or not at all; equal weights give equal bytes.
 
-    The processes of a sharded model all call it: the ``leader`` alone gets the whole weights, and writes.
+    The processes of a sharded model all call it: the ``leader`` writes one whole tensor after the other.
 
     Raises:
         MirasolError: the folder cannot be written or the disk is full.
     """
     folder = Path(folder)
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        gathered = whole(tensor)
-        if leader:
-            tensors[name] = gathered.cpu().contiguous()
+    state = model.state_dict()
+    header, names = header_of(state)
     if not leader:
+        for name in names:
+            whole(state[name])
         return
     write_json(folder / CONFIG, model.config.to_dict())
     with atomic_write(folder / WEIGHTS) as file:
-        file.write(save(tensors))
+        file.write(header)
+        for name in names:
+            write_tensor(file, whole(state[name]))
 
 
 def read_config(folder: str | Path) -> ModelConfig:

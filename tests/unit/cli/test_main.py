@@ -214,7 +214,7 @@ def test_params_check_shows_the_resolved_file() -> None:
     assert done.returncode == 0, done.stderr
     resolved = dataclasses.asdict(load_params(ROOT / "recipes/drone.yaml"))
     assert YAML(typ="safe").load(done.stdout) == resolved
-    assert done.stderr == "recipes/drone.yaml: 174 values in 11 sections, all valid\n"
+    assert done.stderr == "recipes/drone.yaml: 175 values in 11 sections, all valid\n"
     assert json.loads(mirasol("params", "check", "recipes/drone.yaml", "--json").stdout) == resolved
 
 

@@ -44,3 +44,14 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
 
 def test_another_error_of_the_system_keeps_its_kind() -> None:
     assert disk_error(OSError(errno.ENOENT, "no such file"), Path("x")) is None
+
+
+def test_a_disk_that_fills_under_torch_save_is_named(tmp_path: Path) -> None:
+    def save() -> None:  # as torch.save does
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise RuntimeError("unexpected pos 521664 vs 521616")
+
+    with pytest.raises(MirasolError, match="the disk is full"), atomic_write(tmp_path / "x.ckpt"):
+        save()

@@ -10,7 +10,7 @@ import pytest
 from support.media import example
 
 from mirasol.core.errors import MirasolError
-from mirasol.data.manifest import clip_key, clips_of, lacking_split, read_manifest, write_manifest
+from mirasol.data.manifest import clip_key, clips_of, lacking_split, needed_splits, read_manifest, write_manifest
 
 BARE: dict[str, object] = {"task": "unlabelled", "prompt": "", "answers": [], "split": "train"}
 
@@ -114,7 +114,7 @@ def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     ("splits", "lack"), [("train", "val"), ("val", "train"), ("train val", None), ("test", None), ("train test", "val")]
 )
 def test_a_training_lacks_a_split(splits: str, lack: str | None) -> None:
-    found = lacking_split([example(n, split=split) for n, split in enumerate(splits.split())])
+    found = lacking_split(needed_splits(splits.split(), texts=True), splits.split())
     assert found is None if lack is None else found is not None and found.startswith(f"the split {lack}: ")
 
 

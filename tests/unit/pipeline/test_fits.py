@@ -11,12 +11,13 @@ import pytest
 
 from mirasol.pipeline import fits as module
 from mirasol.pipeline.fits import fits
+from mirasol.pipeline.launch import config
+from mirasol.pipeline.launch.config import Cluster
 from mirasol.pipeline.params.load import load_params
 from mirasol.pipeline.params.schema import Params
-from mirasol.training.config import Processes
 from mirasol.training.memory import budget
 
-ONE = Processes()
+ONE = Cluster(devices=1)
 ROOT = Path(__file__).parents[3]
 
 
@@ -55,6 +56,18 @@ def test_phases_alike_are_predicted_once(params: Params, monkeypatch: pytest.Mon
     assert len(asked) == 1
 
 
+def test_a_phase_is_judged_by_the_processes_it_gets(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "cores", lambda: 2)
+    monkeypatch.setattr(config, "has_accelerator", lambda: False)
+    monkeypatch.setattr(module, "_memory", lambda params, devices: (float(2**20), False))
+    assert "batch 16 on 2 device(s)" in fits(params, Cluster())
+
+
+def test_phases_of_other_machines_are_not_judged(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_memory", lambda params, devices: (float(2**20), False))
+    assert fits(params, Cluster("slurm")) == ""
+
+
 def test_clips_that_do_not_divide_are_a_warning(params: Params) -> None:
     training = dataclasses.replace(params.training, micro_batch=5)
     assert "micro_batch is 5" in fits(dataclasses.replace(params, training=training), ONE)
@@ -64,7 +77,7 @@ def test_the_demo_needs_no_torch() -> None:
     program = (
         "import sys\nsys.modules['torch'] = None\nfrom pathlib import Path\n"
         "from mirasol.pipeline.fits import fits\nfrom mirasol.pipeline.params.load import load_params\n"
-        "from mirasol.training.config import Processes\n"
-        f"assert fits(load_params(Path({str(ROOT / 'params.yaml')!r})), Processes()) == ''"
+        "from mirasol.pipeline.launch.config import Cluster\n"
+        f"assert fits(load_params(Path({str(ROOT / 'params.yaml')!r})), Cluster()) == ''"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -47,7 +47,7 @@ def test_an_answer_about_an_upload_is_the_runtime_s(service: Service, uploaded: 
     assert status == 200
     expected = load(tiny_bundle()).answer(media, QUESTION)
     facts = {"score": round(expected.score, 6), "flags": [flag.text for flag in expected.flags]}
-    assert found == {"answer": str(expected), "complete": False, **facts, "chunks": 7, "seconds": 3.5}
+    assert found == {"answer": str(expected), "complete": False, **facts, "chunks": 7, "seconds": 3.5, "release": None}
 
 
 def test_whether_the_model_has_ended_an_answer_is_told(

@@ -126,3 +126,25 @@ def test_the_command_line_takes_them(tmp_path: Path, media: Path, more: Path) ->
     assert result.exit_code == 0, result.exception
     rows = read_manifest(tmp_path / "data/manifest.jsonl")
     assert [row.set for row in rows if row.task == UNLABELLED] == ["generic"]
+
+
+def appended(tmp_path: Path, media: Path, folder: Path) -> list[Example]:
+    """The rows without texts after a second data set was imported with the clips of ``folder``."""
+    (tmp_path / "second").mkdir()
+    write_media(tmp_path / "second" / "other.mp4", frames=4, size=(16, 64))
+    notes = tmp_path / "second.csv"
+    notes.write_text("media,answers,split,set\nother.mp4,other,train,second\n")
+    import_generic(notes, tmp_path / "second", tmp_path / "data", unlabelled=folder, append=True)
+    return [row for row in read_manifest(tmp_path / "data/manifest.jsonl") if row.task == UNLABELLED]
+
+
+def test_the_same_clips_come_once_with_two_data_sets(tmp_path: Path, media: Path, more: Path) -> None:
+    rows, _ = imported(tmp_path, media, more)
+    assert [row.id for row in appended(tmp_path, media, more)] == [row.id for row in rows]
+
+
+def test_another_file_of_the_same_name_is_refused(tmp_path: Path, media: Path, more: Path) -> None:
+    imported(tmp_path, media, more)
+    write_media(more / "deep" / "long.mp4", frames=16, size=(32, 32))
+    with pytest.raises(MirasolError, match=r"unlabelled/deep/long\.mp4 is another file in"):
+        appended(tmp_path, media, more)

@@ -16,6 +16,7 @@ from mirasol.core.files import write_json
 from mirasol.model.config import Sizes
 from mirasol.pipeline import stages
 from mirasol.tokenizer import FORMAT, SPECIAL, Tokenizer
+from mirasol.training.config import PhaseRun
 from mirasol.training.convert_pretrained import Sources, import_weights
 from mirasol.training.weights import CONFIG, WEIGHTS, find_pinned, load_model, pinned, save_weights
 
@@ -157,12 +158,19 @@ def test_a_pinned_folder_is_found_only_while_it_holds_those_weights(tmp_path: Pa
 def test_the_first_phase_starts_from_what_training_init_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(tmp_path / "init", tiny_model())
     started: list[Path | None] = []
-    monkeypatch.setattr(stages, "train_phase", lambda name, params, init: started.append(init))
+    monkeypatch.setattr(stages, "model_config", lambda params, phase: None)
+
+    def run_phase(run: PhaseRun, config: None) -> None:
+        started.append(run.paths.init)
+        raise MirasolError("far enough")
+
+    monkeypatch.setattr("mirasol.training.trainer.run_phase", run_phase)
     text = (Path(__file__).parents[3] / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace('init: ""', f"init: {json.dumps(pinned(tmp_path / 'init'))}"))
     from mirasol.pipeline.params.load import load_params
 
-    stages.pretrain(load_params(tmp_path / "params.yaml"))
+    with pytest.raises(MirasolError, match="far enough"):
+        stages.pretrain(load_params(tmp_path / "params.yaml"))
     assert started == [tmp_path / "init"]
 
 

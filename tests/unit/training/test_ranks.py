@@ -120,6 +120,13 @@ def test_a_late_process_is_named_with_its_work() -> None:
     assert "(waits for data)" in str(first)
 
 
+def test_a_connection_that_fails_while_all_live_is_no_timeout() -> None:
+    first, _ = together(fail(RuntimeError("NCCL error: unhandled system error")), until_the_first_left)
+    assert "the connection of process 0 on n0 failed after step 0" in str(first)
+    assert "NCCL error: unhandled system error" in str(first)
+    assert "training.timeout" not in str(first)
+
+
 def test_a_process_that_is_stuck_when_the_run_is_over_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(module, "STUCK", 0.0)

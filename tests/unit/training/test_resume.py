@@ -54,7 +54,7 @@ def test_a_damaged_last_checkpoint_leaves_the_one_before(runs: Path) -> None:
     save(runs, 20).write_bytes(b"half a file")
     found = origin(runs)
     assert found.step == 10
-    assert "step-20.ckpt cannot be read" in found.notes[0]
+    assert "step-20.ckpt, which cannot be read" in found.notes[0]
     assert Checkpoints(runs, 2).steps() == [10]
 
 
@@ -143,10 +143,35 @@ def test_the_last_ones_stay_and_leftovers_of_a_kill_go(runs: Path) -> None:
     assert names == {f"step-{step}.ckpt{end}" for step in (20, 100) for end in ("", ".d")}
 
 
+def test_checkpoints_of_each_so_many_steps_stay_for_good() -> None:
+    assert Checkpoints(Path(), 2, 30).staying([10, 20, 30, 40, 60, 70, 80]) == [80, 70, 60, 30]
+    assert Checkpoints(Path(), 2).staying([10, 20, 30]) == [30, 20]
+
+
+def test_a_skipped_checkpoint_goes_when_the_run_is_finished(runs: Path) -> None:
+    checkpoints = Checkpoints(runs, 2)
+    save(runs, 10)
+    save(runs, 20).write_bytes(b"half a file")
+    origin(runs)
+    checkpoints.tidy()
+    assert {path.name for path in checkpoints.folder.iterdir()} == {"step-10.ckpt", "step-20.unreadable"}
+    checkpoints.tidy(finished=True)
+    assert {path.name for path in checkpoints.folder.iterdir()} == {"step-10.ckpt"}
+
+
+def test_a_skipped_checkpoint_goes_when_its_run_makes_way(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(runs, 10)
+    save(runs, 20).write_bytes(b"half a file")
+    origin(runs)
+    monkeypatch.setenv(ANSWER, "start-anew")
+    origin(runs, OTHER)
+    assert [path.name for path in (runs / BEFORE / "checkpoints").iterdir()] == ["step-10.ckpt"]
+
+
 def test_a_process_that_lacks_the_checkpoint_names_its_path(runs: Path) -> None:
     fault = Checkpoints(runs, 2).fault(Origin(20), OURS, OURS)
     assert str(runs / "checkpoints/step-20.ckpt") in fault
-    assert "file system that they share" in fault
+    assert "file system that all processes share" in fault
 
 
 def test_a_process_that_runs_other_code_says_so(runs: Path) -> None:

@@ -72,8 +72,10 @@ def test_rows_of_other_checkpoints_go(rows: Path, tmp_path: Path) -> None:
 
 
 CHANGES: dict[str, Any] = {
-    "steps": 8, "checkpoint_every": 4, "mute": 0.0, "blank": 0.0, "feature_mask": 0.0, "ema": 0.9, "optimizer": "muon",
+    "steps": 8, "checkpoint_every": 4, "batch_size": 12,
+    "mute": 0.0, "blank": 0.0, "feature_mask": 0.0, "ema": 0.9, "optimizer": "muon",
 }  # fmt: skip
+SHARDED = {"sharding": "full"}
 SCRIPT = """
 import dataclasses, json, os, sys
 from pathlib import Path
@@ -87,6 +89,8 @@ save = pl.Trainer.save_checkpoint
 
 def saved(self, *given, **named):
     save(self, *given, **named)
+    named["storage_options"].wait()
+    self.strategy.barrier()
     if stop:
         os._exit(0)
 
@@ -112,11 +116,11 @@ def run(world: Path, project: Path, processes: int, ending: str = "end", **more:
     )  # fmt: skip
 
 
-def assert_same(project: Path, wanted: Path) -> None:
-    """Equal but for the order of sums."""
+def assert_same(project: Path, wanted: Path, difference: float = 1e-4) -> None:
+    """Equal but for the order of sums: losses up to a relative ``difference``."""
     ours, theirs = (read_lines(p / "build/finetune/curves.jsonl") for p in (project, wanted))
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
-    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-4)
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=difference)
     assert ours[-1]["val"]["n"] == theirs[-1]["val"]["n"]
     assert ours[-1]["val"]["text"] == pytest.approx(theirs[-1]["val"]["text"], rel=1e-4)
     mine, other = (load_model(p / "build/finetune").state_dict() for p in (project, wanted))
@@ -126,13 +130,13 @@ def assert_same(project: Path, wanted: Path) -> None:
 @pytest.mark.slow
 def test_a_sharded_run_resumes_with_any_number_of_processes(world: Path, tmp_path: Path) -> None:
     run(world, tmp_path / "alone", 1)
-    run(world, tmp_path / "first", 2, "stop", sharding="full")
+    run(world, tmp_path / "first", 2, "stop", **SHARDED)
     assert not (tmp_path / "first/build").exists()
-    for name, processes, more in (("one", 1, {}), ("copies", 2, {}), ("four", 4, {"sharding": "full"})):
+    for name, processes, more in (("one", 1, {}), ("copies", 2, {}), ("three", 3, SHARDED), ("four", 4, SHARDED)):
         project = tmp_path / name
         shutil.copytree(tmp_path / "first", project)
         run(world, project, processes, **more)
-        assert_same(project, tmp_path / "alone")
+        assert_same(project, tmp_path / "alone", 4e-7)
 
 
 @pytest.mark.slow

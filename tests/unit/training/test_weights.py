@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,46 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     save_weights(tmp_path / "b", tiny_model(seed=3))
     for name in (WEIGHTS, CONFIG):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_one_tensor_at_a_time_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sharded model, each would be a copy in memory."""
+    gathered: list[weakref.ref[torch.Tensor]] = []
+
+    def gather(tensor: torch.Tensor) -> torch.Tensor:
+        assert not any(ref() is not None for ref in gathered)
+        found = tensor.detach().clone()
+        gathered.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(weights, "whole", gather)
+    model = tiny_model()
+    save_weights(tmp_path, model)
+    assert len(gathered) == len(model.state_dict())
+
+
+def test_all_processes_gather_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gather is a collective: another order would mix tensors up."""
+    orders: list[list[int]] = [[], []]
+    model = tiny_model()
+    model.text.embedding.weight.data = model.text.embedding.weight.data.double()  # types come one after the other
+    for leader, order in zip((True, False), orders, strict=True):
+        monkeypatch.setattr(weights, "whole", lambda tensor, order=order: order.append(tensor.data_ptr()) or tensor)
+        save_weights(tmp_path, model, leader=leader)
+    assert orders[0] == orders[1]
+
+
+def test_a_full_disk_leaves_the_weights_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_weights(tmp_path, tiny_model(seed=3))
+    before = (tmp_path / WEIGHTS).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "write_tensor", full)
+    with pytest.raises(MirasolError, match=r"weights\.safetensors: the disk is full"):
+        save_weights(tmp_path, tiny_model(seed=4))
+    assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])

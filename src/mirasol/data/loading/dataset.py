@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +16,17 @@ from numpy.typing import NDArray
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import sha256_file
 from mirasol.data.loading.decoded_cache import Decoded, DecodedCache, audio_shape, video_shape
+from mirasol.data.loading.facts import FOLDER, LAYOUT, Places, Table, facts_of, kept, places_of, tokens_of
 from mirasol.data.loading.reader import ShardReader
-from mirasol.data.loading.view import starting_later, viewed
 from mirasol.data.loading.waveform import cut
 from mirasol.data.shards.chunk_codec import as_floats, unpack_chunk, unpack_samples, unpack_video
-from mirasol.data.shards.format import INDEX, DamagedClip, Entry, read_index
+from mirasol.data.shards.format import INDEX, DamagedClip, read_index
 from mirasol.media.clip import ClipSpec, View
 from mirasol.media.container import UNUSABLE, reason
 from mirasol.media.log_mel import SILENCE, black_frame, clip_audio
+
+if TYPE_CHECKING:
+    from mirasol.tokenizer import Tokenizer
 
 UNHASHED = "the bytes do not match their hash"
 NEEDED = ("examples", "has_video", "has_audio", "video_chunks", "audio_chunks", "chunks", "chunk_seconds", "sha256")
@@ -71,26 +76,73 @@ class ShardDataset:
         except ValueError as error:
             raise MirasolError(f"{self.folder}: {error}") from error
         self._tars = ShardReader(self.folder, index, split, copies=cache, any_size=any_size)
-        self._places: list[tuple[int, Entry]] = list(self._tars.clips())  # number of the tar, entry in its index
-        self.keys = [entry.key for _, entry in self._places]
+        self._identity = sha256_file(self.folder / INDEX)
+        self._kept = None if cache is None else cache / FOLDER
+        self._bind(Table({}, {}))
+        if self._kept is None:
+            self._bind(Table(places_of(self._tars.clips()), {}))
+        else:
+            self._bind(kept(self._kept, f"{self._name()}.facts", self._read_facts, f"{split}-*", self._holds))
         if not self.keys:
             raise MirasolError(
                 f"{self.folder}: no clip in the split {split}: give some groups of the manifest this split"
             )
         self._caches: dict[bool, DecodedCache] = {}  # of clips with features, and with waveforms
         if cache is not None:
-            identity = sha256_file(self.folder / INDEX)
             for waveform in (False, True) if self.stored.sampling == "rate" else (False,):
-                kept = DecodedCache(cache, identity, split, self.stored, len(self.keys), waveform=waveform)
-                if kept.bytes <= cache_bytes:
-                    self._caches[waveform] = kept
+                decoded = DecodedCache(cache, self._identity, split, self.stored, len(self.keys), waveform=waveform)
+                if decoded.bytes <= cache_bytes:
+                    self._caches[waveform] = decoded
+
+    def _name(self) -> str:
+        """Begins the names of files with facts of these clips: another state of a tar has another."""
+        state = json.dumps([LAYOUT, self._identity, self._tars.state()])
+        return f"{self.split}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
+
+    def _holds(self, table: Table) -> bool:
+        """Whether the damage in ``table`` is still there, and was no read error that has passed."""
+        self._bind(table)
+        for number, _ in table.notes["damaged"]:
+            with contextlib.suppress(DamagedClip):
+                self.meta(number)
+                return False
+        return True
+
+    def _bind(self, table: Table) -> None:
+        self._table, self._places = table, Places(table)
+        self.keys = self._places.keys
+
+    def _read_facts(self) -> Table:
+        """Places and facts of all clips, from indexes and JSON."""
+        places = places_of(self._tars.clips()) if "tars" not in self._table.arrays else self._table.arrays
+        self._bind(Table(places, {}))
+        facts = facts_of(len(self), self.meta)
+        found = Table(places | facts.arrays, facts.notes)
+        return Table(found.arrays, {**facts.notes, "digest": found.digest()})
+
+    @property
+    def facts(self) -> Table:
+        """What :func:`mirasol.data.loading.facts.facts_of` says; with a cache it is mapped, without it made once."""
+        if "tasks" not in self._table.arrays:
+            self._bind(self._read_facts())
+        return self._table
+
+    def tokens(self, tokenizer: Tokenizer) -> Table:
+        """:func:`mirasol.data.loading.facts.tokens_of` the texts of all clips."""
+        facts = self.facts
+        make = functools.partial(tokens_of, facts, tokenizer)
+        if self._kept is None or facts.path is None:
+            return make()
+        words = hashlib.sha256(repr((LAYOUT, tokenizer._texts, tokenizer._scores)).encode()).hexdigest()[:16]
+        return kept(self._kept, f"{facts.path.stem}-{words}.tokens", make, f"{self.split}-*.tokens")
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def keys_in(self, tar: str) -> list[str]:
         """The keys of the clips in a tar; none for an unknown name."""
-        return [key for key, (n, _) in zip(self.keys, self._places, strict=True) if self._tars.names[n] == tar]
+        numbers = [number for number, name in enumerate(self._tars.names) if name == tar]
+        return [self.keys[int(i)] for i in np.flatnonzero(np.isin(self._table.arrays["tars"], numbers))]
 
     def close(self) -> None:
         """Close the tars; reading opens them again."""
@@ -133,6 +185,10 @@ class ShardDataset:
         if waveform and self.spec.sampling != "rate":
             raise ValueError(f"waveforms make a batch under clip.sampling rate alone, this is {self.spec.sampling}")
         clip = self._whole(index, waveform, into if self.spec == self.stored else None)
+        if not later and self.spec == self.stored:
+            return clip
+        from mirasol.data.loading.view import starting_later, viewed  # clips seen whole do without
+
         return viewed(starting_later(clip, later), self.stored, self.spec)
 
     def _whole(self, index: int, waveform: bool, into: NDArray[np.uint8] | None) -> Decoded:

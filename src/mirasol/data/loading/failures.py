@@ -92,13 +92,22 @@ class Failures:
             )
 
 
-def report(folder: Path, samples: int) -> dict[str, Any]:
-    """The damage that all processes met in training samples below ``samples``; ``{}`` if none.
+def met(folder: Path, samples: int, rank: int, world: int) -> list[dict[str, Any]]:
+    """The damage that process ``rank`` met in training samples below ``samples``, each as plain JSON.
+
+    The first process knows that of earlier runs with more processes, too.
+    """
+    ours = [path for other, path in _files(folder).items() if other == rank or (rank == 0 and other >= world)]
+    return [dataclasses.asdict(damage) for path in ours for damage in _before(path, samples, unplaced=True)]
+
+
+def report(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A summary of the damage that all processes ``met``; ``{}`` if none.
 
     Counts of damaged ``clips``, of ``replaced`` samples and of the clips of ``val`` that evaluations left out, if any;
     ``list`` has the first clips with their reasons.
     """
-    lines = [damage for path in _files(folder).values() for damage in _before(path, samples, unplaced=True)]
+    lines = [Damage(**damage) for damage in found]
     val = {damage.key for damage in lines if damage.split == "val"}
     reasons = {damage.key: damage.why for damage in sorted(lines, key=lambda d: (d.key, d.why))}
     if not reasons:

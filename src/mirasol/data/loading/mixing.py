@@ -56,7 +56,7 @@ class ClipOrder:
         sets: the set of each clip, one of the names of ``mixture``.
     """
 
-    def __init__(self, sets: Sequence[str], mixture: Mixture) -> None:
+    def __init__(self, sets: Sequence[str] | NDArray[np.str_], mixture: Mixture) -> None:
         self.mixture = mixture
         self._members = [np.flatnonzero(np.array(sets) == name) for name in mixture.names]
         self._epochs: dict[int, tuple[int, NDArray[np.int64]]] = {}  # of each set: number and order

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import collections
 import fcntl
+import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,13 +50,14 @@ class ShardReader:
         self.names = [str(tar["name"]) for tar in entries]
         self._remote: RemoteFolder | None = None
         self._paths = [folder / name for name in self.names]
-        self._indexes: list[list[Entry]] = []
         self._files: collections.OrderedDict[int, int] = collections.OrderedDict()
         self._process = os.getpid()
+        self._read_indexes: Callable[[], Iterable[list[Entry]]] | None
         if not index.get("storage"):
             found = [path.stat().st_size if path.is_file() else None for path in self._paths]
             _check_sizes(self._paths, entries, found, any_size, RESTORE)
-            self._indexes = [read_tar_index(path.with_name(path.name + INDEX_SUFFIX)) for path in self._paths]
+            indexes = [path.with_name(path.name + INDEX_SUFFIX) for path in self._paths]
+            self._read_indexes = functools.partial(map, read_tar_index, indexes)
             return
         from mirasol.data.storage import RemoteFolder  # sets on the local disk do without
 
@@ -63,24 +65,34 @@ class ShardReader:
         objects = [object_name(tar["name"], tar["sha256"]) for tar in entries]
         self._urls = [f"{remote.url}/{name}" for name in objects]
         if copies is not None:
-            self._paths, self._indexes = _copies(remote, index, split, copies / COPIES, any_size)
+            self._paths = _copies(remote, index, split, copies / COPIES, any_size)
+            self._read_indexes = functools.partial(_remote_indexes, remote, entries, copies / COPIES)
             return
         sizes = remote.sizes()
         self._remote, self._objects = remote, objects
         self._sizes = [sizes.get(name, 0) for name in objects]
         _check_sizes(self._urls, entries, [sizes.get(name) for name in objects], any_size, RESEND)
-        self._indexes = _remote_indexes(remote, entries)
+        self._read_indexes = functools.partial(_remote_indexes, remote, entries)
 
     def __getstate__(self) -> dict[str, object]:
-        return vars(self) | {"_files": collections.OrderedDict(), "_process": 0, "_indexes": []}
+        return vars(self) | {"_files": collections.OrderedDict(), "_process": 0, "_read_indexes": None}
 
     def __del__(self) -> None:
         self.close()
 
     def clips(self) -> Iterator[tuple[int, Entry]]:
-        """Number of the tar and entry of every clip, in the order of the manifest; once, then they are freed."""
-        indexes, self._indexes = self._indexes, []
-        yield from ((number, entry) for number, entries in enumerate(indexes) for entry in entries)
+        """Number of the tar and entry of every clip, in the order of the manifest; not in a loader process.
+
+        Raises:
+            MirasolError: an index is missing or damaged, or the store cannot be reached.
+        """
+        assert self._read_indexes is not None
+        yield from ((number, entry) for number, entries in enumerate(self._read_indexes()) for entry in entries)
+
+    def state(self) -> list[list[Any]]:
+        """Name, size, time and inode of each tar on the local disk: another state may hold other clips."""
+        found = [(path, path.stat()) for path in self._paths]
+        return [[path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for path, stat in found]
 
     def where(self, number: int) -> str:
         """Path or URL of a tar."""
@@ -162,10 +174,8 @@ def _damaged(what: str, allowed: bool, repair: str) -> None:
     print(f"{what}: its lost clips are damaged", file=sys.stderr)
 
 
-def _copies(
-    remote: RemoteFolder, index: dict[str, Any], split: str, folder: Path, any_size: bool
-) -> tuple[list[Path], list[list[Entry]]]:
-    """Local paths of the tars of ``split`` and their indexes: copies missing tars and removes those of other shards.
+def _copies(remote: RemoteFolder, index: dict[str, Any], split: str, folder: Path, any_size: bool) -> list[Path]:
+    """Local paths of the tars of ``split``: copies missing tars and removes those of other shards.
 
     Every writer to ``folder`` holds its lock, so an unknown file in it is the rest of a killed run.
     """
@@ -183,8 +193,9 @@ def _copies(
             sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
             missing = [(t, name) for t, name in zip(tars, wanted, strict=True) if sizes.get(name) != t["bytes"]]
             damaged = _copy(remote, missing, folder, any_size) if missing else set()
-            paths = [folder / (name + DAMAGED if name in damaged else name) for name in wanted]
-            return paths, _remote_indexes(remote, tars, folder)
+            if not all((folder / _index_object(tar)).is_file() for tar in tars):
+                _remote_indexes(remote, tars, folder)  # later readers hold no lock, so they should find the copies
+            return [folder / (name + DAMAGED if name in damaged else name) for name in wanted]
     except OSError as error:
         raise disk_error(error, folder) or error from error
 

@@ -7,10 +7,8 @@ replaces a damaged one.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +20,11 @@ from mirasol.data.loading import augment
 from mirasol.data.loading.augment import OFF, Augmentation
 from mirasol.data.loading.dataset import ShardDataset
 from mirasol.data.loading.decoded_cache import Decoded
+from mirasol.data.loading.facts import examples_of
 from mirasol.data.loading.failures import Damage, Failures
 from mirasol.data.loading.mixing import ClipOrder, Mixture
-from mirasol.data.loading.texts import Text, encode_texts
-from mirasol.data.manifest import UNLABELLED, Example, example_of
+from mirasol.data.loading.texts import ClipTexts, Text, too_long
+from mirasol.data.manifest import UNLABELLED
 from mirasol.data.shards.format import DamagedClip
 from mirasol.tokenizer import Tokenizer
 
@@ -94,30 +93,47 @@ class Clips:
         without: Collection[str] = (),
     ) -> None:
         self.shard_set, self.tasks, self.max_text = shard_set, tuple(texts.tasks), tokenizer.max_text
-        tasks, sets = self.tasks, texts.sets
-        wanted = {*tasks, "caption"} if texts.captions else set(tasks)
-        found: list[tuple[int, str, list[Example]]] = []  # number in the shard set, data set, examples
-        for number in (n for n, key in enumerate(shard_set.keys) if key not in without):
-            try:
-                rows = [r for r in shard_set.meta(number)["examples"] if r["task"] in wanted]
-            except DamagedClip as error:
-                if failures is None:
-                    raise
-                failures.record([Damage(None, error.key, error.why)], len(shard_set))
-                continue
-            for name, own in _by_set(rows).items() if sets else [("", rows)]:
-                if any(r["task"] in tasks for r in own):
-                    found.append((number, name, [example_of(row) for row in own if row["task"] != UNLABELLED]))
-        self._check(sets, {name for _, name, _ in found})
-        found = [clip for clip in found if not sets or clip[1] in sets]
-        self.numbers = [number for number, _, _ in found]
-        self.sets = [name for _, name, _ in found]
-        encoded = iter(
-            encode_texts(tokenizer, (example for _, _, examples in found for example in examples), texts.optional)
+        facts, sets = shard_set.facts, texts.sets
+        self._leave_damaged(failures, without)
+        rows, owners = examples_of(facts, {*self.tasks, "caption"} if texts.captions else self.tasks)
+        if without:
+            left = [number for number, key in enumerate(shard_set.keys) if key in without]
+            rows, owners = (values[~np.isin(owners, left)] for values in (rows, owners))
+        kinds, known = facts.arrays["tasks"], np.array(facts.notes["sets"], str)
+        names = facts.arrays["sets"][rows] if sets else np.zeros(len(rows), np.int32)
+        if sets:  # a clip of several counts once for each, in the order of its first example
+            clips = _numbered(owners * max(1, len(known)) + names)
+        else:
+            clips = np.cumsum(np.diff(owners, prepend=-1) != 0) - 1
+        order = np.argsort(clips, kind="stable")
+        rows, clips = rows[order], clips[order]
+        first = np.flatnonzero(np.diff(clips, prepend=-1))
+        learnt = [number for number, name in enumerate(facts.notes["tasks"]) if name in self.tasks]
+        taken = np.bincount(clips[np.isin(kinds[rows], learnt)], minlength=len(first)) > 0
+        numbers, named = owners[order][first], known[names[order][first]] if sets else np.full(len(first), "")
+        self._check(sets, {*named[taken].tolist()})
+        if sets:
+            taken &= np.isin(named, [*sets])
+        self.numbers: NDArray[np.int64] = numbers[taken]
+        self.sets: NDArray[np.str_] = named[taken]
+        unlabelled = [number for number, name in enumerate(facts.notes["tasks"]) if name == UNLABELLED]
+        texted = taken[clips] & ~np.isin(kinds[rows], unlabelled)
+        rows, clips = rows[texted], (np.cumsum(taken) - 1)[clips[texted]]
+        tokens = shard_set.tokens(tokenizer)
+        long = too_long(
+            shard_set, ClipTexts(shard_set, tokens, rows, _bounds(clips, len(self))), self.max_text, texts.optional
         )
-        whole = [list(itertools.islice(encoded, len(examples))) for _, _, examples in found]
-        self.texts = [[text for text in row if len(text.ids) <= self.max_text] for row in whole]
-        self.too_long = Counter(text.task for row in whole for text in row if len(text.ids) > self.max_text)
+        self.too_long = Counter(facts.notes["tasks"][kind] for kind in kinds[rows[long]].tolist())
+        self.texts = ClipTexts(shard_set, tokens, rows[~long], _bounds(clips[~long], len(self)))
+
+    def _leave_damaged(self, failures: Failures | None, without: Collection[str]) -> None:
+        """Record the clips with unreadable texts, or raise the first one."""
+        for number, why in self.shard_set.facts.notes["damaged"]:
+            if (key := self.shard_set.keys[number]) not in without:
+                if failures is None:
+                    self.shard_set.meta(number)  # raises it
+                else:
+                    failures.record([Damage(None, key, why)], len(self.shard_set))
 
     def _check(self, sets: Collection[str], known: set[str]) -> None:
         where = f"{self.shard_set.folder}: no clip of the split {self.shard_set.split}"
@@ -133,21 +149,26 @@ class Clips:
         return len(self.numbers)
 
     def key(self, index: int) -> str:
-        return self.shard_set.keys[self.numbers[index]]
+        return self.shard_set.keys[int(self.numbers[index])]
 
     def arrays(
         self, index: int, *, waveform: bool = False, into: NDArray[np.uint8] | None = None, later: int = 0
     ) -> Decoded:
         """As :meth:`ShardDataset.arrays`."""
-        return self.shard_set.arrays(self.numbers[index], waveform=waveform, into=into, later=later)
+        return self.shard_set.arrays(int(self.numbers[index]), waveform=waveform, into=into, later=later)
 
 
-def _by_set(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The examples of each data set; "" stands for rows that name none."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row.get("set", ""), []).append(row)
-    return found
+def _numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of each value among the different ones, in the order of their first appearance."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    ranks = np.empty(len(first), np.int64)
+    ranks[np.argsort(first)] = np.arange(len(first))
+    return ranks[inverse]
+
+
+def _bounds(owners: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Where the rows of each of ``count`` owners begin and end, of rows sorted by owner."""
+    return np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))]).astype(np.int64)
 
 
 class TrainingSamples(Dataset[Sample]):
@@ -266,13 +287,13 @@ class EvaluationSamples(Dataset[Sample]):
         self.clips, self.condition = clips, Condition(condition)
         self.donors: dict[int, int] = {}
         if condition == Condition.swapped:
-            audible = [i for i, number in enumerate(clips.numbers) if clips.shard_set.meta(number)["has_audio"]]
+            audible = [i for i, number in enumerate(clips.numbers) if clips.shard_set.meta(int(number))["has_audio"]]
             if len(audible) < 2:
                 raise MirasolError(
                     f"{clips.shard_set.folder}: {len(audible)} clip(s) of the split {clips.shard_set.split} have "
                     "sound; to give clips another clip's sound takes two"
                 )
-            groups = [clips.shard_set.meta(clips.numbers[i])["examples"][0]["group"] for i in audible]
+            groups = [clips.shard_set.meta(int(clips.numbers[i]))["examples"][0]["group"] for i in audible]
             self.donors = augment.derangement(seed, audible, groups)
 
     def __len__(self) -> int:

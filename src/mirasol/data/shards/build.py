@@ -22,7 +22,16 @@ from mirasol.core.errors import MirasolError, listing
 from mirasol.core.files import atomic_write, disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.linked_media import check_media
-from mirasol.data.manifest import SPLITS, UNLABELLED, Clip, clips_of, read_manifest, row_of
+from mirasol.data.manifest import (
+    SPLITS,
+    UNLABELLED,
+    Clip,
+    clips_of,
+    lacking_split,
+    needed_splits,
+    read_manifest,
+    row_of,
+)
 from mirasol.data.shards.config import ShardsSpec
 from mirasol.data.shards.encode import EncodedClip, Job, encode_job, jobs_of, slice_name, slices_of, versions
 from mirasol.data.shards.encoded_cache import EncodedCache
@@ -66,7 +75,7 @@ def build_shards(
     manifest = data_dir / "manifest.jsonl"
     clips = clips_of(read_manifest(manifest))
     asked = {c.split for c in clips}
-    needed = {"test"} if asked == {"test"} else {"train", "val"} if any(map(_has_texts, clips)) else {"train"}
+    needed = needed_splits(asked, texts=any(map(_has_texts, clips)))
     _check_splits(manifest, needed, asked)
     check_media(data_dir, dict.fromkeys(c.media for c in clips if not is_url(c.media)))
     start = time.monotonic()
@@ -280,26 +289,11 @@ def _cut_short(clip: Clip, spec: ClipSpec) -> bool:
     return spec.sampling == "rate" and clip.end is not None and clip.end - (clip.start or 0.0) > seen + SAME_TIME
 
 
-EMPTY = {
-    "train": "there is nothing to learn from",
-    "val": "training cannot score itself",
-    "test": "there is nothing to score",
-}
-
-
 def _has_texts(clip: Clip) -> bool:
     return any(example.task != UNLABELLED for example in clip.examples)
 
 
-def _check_splits(manifest: Path, needed: set[str], present: set[str]) -> None:
-    """Report an empty split before hours of work.
-
-    Needed are train and val, train alone if no clip has a text, or test alone for a benchmark without training. Without
-    test clips ``evaluate.split`` can be val.
-    """
-    for split, why in EMPTY.items():
-        if split in needed - present:
-            raise MirasolError(
-                f"{manifest}: no usable clip in the split {split}: {why}. Give some groups that split "
-                "(where annotations give none, a hash of the group chooses, which with few groups may skip a split)"
-            )
+def _check_splits(manifest: Path, needed: list[str], present: set[str]) -> None:
+    """Report an empty split before hours of work."""
+    if lack := lacking_split(needed, present):
+        raise MirasolError(f"{manifest}: no usable clip in {lack}")

@@ -16,6 +16,10 @@ from mirasol.pipeline.dvc.process import OnLine, stream
 TAIL = 15
 """Lines at the end of a command's output that its error message quotes."""
 
+GRACE = 20.0
+"""Seconds that an interrupted command gets to end: longer than the guard of a stage needs to cancel its job of Slurm
+(`launch.limits.CANCELS`), shorter than the 30 s that Prefect gives a cancelled run."""
+
 
 class CommandError(MirasolError):
     """A command exited with a status other than 0; the message ends with its last lines of output.
@@ -77,7 +81,8 @@ def run(
             else:
                 on_line(line)
 
-    code = stream(command, read, cwd=root, env=environment(root), keep_open=(lock.handle,) if lock else ())
+    held_open = (lock.handle,) if lock else ()
+    code = stream(command, read, cwd=root, env=environment(root), grace=GRACE, keep_open=held_open)
     if code:
         said = "\n".join(tail) or "(no output)"
         raise CommandError(f"`{' '.join(command)}` failed in {root} (status {code}):\n{said}", code, tuple(tail))

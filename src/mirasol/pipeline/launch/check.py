@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from mirasol.pipeline.params.checks import PHASES
 from mirasol.pipeline.params.load import load_params
 from mirasol.training.config import check_processes
 
+BUSY = "mmediate execution impossible|nodes are busy|Connection timed out|Force Terminated|did not answer"  # of srun
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -31,10 +34,20 @@ class Finding:
 def examine(cluster: Cluster, wait: float) -> Iterator[Finding]:
     """Every finding about ``cluster``; ``wait`` seconds for nodes that say whether they see this folder."""
     yield Finding(True, "processes", describe(cluster))
+    for stage, place in cluster.stages.items():
+        yield Finding(True, "stage", _describe_stage(stage, place))
     if Path("params.yaml").is_file():
         yield from _phases(cluster)
-    if cluster.launcher == "slurm":
-        yield from _slurm(cluster, wait)
+    places = [place for place in (cluster, *cluster.stages.values()) if place.launcher == "slurm"]
+    different = {(place.slurm, place.nodes): place for place in places}
+    if different:
+        missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+        where = ": run where Slurm's commands are, such as on the login node"
+        yield Finding(
+            not missing, "commands", f"{', '.join(missing)} not on PATH{where}" if missing else ", ".join(TOOLS)
+        )
+        for place in () if missing else different.values():
+            yield from _slurm(place, wait)
 
 
 def describe(cluster: Cluster) -> str:
@@ -46,17 +59,29 @@ def describe(cluster: Cluster) -> str:
         return f"{source}: a phase trains in one process of this machine"
     if cluster.launcher == "local":
         return f"{source}: a phase trains in {cluster.devices} processes of this machine"
-    options, each = cluster.slurm, cluster.processes
-    named = ", ".join(f"{key} {getattr(options, key)}" for key in NAMED if getattr(options, key))
+    each = cluster.processes
     text = f"{source}: a phase trains in {each.count} processes, {each.devices} on each of {each.nodes} nodes of Slurm"
-    return f"{text}{f' ({named})' if named else ''}, submitted again up to {options.resubmits} times"
+    return f"{text}{_named(cluster)}, submitted again up to {cluster.slurm.resubmits} times"
+
+
+def _describe_stage(stage: str, place: Cluster) -> str:
+    each = place.processes
+    if place.launcher == "local":
+        return f"{stage} runs on this machine" + (f" in {each.devices} processes" if place.devices > 1 else "")
+    size = f"in {each.count} processes on {each.nodes} nodes" if each.count > 1 else "in one process on a node"
+    return f"{stage} runs {size} of Slurm{_named(place)}"
+
+
+def _named(place: Cluster) -> str:
+    named = ", ".join(f"{key} {getattr(place.slurm, key)}" for key in NAMED if getattr(place.slurm, key))
+    return f" ({named})" if named else ""
 
 
 def _phases(cluster: Cluster) -> Iterator[Finding]:
     try:
         params = load_params()
         phases = {name: getattr(params, name) for name in PHASES}
-        filled = {name: cluster.filled(phase.batch_size, params.training) for name, phase in phases.items()}
+        filled = {name: cluster.at(name).filled(phase.batch_size, params.training) for name, phase in phases.items()}
         for name, phase in phases.items():
             check_processes(name, phase, params.training, filled[name].processes)
     except MirasolError as error:
@@ -67,12 +92,6 @@ def _phases(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _slurm(cluster: Cluster, wait: float) -> Iterator[Finding]:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        text = f"{', '.join(missing)} not on PATH: run where Slurm's commands are, such as on the login node"
-        yield Finding(False, "commands", text)
-        return
-    yield Finding(True, "commands", ", ".join(TOOLS))
     done = call("scontrol", "show", "partition", "--oneliner")
     if done.returncode:
         yield Finding(False, "controller", done.stderr.strip())
@@ -101,6 +120,7 @@ def _shared(cluster: Cluster, wait: float) -> Finding:
         file.write(text)
     named = [f"--{key}={getattr(cluster.slurm, key)}" for key in NAMED if getattr(cluster.slurm, key)]
     size = [f"--nodes={cluster.nodes}", "--ntasks-per-node=1", f"--immediate={max(1, round(wait))}", "--chdir=/"]
+    named += shlex.split(cluster.slurm.extra)
     shell = 'echo "$SLURMD_NODENAME $(cat "$0")"'
     try:
         done = call("srun", *size, *named, "sh", "-c", shell, str(mark.resolve()), timeout=wait + 60)
@@ -109,8 +129,12 @@ def _shared(cluster: Cluster, wait: float) -> Finding:
     seen = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
     blind = sorted(node for node, found in seen.items() if found != text)
     if len(seen) < cluster.nodes:
-        why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        return Finding(True, "folder", f"not looked at from the nodes, {cluster.nodes} were not free at once ({why})")
+        why = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        if re.search(BUSY, why):
+            return Finding(True, "folder", f"not looked at from the nodes: {cluster.nodes} were not free in {wait:g} s")
+        return Finding(False, "folder", f"not looked at from the nodes, srun refuses: {why}")
+    if blind and cluster.storage:
+        return Finding(True, "folder", f"not seen on {', '.join(blind)}: files of a run come from {cluster.storage}")
     if blind:
         return Finding(False, "folder", f"{Path.cwd()} of {socket.gethostname()} is not seen on {', '.join(blind)}")
     return Finding(True, "folder", f"{Path.cwd()} is seen on {', '.join(sorted(seen))}")

@@ -10,25 +10,25 @@ import time
 from dataclasses import dataclass
 
 from mirasol.core.errors import MirasolError
+from mirasol.pipeline.launch.limits import SAVES
 
 TOOLS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 PATIENCE = 300.0  # seconds without an answer of Slurm
 RUNNING = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "SIGNALING",
            "STAGE_OUT", "RESIZING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")  # fmt: skip
 # Without a line on its input the guard cancels the jobs named $0: those that wait at once, and the processes of those
-# that run by SIGTERM, on which they save and leave; after eight seconds by force.
-GUARD = """trap "" TERM INT HUP
+# that run by SIGTERM, on which they save and leave; after so many seconds by force.
+GUARD = f"""trap "" TERM INT HUP
 read line && exit
 scancel --state=PENDING --name "$0"
 scancel --signal=TERM --name "$0"
-for i in 1 2 3 4 5 6 7 8; do
+for i in $(seq {SAVES}); do
   sleep 1
   queue=$(squeue -h --name "$0") && [ -z "$queue" ] && exit
 done
 for job in $(squeue -h -o %A --name "$0"); do scancel --signal=KILL $job.0; done
 scancel --name "$0"
 """
-CANCELS = 12.0  # seconds that the guard takes at most, with answers of Slurm within moments
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ class State:
     @property
     def ended(self) -> bool:
         """Whether the job is over."""
-        return self.name not in RUNNING
+        return self.held or self.name not in RUNNING
+
+    @property
+    def held(self) -> bool:
+        """Whether Slurm could not start the job, took it back, and holds it until an operator lets it go."""
+        return self.name == "PENDING" and self.reason.startswith("launch_failed")
 
 
 def call(*words: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:

@@ -1,24 +1,27 @@
-"""cluster.yaml: by how many processes a phase trains, and on which machines. Operational: no result depends on it."""
+"""cluster.yaml: where each stage runs, and by how many processes a phase trains. No result depends on it."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirasol.core.fields import param
 from mirasol.core.machine import cores, has_accelerator
+from mirasol.data.storage import check_folder
+from mirasol.pipeline.params.checks import PHASES
 from mirasol.pipeline.params.errors import ParamsError, Problem, nearest, show
 from mirasol.pipeline.params.load import check_value, line_of, parse
 from mirasol.pipeline.params.schema import Key, keys
+from mirasol.pipeline.stages import STAGES
 from mirasol.training.config import Processes, TrainingConfig
 
 CLUSTER = Path("cluster.yaml")
-SECTION = "slurm"
+SECTION, OF_STAGES = "slurm", "stages"
 SEE = "examples/cluster.yaml lists every key"
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED")  # the forms of `sbatch --time`
 OURS = ("array", "chdir", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "output", "requeue", "wrap")
@@ -43,7 +46,7 @@ class SlurmSpec:
 
 @dataclass(frozen=True)
 class Places:
-    """The keys of cluster.yaml outside `slurm`."""
+    """The keys of cluster.yaml outside its sections."""
 
     launcher: str = param("local", "`local`: processes of this machine; `slurm`: a job", choices=("local", "slurm"))
     devices: int = param(
@@ -53,6 +56,7 @@ class Places:
         ge=0,
     )
     nodes: int = param(1, "machines", ge=1, le=65536)
+    storage: str = param("", "URL of a folder for the files of runs; empty: all nodes see the project's folder")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Cluster(Places):
     """All of cluster.yaml. Every key is optional; without the file a phase trains on this machine."""
 
     slurm: SlurmSpec = SlurmSpec()
+    stages: dict[str, Cluster] = dataclasses.field(default_factory=dict)  # those with a place of their own
+
+    def at(self, stage: str) -> Cluster:
+        """The place of ``stage``: its own one, that of all phases, or this process."""
+        return self.stages.get(stage, self if stage in PHASES else Cluster())
 
     @property
     def processes(self) -> Processes:
@@ -95,24 +104,32 @@ def load_cluster(folder: str | Path = ".") -> Cluster:
     path = Path(folder) / CLUSTER
     if not path.exists():
         return Cluster()
-    known, options = keys(Places), keys(SlurmSpec)
-    document = parse(path, f"keys of {', '.join([*known, SECTION])}", SEE, empty=True)
+    document = parse(path, f"keys of {', '.join([*keys(Places), SECTION, OF_STAGES])}", SEE, empty=True)
     reader = _Reader()
-    section = document.get(SECTION) or {}
-    if not isinstance(section, dict):
-        wrong = f"got {show(section)}, expected a section with keys of {', '.join(options)}"
-        reader.problems.append(Problem(line_of(document, SECTION, 1), SECTION, wrong))
-        section = {}
-    values = reader.read({name: value for name, value in document.items() if name != SECTION}, document, known)
-    found = reader.read(section, section, options, f"{SECTION}.")
-    if values.get("launcher", "local") == "local" and values.get("nodes", 1) > 1:
-        wrong = "`launcher: local` starts processes of this machine alone: set nodes to 1, or launcher to slurm"
-        reader.problems.append(Problem(line_of(document, "nodes", 1), "nodes", wrong))
-    for name, wrong in _wrong_options(found):
-        reader.problems.append(Problem(line_of(section, name, 1), f"{SECTION}.{name}", wrong))
+    own = {name: value for name, value in document.items() if name != OF_STAGES}
+    values, options = reader.place(own, document)
+    cluster = Cluster(**values, slurm=SlurmSpec(**options))
+    sections = reader.section(document, OF_STAGES, STAGES)
+    for stage, section in sections.items():
+        if stage not in STAGES:
+            reader.wrong(sections, stage, f"{OF_STAGES}.{stage}", _unknown("stage", stage, STAGES))
+            continue
+        content = reader.section(sections, stage, [*keys(Places), SECTION], f"{OF_STAGES}.")
+        before = values if stage in PHASES else {"launcher": cluster.launcher}
+        found, changed = reader.place(content, content or section, before, f"{OF_STAGES}.{stage}.")
+        for name in ("devices", "nodes"):
+            if stage not in PHASES and found.get(name, 1) > 1:
+                wrong = f"{stage} is one process: only {', '.join(PHASES)} run in several"
+                reader.wrong(content, name, f"{OF_STAGES}.{stage}.{name}", wrong)
+        cluster.stages[stage] = Cluster(**found, slurm=SlurmSpec(**(options | changed)))
     if reader.problems:
         raise ParamsError(path, reader.problems, SEE)
-    return Cluster(**values, slurm=SlurmSpec(**found))
+    return cluster
+
+
+def _unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    guess = nearest(str(name), known)
+    return f"unknown {kind}: " + (f"did you mean `{guess}`?" if guess else f"expected {', '.join(known)}")
 
 
 class _Reader:
@@ -121,18 +138,47 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
+    def wrong(self, lines: Any, name: Any, path: str, fault: str) -> None:
+        """Note the ``fault`` of the key ``name``, whose line ``lines`` knows."""
+        self.problems.append(Problem(line_of(lines, name, 1), path, fault))
+
+    def section(self, lines: Any, name: str, known: Iterable[str], prefix: str = "") -> dict[str, Any]:
+        """The mapping under ``name``; an empty one if it is none."""
+        section = lines.get(name) or {}
+        if isinstance(section, dict):
+            return section
+        self.wrong(lines, name, f"{prefix}{name}", f"got {show(section)}, expected a section of {', '.join(known)}")
+        return {}
+
+    def place(
+        self, content: dict[str, Any], lines: Any, before: dict[str, Any] | None = None, prefix: str = ""
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The keys of one place, over those of ``before``, and the options of its section `slurm`."""
+        options = keys(SlurmSpec)
+        section = self.section(content, SECTION, options, prefix)
+        own = {name: value for name, value in content.items() if name != SECTION}
+        values = (before or {}) | self.read(own, lines, keys(Places), prefix)
+        found = self.read(section, section, options, f"{prefix}{SECTION}.")
+        if values.get("launcher", "local") == "local" and values.get("nodes", 1) > 1:
+            fault = "`launcher: local` starts processes of this machine alone: set nodes to 1, or launcher to slurm"
+            self.wrong(lines, "nodes", f"{prefix}nodes", fault)
+        if (url := own.get("storage")) and isinstance(url, str) and (refused := check_folder(url)):
+            self.wrong(lines, "storage", f"{prefix}storage", refused)
+        for name, fault in _wrong_options(found):
+            self.wrong(section, name, f"{prefix}{SECTION}.{name}", fault)
+        return values, found
+
     def read(self, content: dict[str, Any], lines: Any, known: dict[str, Key], prefix: str = "") -> dict[str, Any]:
         """The valid values of ``content``, whose keys stand on ``lines``."""
         values: dict[str, Any] = {}
         for name, value in content.items():
             if name in known:
-                values[name], wrong = check_value(value, known[name])
+                values[name], fault = check_value(value, known[name])
             else:
-                guess = nearest(str(name), known)
-                wrong = "unknown key: " + (f"did you mean `{guess}`?" if guess else f"expected {', '.join(known)}")
-            if wrong:
+                fault = _unknown("key", name, known)
+            if fault:
                 values.pop(name, None)
-                self.problems.append(Problem(line_of(lines, name, 1), f"{prefix}{name}", wrong))
+                self.wrong(lines, name, f"{prefix}{name}", fault)
         return values
 
 

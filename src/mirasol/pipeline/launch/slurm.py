@@ -1,4 +1,4 @@
-"""The processes of a phase as a job of a Slurm cluster: one task on each node, an agent of torchrun.
+"""A stage as a job of a Slurm cluster: a phase as one agent of torchrun on each node, another one as a process.
 
 The driver submits the job, passes its log on, says where it stands in the queue, submits it again when the cluster
 ended it, and cancels it when the driver itself ends, however it does.
@@ -19,11 +19,14 @@ from typing import Any
 
 from mirasol.core.errors import MirasolError
 from mirasol.core.files import atomic_write
+from mirasol.data.storage import RUNS
 from mirasol.pipeline.launch.agent import MARK
-from mirasol.pipeline.launch.commands import CANCELS, State, call, pending, show, start_guard
+from mirasol.pipeline.launch.commands import State, call, pending, show, start_guard
 from mirasol.pipeline.launch.config import NAMED, Cluster
-from mirasol.pipeline.launch.lines import Lines
+from mirasol.pipeline.launch.limits import CANCELS, SRUN, WARNING
+from mirasol.pipeline.launch.lines import ERROR, Lines
 from mirasol.pipeline.launch.local import AGENT
+from mirasol.pipeline.params.checks import PHASES
 from mirasol.pipeline.run_stage import first_cause
 
 LOG_EVERY = 0.5  # seconds between looks at the log
@@ -34,7 +37,7 @@ STOPPED = 143  # processes that saved and left on SIGTERM
 
 
 def run(stage: str, cluster: Cluster, lines: Lines) -> int:
-    """Train ``stage`` as a job, and as another one when the cluster ended it, up to ``slurm.resubmits`` times.
+    """Run ``stage`` as a job, and as another one when the cluster ended it, up to ``slurm.resubmits`` times.
 
     Returns:
         The exit status of the process that failed first, 128 + N for signal N; 0 if none failed.
@@ -51,14 +54,15 @@ def run(stage: str, cluster: Cluster, lines: Lines) -> int:
         while True:
             number = submit(script, name, cluster)
             log = folder / f"job-{number}.log"
-            lines.begin(
-                f"[{stage}] job {number}: {cluster.nodes} nodes x {cluster.processes.devices} processes; log {log}"
-            )
+            lines.begin(f"[{stage}] job {number}: {_size(cluster)}; log {log}")
             end = Job(stage, number, log, lines).follow(limit - tries)
             tries += end.restarts
             if end.name == "COMPLETED":
                 return 0
             why = f"{end.name.lower().replace('_', ' ')}, exit status {end.status}"
+            if end.held:
+                why = end.reason.replace("_", " ")
+                call("scancel", number)
             if end.name == "CANCELLED":
                 raise MirasolError(f"job {number} was cancelled by scancel: run again to resume")
             if end.ended and not lost(end, first_cause(folder)):
@@ -75,13 +79,18 @@ def run(stage: str, cluster: Cluster, lines: Lines) -> int:
             )
 
 
+def _size(cluster: Cluster) -> str:
+    each = cluster.processes
+    return f"{each.nodes} nodes x {each.devices} processes" if each.count > 1 else "1 process"
+
+
 def lost(end: State, cause: dict[str, Any] | None) -> bool:
     """Whether the cluster ended a job, and not the phase's own error ``cause``.
 
     Processes that save and leave within the grace time make a preempted job FAILED.
     """
     own = cause is not None and not cause["transient"]
-    return end.name in LOST or (end.status == STOPPED and not own)
+    return end.held or end.name in LOST or (end.status == STOPPED and not own)
 
 
 def write_script(folder: Path, stage: str, name: str, cluster: Cluster) -> Path:
@@ -95,22 +104,31 @@ def write_script(folder: Path, stage: str, name: str, cluster: Cluster) -> Path:
 
 
 def render(stage: str, cluster: Cluster, mark: str) -> str:
-    """The script of the job, which runs on the first node: one agent on each node, the first at the rendezvous."""
+    """The script of the job, which runs on the first node.
+
+    Of a phase it starts one agent on each node, which meet on the first; another stage is one process.
+    """
     options = cluster.slurm
-    python = shlex.split(options.python) or [sys.executable]
-    agent = shlex.join([*shlex.split(options.container), *python, *AGENT])
+    python = [*shlex.split(options.container), *(shlex.split(options.python) or [sys.executable])]
+    command = ["-m", "mirasol", "stage", stage]
+    if stage in PHASES:
+        # The other tasks end by themselves when one fails.
+        start = [
+            f"exec srun --kill-on-bad-exit=0 --wait={SRUN} {shlex.join([*python, *AGENT])} \\",
+            f"  --nnodes {cluster.nodes} --nproc-per-node {cluster.processes.devices} --rdzv-backend c10d \\",
+            '  --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 10000))" \\',
+            f"  {shlex.join(command)}",
+        ]
+    else:
+        start = [f"exec srun --ntasks=1 {shlex.join([*python, '-P', '-u', *command])}"]
     return "\n".join(
         [
             "#!/bin/bash -l" if options.modules else "#!/bin/bash",  # -l: `module` is a function of login shells
             *(f"module load {shlex.quote(module)} || exit 1" for module in options.modules.split()),
-            f"export {MARK}={shlex.quote(mark)} PYTHONSAFEPATH=1",
+            f"export {MARK}={shlex.quote(mark)} {RUNS}={shlex.quote(cluster.storage)} PYTHONSAFEPATH=1",
             # srun does not take it from sbatch
             'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
-            # The other tasks end by themselves when one fails; a node that hangs gets two minutes.
-            f"exec srun --kill-on-bad-exit=0 --wait=120 {agent} \\",
-            f"  --nnodes {cluster.nodes} --nproc-per-node {cluster.processes.devices} --rdzv-backend c10d \\",
-            '  --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 10000))" \\',
-            f"  -m mirasol stage {stage}",
+            *start,
             "",
         ]
     )
@@ -126,7 +144,7 @@ def submit(script: Path, name: str, cluster: Cluster) -> str:
     named = [f"--{key}={getattr(options, key)}" for key in NAMED if getattr(options, key)]
     log = script.parent / "job-%j.log"
     ours = [f"--job-name={name}", f"--nodes={cluster.nodes}", "--ntasks-per-node=1", f"--output={log}"]
-    fixed = ["--parsable", "--open-mode=append", "--requeue"]
+    fixed = ["--parsable", "--open-mode=append", "--requeue", f"--signal=TERM@{WARNING}"]  # the last --signal counts
     done = call("sbatch", *fixed, *ours, *named, *shlex.split(options.extra), str(script))
     if done.returncode:
         said = done.stderr.strip() or f"exit status {done.returncode}"
@@ -157,7 +175,8 @@ class Job:
         """
         every, due = STATE_EVERY, 0.0
         while True:
-            self._pass_on()
+            if self._pass_on():  # something ends: look at once, and soon again
+                every, due = STATE_EVERY, 0.0
             if time.monotonic() >= due:
                 state = show(self.number)
                 if state.ended:
@@ -171,14 +190,19 @@ class Job:
                 due = time.monotonic() + every
             time.sleep(LOG_EVERY)
 
-    def _pass_on(self, *, last: bool = False) -> None:
+    def _pass_on(self, *, last: bool = False) -> bool:
+        """Print new lines; whether one of them tells of an error."""
+        ends = False
         with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
             file.seek(self.read)
             found = file.read()
             self.read += len(found)
             *lines, self.rest = (self.rest + found).split(b"\n")
             for line in [*lines, *([self.rest] if last and self.rest else [])]:
-                self.lines.say(line.decode("utf-8", errors="replace").rstrip())
+                text = line.decode("utf-8", errors="replace").rstrip()
+                ends |= text.startswith((ERROR, "srun: "))
+                self.lines.say(text)
+        return ends
 
     def _tell(self, state: State) -> None:
         if state.name == "PENDING":

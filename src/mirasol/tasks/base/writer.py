@@ -15,9 +15,8 @@ from mirasol.core.files import disk_error, sha256_file, write_json
 from mirasol.core.progress import Progress
 from mirasol.data.linked_media import LISTING, write_listing
 from mirasol.data.manifest import SPLITS, Example, write_manifest
-from mirasol.tasks.base.append import append_examples
+from mirasol.tasks.base.append import SUMMARY, append_examples
 
-SUMMARY = "import.json"
 LINKS = ("copy", "hardlink", "symlink")
 HEAD = 1 << 16  # bytes to compare before whole files
 COMMON = 20  # answers in the summary
@@ -58,7 +57,7 @@ def write_data(
     paths = sorted({e.media.removeprefix("media/") for e in examples})
     sets: dict[str, dict[str, Any]] = {}
     if append:
-        examples, sets = append_examples(out, media, examples, facts["set"], out / SUMMARY)
+        examples, sets = append_examples(out, media, examples, facts["set"], elsewhere)
     sources = {path: elsewhere.get(path, media / path) for path in paths}
     # First every look into the media: an import that fails here has written nothing.
     counts = {**summarise(examples), **examine(lambda name: sources.get(name, out / "media" / name), examples)}

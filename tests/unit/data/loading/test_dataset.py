@@ -101,12 +101,12 @@ def test_other_shards_have_another_cache(tmp_path: Path, tiny_shards: TinyShards
     ShardDataset(tiny_shards.folder, "train", cache=tmp_path / "cache").read(0)
     (copy / "shards.json").write_text((copy / "shards.json").read_text() + " ")
     ShardDataset(copy, "train", cache=tmp_path / "cache").read(0)
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # that of the old shards is gone
+    assert len(list((tmp_path / "cache").rglob("train.clips"))) == 1  # that of the old shards is gone
 
 
 def test_a_split_above_the_budget_is_not_cached(tiny_shards: TinyShards, tmp_path: Path) -> None:
     ShardDataset(tiny_shards.folder, "train", cache=tmp_path, cache_bytes=1000).read(0)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*.clips")) == []
 
 
 def test_a_cache_that_cannot_be_written_is_left_out(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mirasol.pipeline.dvc.command import CommandError, run
+from mirasol.pipeline.dvc.command import GRACE, CommandError, run
+from mirasol.pipeline.launch.limits import CANCELS
 
 PROGRAM = "print('work'); print('error: clip 7 is no video'); print('  in shard 2'); raise SystemExit({code})"
 
@@ -27,3 +28,7 @@ def test_the_error_of_a_command_that_fails_is_in_the_exception_alone(tmp_path: P
 
 def test_a_command_that_succeeds_loses_no_line(tmp_path: Path) -> None:
     assert output(tmp_path, 0) == ["work", "error: clip 7 is no video", "  in shard 2"]
+
+
+def test_an_interrupted_stage_has_time_to_cancel_its_job() -> None:
+    assert CANCELS < GRACE < 30  # seconds that Prefect's worker waits before SIGKILL

@@ -68,6 +68,7 @@ def test_the_example_is_valid_and_states_every_key(tmp_path: Path) -> None:
     cluster = load_cluster(written(tmp_path, text))
     assert (cluster.launcher, cluster.processes) == ("slurm", Processes(8, 2))
     assert all(f"\n  {name}:" in text for name in SlurmSpec.__dataclass_fields__)
+    assert cluster.at("shards").slurm.partition == "cpu"
 
 
 def test_slurm_launches_even_one_process(tmp_path: Path) -> None:
@@ -89,14 +90,66 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     ("text", "part"),
     [
         ("devices: 2\nnodes: 2\n", "2 nodes: `launcher: local` starts processes of this machine alone"),
+        ("storage: https://host/runs\n", "1 storage: 'https://host/runs': expected a path or a URL that begins"),
         ("slurm: gpu\n", "1 slurm: got 'gpu' (text), expected a section"),
         ('slurm:\n  extra: "--comment=\'x"\n', "2 slurm.extra: cannot be split into words"),
-        ("- local\n", "1 : got a list, expected keys of launcher, devices, nodes, slurm"),
+        ("- local\n", "1 : got a list, expected keys of launcher, devices, nodes, storage, slurm, stages"),
         ("launcher: [\n", "not valid YAML"),
     ],
 )
 def test_a_wrong_file_says_where_and_why(tmp_path: Path, text: str, part: str) -> None:
     assert any(part in line for line in problems(written(tmp_path, text)))
+
+
+STAGES = """\
+launcher: slurm
+nodes: 2
+devices: 8
+slurm:
+  partition: gpu
+  account: us
+stages:
+  shards:
+    slurm:
+      partition: cpu
+  pretrain:
+    nodes: 4
+  export:
+    launcher: local
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "launcher", "processes", "partition"),
+    [
+        ("finetune", "slurm", Processes(8, 2), "gpu"),
+        ("pretrain", "slurm", Processes(8, 4), "gpu"),
+        ("shards", "slurm", Processes(1, 1), "cpu"),
+        ("export", "local", Processes(1, 1), "gpu"),
+        ("evaluate", "local", Processes(1, 1), ""),
+    ],
+)
+def test_a_stage_runs_at_its_place(
+    tmp_path: Path, stage: str, launcher: str, processes: Processes, partition: str
+) -> None:
+    place = load_cluster(written(tmp_path, STAGES)).at(stage)
+    assert (place.launcher, place.processes, place.slurm.partition) == (launcher, processes, partition)
+
+
+def test_an_option_of_a_stage_leaves_the_others_as_above(tmp_path: Path) -> None:
+    assert load_cluster(written(tmp_path, STAGES)).at("shards").slurm.account == "us"
+
+
+def test_all_problems_of_stages_are_reported_at_once(tmp_path: Path) -> None:
+    text = "launcher: slurm\nstages:\n  shard:\n    nodes: 1\n  shards:\n    nodes: 2\n    slurm:\n      time: 4h\n"
+    text += "  export: 3\n  evaluate:\n    partition: cpu\n  finetune:\n    launcher: local\n    nodes: 2\n"
+    found = problems(written(tmp_path, text))
+    assert [line.split(":")[0] for line in found] == [
+        "3 stages.shard", "6 stages.shards.nodes", "8 stages.shards.slurm.time", "9 stages.export",
+        "11 stages.evaluate.partition", "14 stages.finetune.nodes",
+    ]  # fmt: skip
+    assert "did you mean `shards`?" in found[0]
+    assert "shards is one process: only pretrain, audio_pretrain, finetune run in several" in found[1]
 
 
 @pytest.mark.parametrize("time", ["30", "4:00:00", "2-12", "1-00:30:00", "UNLIMITED"])

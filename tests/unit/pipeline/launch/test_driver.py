@@ -99,6 +99,15 @@ def test_lines_from_an_error_on_wait(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "error: two\nthree\nfour\n"
 
 
+def test_a_process_that_is_stuck_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    agent = [sys.executable, "-P", "-m", "mirasol.pipeline.launch.agent", "--standalone", "--nproc-per-node", "2"]
+    program = f"cd {tmp_path}; if [ $RANK = 0 ]; then while [ ! -e stuck ]; do sleep 0.1; done; exit 7; fi; "
+    program += "trap '' TERM; touch stuck; sleep 20; touch outlived"
+    done = subprocess.run([*agent, "--no-python", "bash", "-c", program], capture_output=True, check=False)
+    assert done.returncode == 7
+    assert not (tmp_path / "outlived").exists()
+
+
 def test_the_agent_exits_with_the_status_of_its_process() -> None:
     agent = [sys.executable, "-P", "-m", "mirasol.pipeline.launch.agent", "--standalone", "--no-python", "sh", "-c"]
     environment = {k: v for k, v in os.environ.items() if k != "MIRASOL_LAUNCH"}
