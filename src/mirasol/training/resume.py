@@ -18,7 +18,7 @@ from mirasol.training.config import ANSWER, RESUME, START
 from mirasol.training.curves import CURVES, SPEED
 from mirasol.training.ranks import Ranks
 from mirasol.training.shards import folders_of
-from mirasol.training.transfer import fetch_checkpoint, tidy
+from mirasol.training.transfer import UNPUBLISHED, fetch_checkpoint, tidy
 
 FOLDER = "checkpoints"  # in the folder of a run: `step-<n>.ckpt`, whole or not there
 BEFORE = "before"  # in the same: the unfinished run that another took the place of
@@ -62,7 +62,7 @@ class Checkpoints:
     def tidy(self, *, finished: bool = False) -> None:
         """Remove the others, and what a kill left of unfinished writes; one process calls it.
 
-        Unreadable ones stay until the run is ``finished``: they may tell why.
+        Unreadable and unpublished ones stay until the run is ``finished``: they may tell why.
         """
         steps = self.steps()
         staying = self.staying(steps)
@@ -73,7 +73,7 @@ class Checkpoints:
         for other in self.folder.iterdir():
             if other.is_dir() and other not in rows:
                 shutil.rmtree(other, ignore_errors=True)
-            elif other.name.endswith(".tmp") or (finished and other.suffix == UNREADABLE):
+            elif other.name.endswith(".tmp") or (finished and other.suffix in (UNREADABLE, UNPUBLISHED)):
                 other.unlink(missing_ok=True)
 
     def origin(self, name: str, made_by: dict[str, Any]) -> Origin:

@@ -31,6 +31,8 @@ from mirasol.training.weights import CONFIG, WEIGHTS
 FILES = "files"  # folder there: inputs and results of phases
 MARKER = re.compile(rf"step-(\d+)\.([0-9a-f]{{{HASHED}}})\.ckpt")
 ROWS = "rows-"
+OF_BEST = re.compile(rf"{BEST}-(\d+)\.([0-9a-f]+)\.({re.escape(WEIGHTS)}|{re.escape(CONFIG)})")
+UNPUBLISHED = ".unpublished"  # suffix of a checkpoint that no other node has, until the run ends
 NAMES_ROWS = "mirasol_shards"  # key in a checkpoint, as in mirasol.training.shards
 
 
@@ -155,7 +157,7 @@ def fetch_checkpoint(ranks: Ranks, runs: Path) -> None:
         path = folder / f"step-{last}.ckpt"
         for other in folder.glob("step-*.ckpt"):
             if int(other.stem.rpartition("-")[2]) > last:
-                other.replace(other.with_suffix(".unpublished"))
+                other.replace(other.with_suffix(UNPUBLISHED))
         _fetch_step(remote, names, markers[last], path)
 
     _on_each_node(ranks, "checkpoint fetched", fetch)
@@ -234,13 +236,13 @@ def _fetch_step(remote: RemoteFolder, names: dict[str, int], marker: str, path: 
         folder = held.get(NAMES_ROWS)
         rows = path.with_name(f"{path.name}.d") / str(folder)
         for name, size in names.items():
-            match = re.fullmatch(rf"{BEST}-(\d+)\.([0-9a-f]+)\.(.+)", name)
+            match, beside = OF_BEST.fullmatch(name), name.removeprefix(marker.removesuffix("ckpt"))
             if folder and name.startswith(f"{folder}."):
                 target = rows / name.removeprefix(f"{folder}.")
             elif match:
                 target = runs / BEST / match[1] / match[3]
-            elif not whole and name.startswith(marker.removesuffix("ckpt")) and name != marker:
-                target = runs / name.removeprefix(marker.removesuffix("ckpt"))
+            elif not whole and beside in (CURVES, SPEED):  # no other name: the store may be writable by others
+                target = runs / beside
                 target.unlink(missing_ok=True)
             else:
                 continue

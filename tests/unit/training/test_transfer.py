@@ -216,3 +216,10 @@ def test_checkpoints_for_good_stay_when_another_node_leads(tmp_path: Path, stora
     tidy(tmp_path / "two/runs/finetune", [30], every=10)
     found = {path.name.split(".")[0] for path in (storage / "finetune").iterdir()}
     assert found == {"step-10", "step-20", "step-30", "rows-10-a", "rows-20-a"}
+
+
+def test_no_object_brings_a_file_of_another_name(tmp_path: Path, storage: Path) -> None:
+    publish(checkpoint(tmp_path / "one", 3))
+    (marker,) = (storage / "finetune").glob("step-3.*.ckpt")
+    marker.with_suffix(".job.sh").write_text("a script")
+    assert "job.sh" not in fetch(tmp_path / "two")
