@@ -54,6 +54,13 @@ def cpu_seconds(work: Work) -> float:
     return time.process_time() - begun
 
 
+def clock_seconds(work: Work) -> float:
+    """Elapsed seconds of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
 def cuda_seconds(work: Work) -> float:
     """Seconds until the GPU has finished the work of one call."""
     torch.cuda.synchronize()

@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of NumPy: its other threads wait by 
 
 import torch
 import torch.distributed as dist
-from common import Work, arguments, cpu_seconds, report, rounded, table
+from common import Work, arguments, clock_seconds, cpu_seconds, report, rounded, table
 from film import write_film
 from load import demo
 from torch.distributed.device_mesh import init_device_mesh
@@ -105,12 +104,6 @@ def child_seconds(work: Work) -> float:
     begun = spent()
     work()
     return spent() - begun
-
-
-def clock_seconds(work: Work) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def timed(work: Work, rounds: int, seconds: Callable[[Work], float], per: float = 1.0) -> dict[str, Any]:

@@ -22,7 +22,6 @@ import resource
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from common import Work, arguments, cpu_seconds, in_turn, ratio, report, rounded, share, spread, table
+from common import Work, arguments, clock_seconds, cpu_seconds, in_turn, ratio, report, rounded, share, spread, table
 from film import HEIGHT, RATE, WIDTH, write_film
 from numpy.typing import NDArray
 from PIL import Image
@@ -87,12 +86,6 @@ def tree_seconds(work: Work) -> float:
     begun = spent()
     work()
     return spent() - begun
-
-
-def clock_seconds(work: Work) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def data_of(folder: Path, sources: Sequence[Path], spec: ClipSpec) -> Path:

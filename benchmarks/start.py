@@ -2,9 +2,9 @@
 
     mirasol bench start [--clips 100000] [--shards build/shards] [--json FILE]
 
-It writes a set of that many clips without media (their JSON and indexes are
-those of the built-in world's clips, the first as often as it takes, each with its own key and one caption of its own),
-then opens it as a phase of training does: in a first process, and in a second one of the same machine.
+It writes a set of that many clips without media, then opens it as a phase of training does: in a first process, and in
+a second one of the same machine. The JSON is that of the built-in world's clips, repeated, with a new key and caption
+for each.
 """
 
 from __future__ import annotations

@@ -13,19 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.phase import FINETUNE_ALONE
 from support.slurm import Slurm
 
 pytestmark = [pytest.mark.cluster]
 STAGE = [sys.executable, "-m", "mirasol", "stage", "finetune"]
 TWO_NODES = "launcher: slurm\nnodes: 2\n"
-DVC_YAML = """\
-stages:
-  finetune:
-    cmd: mirasol stage finetune
-    deps: [build/audio_pretrain, build/shards, build/tokenizer]
-    params: [model, phases, finetune, training.seed]
-    outs: [build/finetune, build/reports/finetune.json]
-"""
 
 
 def run(root: Path, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +59,7 @@ def test_dvc_trains_on_two_nodes_as_on_one_machine(
     (local / "cluster.yaml").write_text("devices: 2\n")
     assert run(local, environment, *STAGE).returncode == 0
     (project / "cluster.yaml").write_text(TWO_NODES)
-    (project / "dvc.yaml").write_text(DVC_YAML)
+    (project / "dvc.yaml").write_text(FINETUNE_ALONE)
     for command in (["git", "init", "-q"], [sys.executable, "-P", "-m", "dvc", "init", "-q"]):
         assert run(project, environment, *command).returncode == 0
     done = run(project, environment, sys.executable, "-P", "-m", "dvc", "repro", "finetune")

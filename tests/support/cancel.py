@@ -8,18 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from support.phase import FINETUNE_ALONE
 from support.prefect_server import Prefect
 from support.scratch import REPOSITORY, start_git, wait_until
 from support.slurm import Slurm
 
-DVC_YAML = """\
-stages:
-  finetune:
-    cmd: mirasol stage finetune
-    deps: [build/audio_pretrain, build/shards, build/tokenizer]
-    params: [model, phases, finetune, training.seed]
-    outs: [build/finetune, build/reports/finetune.json]
-"""
 PREFECT_YAML = """\
 pull:
   - prefect.deployments.steps.set_working_directory:
@@ -37,7 +30,7 @@ def prepare(root: Path) -> None:
     path = root / "params.yaml"
     path.write_text(re.sub(r"^  steps: .*", "  steps: 4000", path.read_text(), flags=re.MULTILINE))
     (root / "cluster.yaml").write_text("launcher: slurm\nnodes: 2\n")
-    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "dvc.yaml").write_text(FINETUNE_ALONE)
     (root / "prefect.yaml").write_text(PREFECT_YAML)
     (root / "flows").symlink_to(REPOSITORY / "flows")
     (root / ".gitignore").write_text("/build/\n/runs/\n")
@@ -57,9 +50,7 @@ def start(prefect: Prefect, root: Path) -> str:
     def trains() -> bool:
         state = prefect.run(run)
         assert state["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"), (state["state"], logged(prefect, run))
-        return any(
-            re.search(r"\[finetune\] [\d,]+/[\d,]+ clips|\] [\d,]+/[\d,]+ clips", x) for x in logged(prefect, run)
-        )
+        return any(re.search(r"\] [\d,]+/[\d,]+ clips", line) for line in logged(prefect, run))
 
     wait_until("training of the job in the run's log", trains)
     return run

@@ -7,6 +7,14 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+FINETUNE_ALONE = """\
+stages:
+  finetune:
+    cmd: mirasol stage finetune
+    deps: [build/audio_pretrain, build/shards, build/tokenizer]
+    params: [model, phases, finetune, training.seed]
+    outs: [build/finetune, build/reports/finetune.json]
+"""  # a dvc.yaml
 
 
 def phase_project(world: Path, folder: Path, steps: int = 4) -> Path:

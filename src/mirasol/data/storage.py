@@ -147,13 +147,8 @@ class RemoteFolder:
 
     def remove(self, name: str) -> None:
         """Remove the file ``name``; one that is gone already is no error."""
-        with (
-            contextlib.suppress(FileNotFoundError),
-            _opened(f"{self.url}/{name}", "removed", passed=ABSENT[:1]) as (
-                files,
-                inside,
-            ),
-        ):
+        opened = _opened(f"{self.url}/{name}", "removed", passed=(FileNotFoundError,))
+        with contextlib.suppress(FileNotFoundError), opened as (files, inside):
             files.rm_file(inside)
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:

@@ -33,7 +33,7 @@ def run(name: str) -> None:
         MirasolError: an error that the user can fix, of the stage, of cluster.yaml, or of the cluster.
         SystemExit: the processes of a phase ended otherwise; the status is that of the first.
     """
-    if name in PHASES and (url := load_cluster().storage):
+    if name in PHASES and (url := load_cluster().at(name).storage):
         os.environ.setdefault(RUNS, url)
     if is_rank() or name not in STAGES:
         run_stage(name)
